@@ -1,0 +1,1 @@
+"""A production client for DeepInfra's language, embedding and image models."""

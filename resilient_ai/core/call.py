@@ -1,0 +1,193 @@
+"""One trip of an operation through the pipeline, and what a middleware is."""
+
+import itertools
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast
+
+from resilient_ai.core.clock import Clock
+from resilient_ai.core.events import Event, SendStarted
+from resilient_ai.core.operations import Operation
+from resilient_ai.core.results import CacheStatus, ChatResult, Cost, CostSource, EmbedResult, ImageResult, Result
+from resilient_ai.core.streams import StreamResult
+
+R = TypeVar("R")
+ResultT = TypeVar("ResultT", bound=Result)
+CacheMode = Literal["on", "off", "refresh"]
+Listener = Callable[[Event], None]
+
+_log = logging.getLogger("resilient_ai")
+_serial = itertools.count()
+
+
+def new_id() -> str:
+    """Return a name for a call or a send that no other process, thread or fork gives out."""
+    return f"{os.urandom(6).hex()}{next(_serial) & 0xFFFFFF:06x}"
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """What happened during one call, over all tries, batches and models. All copies of a call share it.
+
+    Attributes:
+        sends: Requests that were sent.
+        cache: How the cache answered.
+        served_by: The model that answered last.
+        costs: One entry per send that ended: the cost (None where not known), its source, and whether its answer was used.
+    """
+
+    sends: int = 0
+    cache: CacheStatus = "off"
+    served_by: str = ""
+    costs: list[tuple[Decimal | None, CostSource, bool]] = field(
+        default_factory=list[tuple[Decimal | None, CostSource, bool]]
+    )
+
+    def cost(self) -> Cost | None:
+        """Return what the call cost so far; None where an answer that was used has no known cost."""
+        if self.cache == "hit" and not self.costs:
+            return Cost(amount=Decimal(0), source="cache")
+        if not self.costs or any(amount is None for amount, _, used in self.costs if used):
+            return None
+        known = [(amount, source, used) for amount, source, used in self.costs if amount is not None]
+        if not known:
+            return None
+        sources: set[CostSource] = {source for _, source, _ in known}
+        return Cost(
+            amount=sum((amount for amount, _, _ in known), Decimal(0)),
+            wasted=sum((amount for amount, _, used in known if not used), Decimal(0)),
+            source=sources.pop() if len(sources) == 1 else "mixed",
+            complete=len(known) == len(self.costs),
+        )
+
+    def stamp(self, result: ResultT) -> ResultT:
+        """Return `result` with the facts of this call."""
+        update: dict[str, Any] = {
+            "attempts": self.sends,
+            "cache": self.cache,
+            "served_by": self.served_by or result.served_by,
+        }
+        if self.costs or self.cache == "hit":
+            update["cost"] = self.cost()
+        return result.model_copy(update=update)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[R]):
+    """An operation under way, with everything middleware share about it. `replace` makes a changed copy.
+
+    Args:
+        operation: What is asked.
+        clock: The only way to know time.
+        origin: Where the provider is, such as "https://api.deepinfra.com/v1".
+        id: Unique name of the call.
+        timeout: Seconds the caller gave it, None for the stack's default.
+        deadline: Point of `clock.monotonic()` after which nothing may be waited for, None without one.
+        started: Point of `clock.monotonic()` at which the call began.
+        attempt: Which try this is, from 1.
+        tags: Tenant, user, feature and whatever else the caller named.
+        cache: How the cache shall be used; None for the stack's default.
+        record: What has happened so far.
+        listeners: Who is told of events.
+    """
+
+    operation: Operation[R]
+    clock: Clock
+    origin: str = ""
+    id: str = field(default_factory=new_id)
+    timeout: float | None = None
+    deadline: float | None = None
+    started: float = 0.0
+    attempt: int = 1
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    cache: CacheMode | None = None
+    record: CallRecord = field(default_factory=CallRecord)
+    listeners: tuple[Listener, ...] = ()
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed; the record stays the same object."""
+        copy = object.__new__(type(self))
+        for name in _CALL_FIELDS:
+            object.__setattr__(copy, name, changes.pop(name) if name in changes else getattr(self, name))
+        if changes:
+            raise TypeError(f"a call has no field {sorted(changes)!r}")
+        return copy
+
+    @property
+    def model(self) -> str:
+        """The model that is asked."""
+        return self.operation.model
+
+    def remaining(self) -> float | None:
+        """Return the seconds until the deadline, at least 0; None without a deadline."""
+        return None if self.deadline is None else max(0.0, self.deadline - self.clock.monotonic())
+
+    def emit(self, event: Event) -> None:
+        """Tell every listener. A listener that raises is logged by name and changes nothing."""
+        for listener in self.listeners:
+            try:
+                listener(event)
+            except Exception as error:  # noqa: BLE001 - a listener's fault must never become the call's
+                _log.warning("a listener of %s raised %s", type(event).__name__, type(error).__name__)
+
+    def send_started(self) -> None:
+        """Count a request that is about to leave, and tell the listeners."""
+        self.record.sends += 1
+        if self.listeners:
+            self.emit(SendStarted(call_id=self.id, model=self.model, number=self.record.sends))
+
+
+_CALL_FIELDS = tuple(Call.__dataclass_fields__)
+
+Next = Callable[[Call[R]], Awaitable[R]]
+
+
+class Middleware(Protocol):
+    """What stands around a call: a function, or an object with this `__call__`.
+
+    It calls `proceed(call)` once, several times or not at all, and returns a result or raises:
+
+        async def timed(call, proceed):
+            started = call.clock.monotonic()
+            try:
+                return await proceed(call)
+            finally:
+                print(call.model, call.clock.monotonic() - started)
+    """
+
+    async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
+        """Handle one call."""
+        ...
+
+
+class OperationMiddleware:
+    """A middleware that knows operations: override the ones it is about, the others pass through unchanged."""
+
+    async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
+        """Hand the call to the method of its operation."""
+        # The kind of an operation fixes its result type, which no type checker can follow through a lookup by name.
+        handle = cast("Callable[[Call[R], Next[R]], Awaitable[R]]", getattr(self, call.operation.kind))
+        return await handle(call, proceed)
+
+    async def chat(self, call: Call[ChatResult], proceed: Next[ChatResult]) -> ChatResult:
+        """Handle a `Chat`."""
+        return await proceed(call)
+
+    async def stream(self, call: Call[StreamResult], proceed: Next[StreamResult]) -> StreamResult:
+        """Handle a `Stream`."""
+        return await proceed(call)
+
+    async def complete(self, call: Call[ChatResult], proceed: Next[ChatResult]) -> ChatResult:
+        """Handle a `Complete`."""
+        return await proceed(call)
+
+    async def embed(self, call: Call[EmbedResult], proceed: Next[EmbedResult]) -> EmbedResult:
+        """Handle an `Embed`."""
+        return await proceed(call)
+
+    async def image(self, call: Call[ImageResult], proceed: Next[ImageResult]) -> ImageResult:
+        """Handle an `Image`."""
+        return await proceed(call)

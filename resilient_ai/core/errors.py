@@ -1,0 +1,359 @@
+"""The error tree: what the caller can do about it decides the branch.
+
+ResilientAIError
+  ProviderError                 the service answered, or should have            .model .request_id .retryable .sent
+    ConnectionFailed            no answer: DNS, refused, TLS, reset             .phase
+    AttemptTimeout              none in time                                    .timer .elapsed
+    InvalidResponse             an answer that cannot be read                   .excerpt
+    StreamInterrupted           broken after content was handed over            .partial
+    StatusError                 4xx or 5xx                                      .status .code .body .retry_after
+      BadRequest                400 422
+        ContextLengthExceeded   the prompt is longer than the model takes
+      AuthenticationFailed      401
+      InsufficientBalance       402
+      PermissionDenied          403
+      ModelNotFound             404
+      FeatureNotSupported       405: this model lacks tools, JSON mode, ...
+      RequestTooLarge           413
+      RateLimited               429
+      ServerFailed              5xx
+        Overloaded              503 529
+  CallRejected                  we did not ask; nothing was sent, nothing is owed
+    CircuitOpen                 .retry_after
+    LimitReached                .retry_after
+    BudgetExceeded              .spent .limit
+    DeadlineExceeded            .timeout .elapsed .sent
+    NoModelAvailable            .refused
+  OutputInvalid                 the answer does not fit the schema or the tool that was asked for   .raw
+  StreamMisused                 consumed twice, read after close
+  InvalidInput                  found before anything is sent; also a ValueError                    .field .value
+  ConfigurationError            found when the client is built, never at the first call
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from resilient_ai.core.results import ChatResult
+
+Phase = Literal["dns", "connect", "tls", "proxy", "send", "receive"]
+Timer = Literal["connect", "first_token", "idle", "attempt"]
+
+_RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
+
+
+def _rebuild(cls: type[BaseException], args: tuple[object, ...], state: dict[str, object]) -> BaseException:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class ResilientAIError(Exception):
+    """The base of every error this package raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default rebuilds from `args` alone, which keyword-only constructors refuse.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+class ProviderError(ResilientAIError):
+    """The service answered with a failure, or should have answered.
+
+    Attributes:
+        model: The model that was asked, where known.
+        request_id: The service's name for the request, where it gave one.
+        retryable: Whether the same request may succeed when it is sent again.
+        sent: Whether bytes of the request may have reached the service, so that it may be billed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: str | None = None,
+        request_id: str | None = None,
+        retryable: bool = True,
+        sent: bool = True,
+    ) -> None:
+        super().__init__(message)
+        self.model = model
+        self.request_id = request_id
+        self.retryable = retryable
+        self.sent = sent
+
+
+class ConnectionFailed(ProviderError):
+    """No answer came: the name did not resolve, the connection was refused or reset, TLS failed.
+
+    Attributes:
+        phase: How far the request got: "dns", "connect", "tls", "proxy", "send" or "receive".
+    """
+
+    def __init__(self, message: str, *, phase: Phase, retryable: bool = True, model: str | None = None) -> None:
+        super().__init__(message, model=model, retryable=retryable, sent=phase in {"send", "receive"})
+        self.phase: Phase = phase
+
+
+class AttemptTimeout(ProviderError):
+    """One attempt took longer than one of its timers allows.
+
+    Attributes:
+        timer: Which timer: "connect", "first_token", "idle" (between content events) or "attempt".
+        elapsed: Seconds until the timer fired.
+    """
+
+    def __init__(self, *, timer: Timer, elapsed: float, sent: bool = True, model: str | None = None) -> None:
+        super().__init__(f"no answer in time: the {timer} timer fired after {elapsed:g} s", model=model, sent=sent)
+        self.timer: Timer = timer
+        self.elapsed = elapsed
+
+
+class InvalidResponse(ProviderError):
+    """The service answered with something that cannot be read.
+
+    Attributes:
+        excerpt: The first characters of the answer, for a human; never parsed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        excerpt: str = "",
+        model: str | None = None,
+        request_id: str | None = None,
+        retryable: bool = True,
+    ) -> None:
+        super().__init__(message, model=model, request_id=request_id, retryable=retryable)
+        self.excerpt = excerpt
+
+
+class StreamInterrupted(ProviderError):
+    """A stream broke after content had been handed over, so it is not repeated.
+
+    Attributes:
+        partial: What had arrived, as a `ChatResult` without a finish reason; None where it never came to content.
+    """
+
+    def __init__(self, message: str, *, partial: "ChatResult | None", model: str | None = None) -> None:
+        super().__init__(message, model=model, retryable=False)
+        self.partial = partial
+
+
+class StatusError(ProviderError):
+    """The service answered with status 4xx or 5xx.
+
+    Attributes:
+        status: The HTTP status.
+        code: The service's machine-readable code, often None.
+        param: The field the service complains about, often None.
+        body: The parsed or raw body, shortened.
+        retry_after: Seconds the service asked to wait, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str | None = None,
+        param: str | None = None,
+        body: object = None,
+        retry_after: float | None = None,
+        model: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message, model=model, request_id=request_id, retryable=status in _RETRYABLE_STATUSES)
+        self.status = status
+        self.code = code
+        self.param = param
+        self.body = body
+        self.retry_after = retry_after
+
+
+class BadRequest(StatusError):
+    """400 or 422: the request is wrong and stays wrong."""
+
+
+class ContextLengthExceeded(BadRequest):
+    """The prompt is longer than the model's context."""
+
+
+class AuthenticationFailed(StatusError):
+    """401: the key is missing or wrong."""
+
+
+class InsufficientBalance(StatusError):
+    """402: the account has no balance left or has reached its own limit."""
+
+
+class PermissionDenied(StatusError):
+    """403: the key may not use this model."""
+
+
+class ModelNotFound(StatusError):
+    """404: there is no such model or deployment."""
+
+
+class FeatureNotSupported(StatusError):
+    """405: this model does not support what the request needs, such as tools or JSON mode."""
+
+
+class RequestTooLarge(StatusError):
+    """413: the body is larger than the service takes."""
+
+
+class RateLimited(StatusError):
+    """429: too many requests in flight, or the model is busy."""
+
+
+class ServerFailed(StatusError):
+    """5xx: the service failed."""
+
+
+class Overloaded(ServerFailed):
+    """503 or 529: the service is short of capacity."""
+
+
+_BY_STATUS: Mapping[int, type[StatusError]] = {
+    400: BadRequest,
+    401: AuthenticationFailed,
+    402: InsufficientBalance,
+    403: PermissionDenied,
+    404: ModelNotFound,
+    405: FeatureNotSupported,
+    413: RequestTooLarge,
+    422: BadRequest,
+    429: RateLimited,
+    503: Overloaded,
+    529: Overloaded,
+}
+
+
+def status_error_type(status: int) -> type[StatusError]:
+    """Return the class for an HTTP status.
+
+    >>> status_error_type(429).__name__, status_error_type(502).__name__, status_error_type(418).__name__
+    ('RateLimited', 'ServerFailed', 'StatusError')
+    """
+    return _BY_STATUS.get(status, ServerFailed if status >= 500 else StatusError)
+
+
+class CallRejected(ResilientAIError):
+    """One of our own policies refused the call: nothing was sent and nothing is owed, unless `sent` says otherwise."""
+
+
+class CircuitOpen(CallRejected):
+    """The circuit breaker of this model is open.
+
+    Attributes:
+        model: The model that is left alone.
+        retry_after: Seconds until the breaker lets a probe through.
+    """
+
+    def __init__(self, *, model: str, retry_after: float) -> None:
+        super().__init__(f"the circuit of {model!r} is open; it lets a probe through in {retry_after:.1f} s")
+        self.model = model
+        self.retry_after = retry_after
+
+
+class LimitReached(CallRejected):
+    """A limit of ours has no permit left and its queue is full or too slow.
+
+    Attributes:
+        limit: The limit that was reached.
+        retry_after: Seconds after which a permit is likely, or None where nothing is known.
+    """
+
+    def __init__(self, message: str, *, limit: float, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.retry_after = retry_after
+
+
+class BudgetExceeded(CallRejected):
+    """The call could spend more than a budget has left.
+
+    Attributes:
+        spent: What has been spent or reserved in the window, in the budget's currency.
+        limit: What the budget allows in the window.
+    """
+
+    def __init__(self, message: str, *, spent: object, limit: object) -> None:
+        super().__init__(message)
+        self.spent = spent
+        self.limit = limit
+
+
+class DeadlineExceeded(CallRejected):
+    """The call's own deadline passed, wherever it was: in a queue, in a wait, in an attempt or in the body.
+
+    Attributes:
+        timeout: The seconds the call was given.
+        elapsed: The seconds it had taken when it was stopped.
+        sent: Whether a request was under way or had been sent, so that it may be billed.
+        partial: What a stream had delivered, or None.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        timeout: float,
+        elapsed: float,
+        sent: bool,
+        partial: "ChatResult | None" = None,
+    ) -> None:
+        super().__init__(message or f"the call was given {timeout:g} s and had taken {elapsed:.2f} s")
+        self.timeout = timeout
+        self.elapsed = elapsed
+        self.sent = sent
+        self.partial = partial
+
+
+class NoModelAvailable(CallRejected):
+    """Every model of the list refused or failed.
+
+    Attributes:
+        refused: The error of each model, in the order they were tried.
+    """
+
+    def __init__(self, refused: Mapping[str, Exception]) -> None:
+        reasons = "; ".join(f"{model}: {type(error).__name__}" for model, error in refused.items())
+        super().__init__(f"no model of the list could serve the call ({reasons})")
+        self.refused = refused
+
+
+class OutputInvalid(ResilientAIError):
+    """The answer does not fit the schema or the tool that was asked for.
+
+    Attributes:
+        raw: The text of the answer as it came.
+    """
+
+    def __init__(self, message: str, *, raw: str) -> None:
+        super().__init__(message)
+        self.raw = raw
+
+
+class StreamMisused(ResilientAIError):
+    """A stream was consumed twice, or read after it was closed."""
+
+
+class InvalidInput(ResilientAIError, ValueError):
+    """The caller's data is wrong; found before anything is sent.
+
+    Attributes:
+        field: The field, with its path.
+        value: The value that was given.
+    """
+
+    def __init__(self, message: str, *, field: str, value: object = None) -> None:
+        super().__init__(message)
+        self.field = field
+        self.value = value
+
+
+class ConfigurationError(ResilientAIError):
+    """The client or its stack is set up wrongly; found when it is built, never at the first call."""

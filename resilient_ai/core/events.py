@@ -1,0 +1,124 @@
+"""Frozen facts that middleware report while a call is under way.
+
+A subscriber receives one object per fact. Fields may be added to a fact; none is taken away.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from resilient_ai.core.results import Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What all facts have in common.
+
+    Args:
+        call_id: The call during which it happened.
+        model: The model it is about.
+    """
+
+    call_id: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendStarted(Event):
+    """A request is about to leave. `number` counts the requests of the call from 1."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendSettled(Event):
+    """A request came to its end.
+
+    Args:
+        send_id: The row in the ledger.
+        state: "settled" with the service's own figure, "estimated" by us, "unknown", or "never_sent".
+        cost: US dollars, None where not known.
+        error: Name of the error's class, None where it succeeded.
+        elapsed: Seconds from before the request to the end of the answer or stream.
+    """
+
+    send_id: str
+    state: Literal["settled", "estimated", "unknown", "never_sent"]
+    cost: Decimal | None
+    usage: Usage | None
+    error: str | None
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryScheduled(Event):
+    """The call will be tried again after a wait.
+
+    Args:
+        attempt: The try that failed, from 1.
+        wait: Seconds until the next.
+        error: What failed.
+        retry_after: Seconds the service asked for, or None.
+    """
+
+    attempt: int
+    wait: float
+    error: Exception
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitOpened(Event):
+    """A breaker opened: the model is left alone for `retry_after` seconds."""
+
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitHalfOpened(Event):
+    """A breaker lets one probe through."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitClosed(Event):
+    """A breaker closed: the model answers again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheLookedUp(Event):
+    """A cache was asked.
+
+    Args:
+        outcome: "hit", "miss", or "error" where the store failed and the call went on without it.
+        hits: Entries found.
+        misses: Entries not found.
+        saved: US dollars the hits would have cost, None where not known.
+    """
+
+    outcome: Literal["hit", "miss", "error"]
+    hits: int
+    misses: int
+    saved: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PermitGranted(Event):
+    """A limit let a request through after a wait of `waited` seconds (0 where a permit was free)."""
+
+    waited: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSkipped(Event):
+    """A model of a list could not serve, and the next one is asked."""
+
+    next_model: str
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchDone(Event):
+    """Part of a list of texts is embedded: `done` of `total`."""
+
+    done: int
+    total: int

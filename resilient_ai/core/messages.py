@@ -1,0 +1,291 @@
+"""Messages of a conversation, their parts, and tools."""
+
+import base64
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import orjson
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from resilient_ai.core._base import FrozenModel
+from resilient_ai.core.errors import InvalidInput, OutputInvalid
+from resilient_ai.core.media import media_type_of
+
+MAX_IMAGE_BYTES = 20 * 1024 * 1024
+_TOOL_NAME = re.compile(r"^[A-Za-z0-9_.:-]{1,128}$")
+_IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif")
+
+
+class TextPart(FrozenModel):
+    """Text inside a message of several parts."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+class ImagePart(FrozenModel):
+    """An image inside a user message, as a URL the service fetches or as a data URI.
+
+    The client never fetches the URL itself.
+
+    >>> ImagePart.of("https://example.org/plan.png").url
+    'https://example.org/plan.png'
+    """
+
+    type: Literal["image"] = "image"
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _usable(cls, url: str) -> str:
+        if url.startswith("data:"):
+            head, _, payload = url.partition(",")
+            if not payload or ";base64" not in head:
+                raise ValueError("a data URI of an image needs ';base64,' and data")
+            try:
+                data = base64.b64decode(payload, validate=True)
+            except ValueError as error:
+                raise ValueError("the data URI is not valid base64") from error
+            _check_image(data)
+        elif not url.startswith(("https://", "http://")) or any(character.isspace() for character in url):
+            raise ValueError("an image is an http(s) URL, a data URI, bytes or a path")
+        return url
+
+    @classmethod
+    def of(cls, source: str | bytes | Path, *, detail: Literal["auto", "low", "high"] | None = None) -> "ImagePart":
+        """Make a part from a URL, a data URI, the bytes of an image, or a path of a file.
+
+        Args:
+            source: A `str` that begins with `http://`, `https://` or `data:` is a URL; any other `str` is a path.
+            detail: Passed on to the service, which may ignore it.
+
+        Raises:
+            InvalidInput: If the bytes are not a PNG, JPEG, WebP or GIF, or are larger than 20 MiB, or the file is missing.
+        """
+        if isinstance(source, str) and source.startswith(("http://", "https://", "data:")):
+            url = source
+        else:
+            try:
+                data = source if isinstance(source, bytes) else Path(source).read_bytes()
+                url = f"data:{_check_image(data)};base64,{base64.b64encode(data).decode()}"
+            except (OSError, ValueError) as error:
+                raise InvalidInput(f"image: {error}", field="image", value=type(source).__name__) from error
+        try:
+            return cls(url=url, detail=detail)
+        except ValidationError as error:
+            raise InvalidInput(f"image: {error.errors()[0]['msg']}", field="image", value=url[:80]) from error
+
+
+class AudioPart(FrozenModel):
+    """Recorded speech inside a user message.
+
+    Args:
+        data: The recording in base64.
+        format: "wav" or "mp3".
+    """
+
+    type: Literal["audio"] = "audio"
+    data: str = Field(min_length=1)
+    format: Literal["wav", "mp3"] = "wav"
+
+
+Part = Annotated[TextPart | ImagePart | AudioPart, Field(discriminator="type")]
+
+
+class ToolCall(FrozenModel):
+    """The model's wish to have a function called.
+
+    Args:
+        id: The service's name of the call, sent back unchanged with the result.
+        name: The function.
+        arguments: JSON text as the model wrote it; it may be invalid.
+    """
+
+    id: str
+    name: str
+    arguments: str = "{}"
+
+    def parsed(self) -> dict[str, Any]:
+        """Return the arguments as a dictionary; empty text counts as no arguments.
+
+        Raises:
+            OutputInvalid: If they are not a JSON object.
+
+        >>> ToolCall(id="1", name="tides", arguments='{"port": "Kiel"}').parsed()
+        {'port': 'Kiel'}
+        """
+        try:
+            value = orjson.loads(self.arguments or "{}")
+        except orjson.JSONDecodeError as error:
+            raise OutputInvalid(
+                f"the arguments for tool {self.name!r} are not JSON: {error}", raw=self.arguments
+            ) from error
+        if not isinstance(value, dict):
+            raise OutputInvalid(f"the arguments for tool {self.name!r} are not a JSON object", raw=self.arguments)
+        return cast("dict[str, Any]", value)
+
+
+class SystemMessage(FrozenModel):
+    """Instructions that hold for the whole conversation."""
+
+    role: Literal["system"] = "system"
+    content: str | tuple[TextPart, ...]
+    name: str | None = None
+    cache_control: Mapping[str, Any] | None = None
+
+
+class UserMessage(FrozenModel):
+    """What the user says and shows."""
+
+    role: Literal["user"] = "user"
+    content: str | tuple[Part, ...]
+    name: str | None = None
+    cache_control: Mapping[str, Any] | None = None
+
+    @field_validator("content")
+    @classmethod
+    def _not_empty(cls, content: str | tuple[Part, ...]) -> str | tuple[Part, ...]:
+        if not content or (isinstance(content, str) and not content.strip()):
+            raise ValueError("a user message must not be empty")
+        return content
+
+
+class AssistantMessage(FrozenModel):
+    """What the model said; as the last message it is what the model shall continue."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None = None
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    name: str | None = None
+
+
+class ToolMessage(FrozenModel):
+    """The result of a tool call."""
+
+    role: Literal["tool"] = "tool"
+    content: str
+    tool_call_id: str
+
+
+Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+AnyMessage = SystemMessage | UserMessage | AssistantMessage | ToolMessage
+
+
+def system(content: str) -> SystemMessage:
+    """Return a system message."""
+    return SystemMessage(content=content)
+
+
+def user(*content: "str | bytes | Path | TextPart | ImagePart | AudioPart") -> UserMessage:
+    """Return a user message of text and images: `str` is text, bytes and paths are images, parts are themselves.
+
+    >>> user("Do both drawings show the same floor?").content
+    'Do both drawings show the same floor?'
+    """
+    if len(content) == 1 and isinstance(content[0], str):
+        return UserMessage(content=content[0])
+    return UserMessage(content=tuple(_part(item) for item in content))
+
+
+def assistant(content: str) -> AssistantMessage:
+    """Return an assistant message."""
+    return AssistantMessage(content=content)
+
+
+def _part(item: "str | bytes | Path | TextPart | ImagePart | AudioPart") -> "TextPart | ImagePart | AudioPart":
+    if isinstance(item, str):
+        return TextPart(text=item)
+    return ImagePart.of(item) if isinstance(item, bytes | Path) else item
+
+
+class Tool(FrozenModel):
+    """A function the model may ask for.
+
+    Args:
+        name: 1 to 128 letters, digits, `_`, `-`, `.` or `:`.
+        description: What it does, for the model to read.
+        parameters: JSON schema of its arguments, an object.
+        function: What `run_tools` calls with the arguments; not sent.
+    """
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    function: Callable[..., Any] | None = Field(default=None, exclude=True, repr=False)
+
+    @field_validator("name")
+    @classmethod
+    def _valid_name(cls, name: str) -> str:
+        if not _TOOL_NAME.match(name):
+            raise ValueError("a tool's name has 1 to 128 letters, digits, '_', '-', '.' or ':'")
+        return name
+
+    @classmethod
+    def of(cls, source: "ToolSource") -> "Tool":
+        """Make a tool from a function with type hints, a pydantic model, a JSON schema in the wire's form, or a tool.
+
+        The description is the docstring; the schema comes from the annotations.
+
+        >>> def tides(port: str, days: int = 1) -> str:
+        ...     "Look up the tide times of a port."
+        >>> tool = Tool.of(tides)
+        >>> tool.name, tool.description, sorted(tool.parameters["properties"])
+        ('tides', 'Look up the tide times of a port.', ['days', 'port'])
+        """
+        if isinstance(source, Tool):
+            return source
+        if isinstance(source, Mapping):
+            return cls._of_schema(cast("Mapping[str, Any]", source))
+        if isinstance(source, type) and issubclass(source, BaseModel):
+            schema = source.model_json_schema()
+            return cls(
+                name=source.__name__, description=inspect.getdoc(source) or "", parameters=schema, function=source
+            )
+        if callable(cast("object", source)):
+            return cls._of_function(cast("Callable[..., Any]", source))
+        raise InvalidInput(
+            f"tools: a function, a pydantic model, a schema or a Tool, got {source!r}", field="tools", value=source
+        )
+
+    @classmethod
+    def _of_schema(cls, source: Mapping[str, Any]) -> "Tool":
+        inner = source.get("function", source)
+        if not isinstance(inner, Mapping) or "name" not in inner:
+            raise InvalidInput("tools: a JSON schema of a tool needs a 'name'", field="tools", value=source)
+        fields = cast("Mapping[str, Any]", inner)
+        return cls(
+            name=fields["name"],
+            description=fields.get("description") or "",
+            parameters=fields.get("parameters") or {"type": "object", "properties": {}},
+        )
+
+    @classmethod
+    def _of_function(cls, function: Callable[..., Any]) -> "Tool":
+        from pydantic import TypeAdapter  # noqa: PLC0415 - only tools made from functions need it
+
+        try:
+            schema = cast("Callable[..., TypeAdapter[Any]]", TypeAdapter)(function).json_schema()
+        except Exception as error:
+            name = getattr(function, "__name__", repr(function))
+            raise InvalidInput(f"tools: no schema for {name!r}: {error}", field="tools", value=name) from error
+        return cls(
+            name=function.__name__, description=inspect.getdoc(function) or "", parameters=schema, function=function
+        )
+
+
+ToolSource = Tool | Callable[..., Any] | type[BaseModel] | Mapping[str, Any]
+MessagesInput = str | AnyMessage | Sequence[AnyMessage | Mapping[str, Any]]
+
+
+def _check_image(data: bytes) -> str:
+    media_type = media_type_of(data)
+    if media_type not in _IMAGE_TYPES:
+        raise ValueError("the bytes are not a PNG, JPEG, WebP or GIF image")
+    if len(data) > MAX_IMAGE_BYTES:
+        raise ValueError(f"an image may have at most {MAX_IMAGE_BYTES} bytes, got {len(data)}")
+    return media_type

@@ -1,0 +1,213 @@
+"""The pipeline: a fold of middleware around a provider."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType, TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+from typing_extensions import override
+
+from resilient_ai.core.call import CacheMode, Call, Listener, Middleware, Next
+from resilient_ai.core.clock import Clock, SystemClock
+from resilient_ai.core.errors import ConfigurationError, InvalidInput
+from resilient_ai.core.operations import Operation
+from resilient_ai.core.results import Result
+from resilient_ai.core.streams import StreamResult
+
+R = TypeVar("R")
+_NO_TAGS: Mapping[str, str] = MappingProxyType({})
+
+
+class Provider(Protocol):
+    """The leaf of the pipeline: sends one request and reads its answer."""
+
+    @property
+    def origin(self) -> str:
+        """Where it sends to, such as "https://api.deepinfra.com/v1"."""
+        ...
+
+    async def __call__(self, call: Call[R], /) -> R:
+        """Send the operation of `call` once."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One line of a described stack: the name of a middleware and its settings."""
+
+    name: str
+    settings: str
+
+
+class Description(tuple[Layer, ...]):
+    """The effective stack, outermost first; as text, a line per middleware."""
+
+    __slots__ = ()
+
+    @override
+    def __str__(self) -> str:
+        width = max(len(layer.name) for layer in self)
+        return "\n".join(f"{layer.name:<{width}}  {layer.settings}".rstrip() for layer in self)
+
+
+class Pipeline:
+    """Sends operations through middleware to a provider and their results back.
+
+    First in the list is outermost: it sees the call first and the result last. `[Retry(attempts=3), Timeout(attempt=2)]` gives
+    each of three tries two seconds, six in all; `[Timeout(attempt=2), Retry(attempts=3)]` gives all three together two seconds.
+
+    Args:
+        provider: The leaf.
+        stack: Functions or objects, outermost first. Built-in ones refuse an order that cannot work.
+        clock: Time and chance for everything in the stack; the machine's own by default.
+
+    Raises:
+        ConfigurationError: If the stack cannot work; the message says why.
+    """
+
+    def __init__(self, provider: Provider, stack: Sequence[Middleware] = (), *, clock: Clock | None = None) -> None:
+        self.provider = provider
+        self.stack: tuple[Middleware, ...] = tuple(_with_inner_halves(stack))
+        self.clock = clock or SystemClock()
+        self._listeners: tuple[Listener, ...] = ()
+        self._has_deadline = any(getattr(layer, "sets_deadline", False) for layer in self.stack)
+        self._run = _fold(provider, self.stack)
+
+    async def send(
+        self,
+        operation: Operation[R],
+        *,
+        tags: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        cache: CacheMode | None = None,
+        listener: Listener | None = None,
+    ) -> R:
+        """Send one operation and return its result.
+
+        Args:
+            operation: What is asked; its class fixes the type of the result.
+            tags: Tenant, user, feature and the like; they reach the ledger, the cache key ("tenant") and the logs.
+            timeout: Seconds for everything together: queueing, tries, waits, fallbacks, body. None for the stack's default.
+            cache: "on", "off" or "refresh" (send, and replace what is cached); None for the stack's default.
+            listener: Told of every event of this call.
+
+        Raises:
+            ResilientAIError: See `resilient_ai.core.errors`.
+        """
+        if timeout is not None:
+            self._check_timeout(timeout)
+        clock = self.clock
+        listeners = self._listeners if listener is None else (*self._listeners, listener)
+        call = Call(
+            operation,
+            clock,
+            self.provider.origin,
+            timeout=timeout,
+            started=clock.monotonic(),
+            tags=_NO_TAGS if tags is None else _checked_tags(tags),
+            cache=cache,
+            listeners=listeners,
+        )
+        result: R = await self._run(call)
+        if isinstance(result, Result):
+            return call.record.stamp(result)
+        if isinstance(result, StreamResult):
+            result.stamp_with(call.record.stamp)
+        return result
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Have `listener` told of every event of every call; return what ends the subscription."""
+        self._listeners = (*self._listeners, listener)
+
+        def unsubscribe() -> None:
+            self._listeners = tuple(known for known in self._listeners if known is not listener)
+
+        return unsubscribe
+
+    def describe(self) -> Description:
+        """Return the effective stack, outermost first, with settings.
+
+        >>> from resilient_ai.testing import ScriptedProvider
+        >>> from resilient_ai.middleware import Retry
+        >>> print(Pipeline(ScriptedProvider(), [Retry(attempts=2)]).describe())
+        Retry             attempts=2, wait_initial=0.5, wait_max=8.0
+        ScriptedProvider
+        """
+        return Description(_layer(part) for part in (*self.stack, self.provider))
+
+    async def aclose(self) -> None:
+        """Close every middleware that holds something, outermost first, then the provider."""
+        for part in self.stack:
+            close = getattr(part, "aclose", None)
+            if close is not None:
+                await close()
+        await self.provider.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _check_timeout(self, timeout: float) -> None:
+        if not 0 < timeout < float("inf"):
+            raise InvalidInput(
+                f"timeout: must be a positive number of seconds, got {timeout!r}", field="timeout", value=timeout
+            )
+        if not self._has_deadline:
+            raise ConfigurationError("timeout= needs a Deadline in the stack, which this pipeline does not have")
+
+
+def _fold(provider: Provider, stack: Sequence[Middleware]) -> Next[Any]:
+    step: Next[Any] = provider
+    for middleware in reversed(stack):
+        step = _bind(middleware, step)
+    return step
+
+
+def _bind(middleware: Middleware, proceed: Next[Any]) -> Next[Any]:
+    return lambda call: middleware(call, proceed)
+
+
+def _with_inner_halves(stack: Sequence[Middleware]) -> list[Middleware]:
+    """Check the order and put inner halves, such as the attempt spans of `Tracing`, next to the provider."""
+    names = [_name(middleware) for middleware in stack]
+    for position, middleware in enumerate(stack):
+        if not callable(middleware):
+            raise ConfigurationError(f"a middleware is a function or has __call__, got {middleware!r}")
+        inside_of: Mapping[str, str] = getattr(middleware, "inside_of", {})
+        for outer, reason in inside_of.items():
+            if outer in names[position + 1 :]:
+                raise ConfigurationError(f"{names[position]} must stand after {outer} in the stack: {reason}")
+    inner = [half for middleware in stack if (half := getattr(middleware, "inner_half", None)) is not None]
+    return [*stack, *inner]
+
+
+def _checked_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
+    for key, value in tags.items():
+        texts: tuple[object, object] = (key, value)
+        if not all(isinstance(text, str) for text in texts):
+            raise InvalidInput(
+                f"tags: names and values are text, got {key!r}: {value!r}", field=f"tags.{key}", value=value
+            )
+    return MappingProxyType(dict(tags))
+
+
+def _name(part: object) -> str:
+    if inspect.isfunction(part) or inspect.ismethod(part):
+        return part.__qualname__
+    return type(part).__name__
+
+
+def _layer(part: object) -> Layer:
+    name = _name(part)
+    text = "" if inspect.isroutine(part) or type(part).__repr__ is object.__repr__ else repr(part)
+    settings = text.removeprefix(f"{type(part).__qualname__}(").removesuffix(")") if text.startswith(name) else ""
+    return Layer(name, settings)

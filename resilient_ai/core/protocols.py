@@ -1,0 +1,126 @@
+"""What middleware need of their neighbours, as protocols, so that no neighbour is imported."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Literal, Protocol
+
+from resilient_ai.core.results import Usage
+
+SendState = Literal["sent", "settled", "estimated", "unknown", "never_sent"]
+
+
+class PriceBook(Protocol):
+    """Prices of models, in US dollars. Whatever is not known gives None, never zero."""
+
+    def chat_cost(
+        self,
+        model: str,
+        *,
+        input_tokens: int,
+        output_tokens: int,
+        cached_tokens: int = 0,
+        service_tier: str | None = None,
+    ) -> Decimal | None:
+        """Return what these tokens cost on `model`."""
+        ...
+
+    def embedding_cost(self, model: str, *, input_tokens: int) -> Decimal | None:
+        """Return what embedding these tokens costs."""
+        ...
+
+    def image_cost(
+        self, model: str, *, images: int, width: int | None = None, height: int | None = None, steps: int | None = None
+    ) -> Decimal | None:
+        """Return what drawing these pictures costs."""
+        ...
+
+
+class CacheStore(Protocol):
+    """Bytes under keys, for a while.
+
+    A store never fails a call: what it cannot read is a miss, what it cannot write is dropped.
+    """
+
+    async def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """Return the entries that are there and fresh."""
+        ...
+
+    async def set_many(self, entries: Mapping[str, bytes], *, ttl: float | None = None) -> None:
+        """Keep `entries` for `ttl` seconds; None keeps them until they are evicted."""
+        ...
+
+    async def delete_many(self, keys: Sequence[str]) -> None:
+        """Forget these entries."""
+        ...
+
+    async def clear(self) -> None:
+        """Forget everything."""
+        ...
+
+    async def aclose(self) -> None:
+        """Write what is pending and let go of files and connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendOpened:
+    """A row of the ledger as it is written before bytes leave.
+
+    Args:
+        send_id: Unique name of this send.
+        call_id: The call it belongs to; a call of several tries or batches has several sends.
+        at: Seconds since 1970-01-01 UTC.
+        kind: The operation: "chat", "stream", "complete", "embed" or "image".
+        tags: Tenant, user, feature and whatever else the caller named.
+    """
+
+    send_id: str
+    call_id: str
+    at: float
+    kind: str
+    model: str
+    attempt: int
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendClosed:
+    """The end of a row: exactly one per send.
+
+    Args:
+        state: "settled" with the service's own figure, "estimated" by us, "unknown", or "never_sent".
+        cost: US dollars, None where not known.
+        error: Name of the error's class, None where it succeeded.
+    """
+
+    send_id: str
+    state: SendState
+    cost: Decimal | None = None
+    usage: Usage | None = None
+    error: str | None = None
+    elapsed: float = 0.0
+
+
+class Ledger(Protocol):
+    """The book of all sends.
+
+    `opened` and `closed` are called on the path of every request, also while a task is being cancelled, so they are
+    synchronous and never wait; writing happens behind them.
+    """
+
+    def opened(self, row: SendOpened) -> None:
+        """Write down that a request is about to leave."""
+        ...
+
+    def closed(self, row: SendClosed) -> None:
+        """Write down how it ended."""
+        ...
+
+    async def flush(self) -> None:
+        """Wait until everything that was reported is on disk."""
+        ...
+
+    async def aclose(self) -> None:
+        """Flush, and let go of files and connections."""
+        ...

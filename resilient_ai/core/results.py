@@ -1,0 +1,221 @@
+"""What comes back: results, usage, cost."""
+
+import os
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal
+
+from pydantic import Field
+from typing_extensions import TypeVar, override
+
+from resilient_ai.core._base import FrozenModel
+from resilient_ai.core.media import SUFFIXES
+from resilient_ai.core.messages import AssistantMessage, ToolCall
+from resilient_ai.core.vectors import Vectors
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+CacheStatus = Literal["hit", "miss", "off"]
+CostSource = Literal["provider", "table", "mixed", "cache"]
+OutputT = TypeVar("OutputT", default=Any)
+
+
+class Usage(FrozenModel):
+    """Billed tokens. A count the service did not report is None, never zero.
+
+    Args:
+        input_tokens: Tokens of the prompt, cached ones included.
+        output_tokens: Tokens of the answer, reasoning included.
+        cached_tokens: The part of `input_tokens` that the provider's prompt cache served.
+        cache_write_tokens: The part of `input_tokens` that was written to that cache.
+        reasoning_tokens: The part of `output_tokens` that was reasoning.
+        raw: The usage block as it came, before any correction.
+    """
+
+    input_tokens: int | None = Field(default=None, ge=0)
+    output_tokens: int | None = Field(default=None, ge=0)
+    cached_tokens: int | None = Field(default=None, ge=0)
+    cache_write_tokens: int | None = Field(default=None, ge=0)
+    reasoning_tokens: int | None = Field(default=None, ge=0)
+    raw: Mapping[str, Any] | None = Field(default=None, repr=False)
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Input and output together; None where neither is known."""
+        if self.input_tokens is None and self.output_tokens is None:
+            return None
+        return (self.input_tokens or 0) + (self.output_tokens or 0)
+
+
+class Cost(FrozenModel):
+    """Money, exact. Where the amount is not known there is no `Cost` but None.
+
+    Args:
+        amount: What the whole call cost, failed sends of known cost included.
+        wasted: The part of `amount` that was spent on sends whose answer was not used.
+        source: "provider" for the service's own figure, "table" for the price table, "mixed" for both, "cache" for nothing sent.
+        complete: False where a failed send may have cost something nobody told us.
+
+    >>> str(Cost(amount=Decimal("0.0000097"), source="provider"))
+    '0.0000097 USD'
+    """
+
+    amount: Decimal
+    currency: Literal["USD"] = "USD"
+    source: CostSource
+    wasted: Decimal = Decimal(0)
+    complete: bool = True
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.amount:f} {self.currency}"
+
+
+class Result(FrozenModel):
+    """What all results have in common.
+
+    Args:
+        model: The model as the service named it in its answer.
+        served_by: The model id that was asked and answered.
+        usage: Billed tokens, None where the service reported none.
+        cost: What the call cost, None where that is not known.
+        attempts: Requests that were sent for this answer, over all tries, models and batches; 0 for a cache hit.
+        cache: "hit" if nothing had to be sent, "miss" if it was looked up in vain, "off" if it was not looked up.
+        request_id: The service's name for the request.
+        service_tier: The tier that served it, where the service says so.
+    """
+
+    model: str
+    served_by: str = ""
+    usage: Usage | None = None
+    cost: Cost | None = None
+    attempts: int = 0
+    cache: CacheStatus = "off"
+    request_id: str | None = None
+    service_tier: str | None = None
+
+
+class TokenLogprob(FrozenModel):
+    """A token of the answer, its log probability, and the most likely alternatives."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+class Choice(FrozenModel):
+    """One of the `n` answers of a call."""
+
+    index: int = 0
+    text: str = ""
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+class ChatResult(Result):
+    """The answer of a language model; the properties speak of the first choice."""
+
+    choices: tuple[Choice, ...] = Field(min_length=1)
+
+    @property
+    def text(self) -> str:
+        """The answer without the reasoning."""
+        return self.choices[0].text
+
+    @property
+    def reasoning(self) -> str | None:
+        """What the model thought aloud before it answered, or None."""
+        return self.choices[0].reasoning
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The functions the model wants called."""
+        return self.choices[0].tool_calls
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the model stopped: "stop", "length", "tool_calls", or what the service said; None in a partial answer."""
+        return self.choices[0].finish_reason
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...] | None:
+        """Log probabilities of the answer's tokens, where they were asked for."""
+        return self.choices[0].logprobs
+
+    @property
+    def message(self) -> AssistantMessage:
+        """The answer as a message, to be put at the end of the conversation."""
+        return AssistantMessage(content=self.text or None, tool_calls=self.tool_calls)
+
+
+class StructuredResult(ChatResult, Generic[OutputT]):
+    """A chat answer that was read into the type that was asked for."""
+
+    output: OutputT
+
+
+class EmbedResult(Result):
+    """One vector per text, in input order: `vectors[i]` belongs to `texts[i]`.
+
+    Args:
+        vectors: The vectors, packed; all of length `dimensions`.
+        hits: How many of the texts came from the cache.
+    """
+
+    vectors: Vectors
+    hits: int = 0
+
+    @property
+    def dimensions(self) -> int:
+        """The length of each vector."""
+        return self.vectors.dimensions
+
+    def to_numpy(self) -> "npt.NDArray[Any]":
+        """Return a read-only array of shape (texts, dimensions) over the same memory; needs the `numpy` extra."""
+        return self.vectors.to_numpy()
+
+
+class Image(FrozenModel):
+    """A picture.
+
+    Args:
+        data: The bytes of the file.
+        media_type: Told by the bytes: "image/png", "image/jpeg", "image/webp", "image/gif" or "image/svg+xml".
+        flagged: Whether the service marked it as not safe for work; None where it says nothing.
+        revised_prompt: The prompt the service drew, where it changed it.
+    """
+
+    data: bytes = Field(repr=False)
+    media_type: str
+    flagged: bool | None = None
+    revised_prompt: str | None = None
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the picture and return where; a path without a fitting suffix gets the right one.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
+        target = Path(path)
+        suffix = SUFFIXES.get(self.media_type, ".bin")
+        fitting = {suffix, ".jpeg"} if suffix == ".jpg" else {suffix}
+        if target.suffix.lower() not in fitting:
+            target = target.with_name(target.name + suffix)
+        target.write_bytes(self.data)
+        return target
+
+
+class ImageResult(Result):
+    """Pictures, in the order the service returned them.
+
+    Args:
+        images: At least one picture.
+        seed: The seed that was used, where the service says so.
+    """
+
+    images: tuple[Image, ...] = Field(min_length=1)
+    seed: int | None = None

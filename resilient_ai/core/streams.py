@@ -1,0 +1,316 @@
+"""Streamed answers: an iterator of events that ends exactly once."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from resilient_ai.core.clock import Clock, SystemClock
+from resilient_ai.core.deltas import Finished, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
+from resilient_ai.core.errors import CallRejected, ProviderError, StreamInterrupted, StreamMisused
+from resilient_ai.core.results import ChatResult
+from resilient_ai.core.transcript import Transcript
+
+Ending = Literal["completed", "closed", "failed", "abandoned"]
+
+# Seconds to wait for usage and the end mark once the finish reason is there; then the answer is whole without them.
+FINISH_GRACE = 2.0
+
+
+class EventSource(Protocol):
+    """Where a stream's events come from: a connection, a cached answer, a script in a test."""
+
+    @property
+    def finishing(self) -> bool:
+        """Whether the finish reason has been seen, so that nothing but usage can follow."""
+        ...
+
+    async def read(self) -> Sequence[StreamEvent] | None:
+        """Return the next events, at least one; None at the end of the body."""
+        ...
+
+    def conclude(self) -> Sequence[StreamEvent]:
+        """Return the closing events once the body has ended; raise `ProviderError` if the answer is not whole."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection: at once, from any thread, any number of times."""
+        ...
+
+
+class StreamEnd:
+    """How a stream ended, as told to the callbacks of its end.
+
+    Args:
+        how: "completed" (the whole answer was read), "closed" (the reader left or was cancelled), "failed", or "abandoned"
+            (nobody closed it and the garbage collector found it).
+        error: What made it fail, or the cancellation.
+        transcript: What had arrived.
+    """
+
+    __slots__ = ("error", "how", "transcript")
+
+    def __init__(self, how: Ending, error: BaseException | None, transcript: Transcript) -> None:
+        self.how: Ending = how
+        self.error = error
+        self.transcript = transcript
+
+
+class StreamResult:
+    """An answer that is still arriving.
+
+    It is handed over once its first content has arrived; a failure before that is an ordinary exception of the call. It ends
+    exactly once, in one of four ways, and whoever holds something for the time of the call gives it back there.
+
+    Use it as `async with`, so that leaving early frees the connection at once:
+
+        async with ai.stream(model, messages) as stream:
+            async for event in stream: ...
+            answer = await stream.result()
+
+    Args:
+        source: Where events come from.
+        model: The model that was asked.
+        first: Events that have been read already.
+        clock: Measures the limits on reading.
+    """
+
+    def __init__(
+        self, source: EventSource, *, model: str, first: Sequence[StreamEvent] = (), clock: Clock | None = None
+    ) -> None:
+        self.model = model
+        self.transcript = Transcript(model)
+        self._source = source
+        self._clock = clock or SystemClock()
+        self._ready: deque[StreamEvent] = deque(first)
+        self.transcript.add(first)
+        self._end: StreamEnd | None = None
+        self._callbacks: list[Callable[[StreamEnd], None]] = []
+        self._limits: list[tuple[float, Callable[[], Exception]]] = []
+        self._idle: tuple[float, Callable[[], Exception]] | None = None
+        self._stamp: Callable[[ChatResult], ChatResult] | None = None
+        self._reading = False
+        self._failure: Exception | None = None
+
+    # What the reader uses
+
+    def __aiter__(self) -> Self:
+        """Iterate over the events that have not been read yet."""
+        if self._end is not None and not self._ready:
+            raise StreamMisused(f"the stream has {self._end.how} and holds no more events; read it once")
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        """Return the next event."""
+        ready = self._ready
+        if not ready and not await self._fill():
+            raise StopAsyncIteration
+        return ready.popleft()
+
+    async def next_events(self) -> list[StreamEvent]:
+        """Return all events that have arrived, waiting for at least one; an empty list at the end."""
+        if not self._ready and not await self._fill():
+            return []
+        events = list(self._ready)
+        self._ready.clear()
+        return events
+
+    async def result(self) -> ChatResult:
+        """Read to the end and return the whole answer, the same that `chat()` gives.
+
+        Raises:
+            StreamInterrupted: If the stream broke; `.partial` is what had arrived.
+            StreamMisused: If the stream was closed before its end.
+        """
+        while await self.next_events():
+            pass
+        if self._end is None or self._end.how != "completed":
+            raise self._failure or StreamMisused("the stream was closed before its end; there is no whole answer")
+        answer = self.transcript.result()
+        return self._stamp(answer) if self._stamp else answer
+
+    @property
+    def ended(self) -> Ending | None:
+        """How the stream ended, None while it has not."""
+        return self._end.how if self._end else None
+
+    async def aclose(self) -> None:
+        """Stop reading and free the connection; does nothing on a stream that has ended."""
+        self._finish("closed")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._finish("closed", error)
+
+    def __del__(self) -> None:
+        if getattr(self, "_end", self) is None:
+            self._finish("abandoned")
+
+    def __repr__(self) -> str:
+        return f"StreamResult(model={self.model!r}, ended={self.ended!r})"
+
+    # What middleware use
+
+    def on_end(self, callback: Callable[[StreamEnd], None]) -> None:
+        """Have `callback` called once when the stream ends, at once if it has ended.
+
+        It must be synchronous and quick: it also runs while a task is being cancelled and from the garbage collector.
+        """
+        if self._end is not None:
+            callback(self._end)
+        else:
+            self._callbacks.append(callback)
+
+    def limit_until(self, at: float, error: Callable[[], Exception]) -> None:
+        """Fail with `error()` when the stream is still being read at `at`, a point of the clock's `monotonic`."""
+        self._limits.append((at, error))
+
+    def limit_idle(self, seconds: float, error: Callable[[], Exception]) -> None:
+        """Fail with `error()` when no content arrives for `seconds` while the reader waits for it."""
+        self._idle = (seconds, error)
+
+    def stamp_with(self, stamp: Callable[[ChatResult], ChatResult]) -> None:
+        """Have the whole answer completed by `stamp`, which adds attempts, cost and cache."""
+        self._stamp = stamp
+
+    # Reading
+
+    async def _fill(self) -> bool:
+        """Wait for events; False once there are none left."""
+        if self._end is not None:
+            if self._failure is not None and self._end.how == "failed":
+                raise self._failure
+            return False
+        if self._reading:
+            raise StreamMisused("the stream is already being read by another task")
+        self._reading = True
+        try:
+            events = await self._read()
+        except Exception as error:
+            raise self._fail(error) from error
+        except BaseException as error:
+            self._finish("closed", error)
+            raise
+        finally:
+            self._reading = False
+        self.transcript.add(events)
+        self._ready.extend(events)
+        if self.transcript.finished is not None:
+            self._finish("completed")
+        return bool(events)
+
+    async def _read(self) -> Sequence[StreamEvent]:
+        seconds, error = self._tightest_limit()
+        try:
+            if seconds is None:
+                events = await self._source.read()
+            else:
+                async with self._clock.timeout(seconds):
+                    events = await self._source.read()
+        except TimeoutError:
+            if error is not None:
+                raise error() from None
+            events = None
+        return self._source.conclude() if events is None else events
+
+    def _tightest_limit(self) -> tuple[float | None, Callable[[], Exception] | None]:
+        seconds: float | None = None
+        error: Callable[[], Exception] | None = None
+        if self._source.finishing:
+            seconds = FINISH_GRACE
+        elif self._idle is not None:
+            seconds, error = self._idle
+        if self._limits:
+            now = self._clock.monotonic()
+            for at, limit_error in self._limits:
+                if seconds is None or at - now < seconds:
+                    seconds, error = at - now, limit_error
+        return seconds, error
+
+    def _fail(self, error: Exception) -> Exception:
+        failure = error
+        if isinstance(error, ProviderError):
+            failure = StreamInterrupted(
+                f"the stream broke after content had arrived: {error}",
+                partial=self.transcript.result(),
+                model=self.model,
+            )
+        elif isinstance(error, CallRejected):
+            failure.__dict__["partial"] = self.transcript.result()
+        self._failure = failure
+        self._finish("failed", failure)
+        return failure
+
+    def _finish(self, how: Ending, error: BaseException | None = None) -> None:
+        if self._end is not None:
+            return
+        self._end = StreamEnd(how, error, self.transcript)
+        if how != "completed":
+            self._source.abort()
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self._end)
+
+
+class Replay:
+    """A source that replays a whole answer, for a cache hit."""
+
+    finishing = False
+
+    def __init__(self, answer: ChatResult) -> None:
+        self._answer = answer
+
+    def events(self) -> list[StreamEvent]:
+        """Return the answer as the events a stream would have given."""
+        answer = self._answer
+        events: list[StreamEvent] = []
+        for choice in answer.choices:
+            if choice.reasoning:
+                events.append(ReasoningDelta(choice.reasoning, choice.index))
+            if choice.text:
+                events.append(TextDelta(choice.text, choice.index, choice.logprobs))
+            events.extend(
+                ToolCallDelta(index, call.id, call.name, call.arguments, choice.index)
+                for index, call in enumerate(choice.tool_calls)
+            )
+        reasons = tuple(choice.finish_reason for choice in answer.choices)
+        return [*events, Finished(reasons, answer.usage, answer.model, answer.request_id, answer.service_tier)]
+
+    async def read(self) -> Sequence[StreamEvent] | None:
+        """Return everything at once."""
+        return self.events()
+
+    def conclude(self) -> Sequence[StreamEvent]:
+        """Return nothing: the events end with `Finished`."""
+        return ()
+
+    def abort(self) -> None:
+        """Do nothing: there is no connection."""
+
+
+def when_done(result: object, callback: Callable[[StreamEnd | None], None]) -> None:
+    """Call `callback` when the call is over: at the end of a stream, else now, with None."""
+    if isinstance(result, StreamResult):
+        result.on_end(callback)
+    else:
+        callback(None)
+
+
+__all__ = [
+    "FINISH_GRACE",
+    "Ending",
+    "EventSource",
+    "Finished",
+    "ReasoningDelta",
+    "Replay",
+    "StreamEnd",
+    "StreamEvent",
+    "StreamResult",
+    "TextDelta",
+    "ToolCallDelta",
+    "when_done",
+]

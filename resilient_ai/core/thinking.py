@@ -1,0 +1,85 @@
+"""Reasoning that arrives inside the answer, between `<think>` tags."""
+
+OPEN = "<think>"
+CLOSE = "</think>"
+
+
+def split_thinking(text: str, reasoning: str | None = None) -> tuple[str, str | None]:
+    """Return the answer and the reasoning of a whole text.
+
+    Only a tag at the very beginning counts, so that an answer may speak of tags. Where a chat template has emitted the
+    opening tag itself, the text begins with the reasoning and holds the closing tag alone.
+
+    >>> split_thinking("<think>17 * 23</think>391"), split_thinking("17 * 23</think>391"), split_thinking("391")
+    (('391', '17 * 23'), ('391', '17 * 23'), ('391', None))
+    """
+    if CLOSE not in text or reasoning:
+        opened = text.lstrip().startswith(OPEN) and not reasoning
+        return ("", text.lstrip()[len(OPEN) :].strip()) if opened else (text, reasoning)
+    thought, _, answer = text.partition(CLOSE)
+    opening = thought.lstrip()
+    if OPEN in opening and not opening.startswith(OPEN):
+        return text, reasoning
+    return answer.lstrip("\n "), opening.removeprefix(OPEN).strip()
+
+
+class ThinkingSplitter:
+    """Tells reasoning from answer while the text arrives, at any split of the tags.
+
+    A tag that is only opened by the chat template cannot be seen here; `split_thinking` mends the whole text.
+
+    >>> splitter = ThinkingSplitter()
+    >>> [splitter.feed(piece) for piece in ("<thi", "nk>17", "</th", "ink>391")]
+    [[], [('reasoning', '17')], [], [('text', '391')]]
+    """
+
+    __slots__ = ("_held", "_state")
+
+    def __init__(self) -> None:
+        self._state = "start"
+        self._held = ""
+
+    def feed(self, text: str) -> list[tuple[str, str]]:
+        """Return what is certain now, as pairs of "text" or "reasoning" and a piece."""
+        if self._state == "text":
+            return [("text", text)] if text else []
+        self._held += text
+        if self._state == "start":
+            return self._decide()
+        return self._answer() if self._state == "after" else self._reasoning()
+
+    def _decide(self) -> list[tuple[str, str]]:
+        head = self._held.lstrip()
+        if len(head) < len(OPEN) and OPEN.startswith(head):
+            return []
+        if head.startswith(OPEN):
+            self._state, self._held = "reasoning", head[len(OPEN) :]
+            return self._reasoning()
+        self._state = "text"
+        return self._take("text", len(self._held))
+
+    def _reasoning(self) -> list[tuple[str, str]]:
+        end = self._held.find(CLOSE)
+        if end >= 0:
+            pieces = self._take("reasoning", end)
+            self._held = self._held[len(CLOSE) :]
+            self._state = "after"
+            return pieces + self._answer()
+        # The end of what is held may be the beginning of the closing tag.
+        keep = next((size for size in range(len(CLOSE) - 1, 0, -1) if self._held.endswith(CLOSE[:size])), 0)
+        return self._take("reasoning", len(self._held) - keep)
+
+    def _answer(self) -> list[tuple[str, str]]:
+        self._held = self._held.lstrip("\n ")
+        if not self._held:
+            return []
+        self._state = "text"
+        return self._take("text", len(self._held))
+
+    def _take(self, kind: str, size: int) -> list[tuple[str, str]]:
+        piece, self._held = self._held[:size], self._held[size:]
+        return [(kind, piece)] if piece else []
+
+    def flush(self) -> list[tuple[str, str]]:
+        """Return what was held back when the text ends."""
+        return self._take("reasoning" if self._state == "reasoning" else "text", len(self._held))

@@ -1,0 +1,99 @@
+"""What a stream has delivered so far, put together."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from resilient_ai.core.deltas import Finished, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
+from resilient_ai.core.results import ChatResult, TokenLogprob
+from resilient_ai.core.thinking import split_thinking
+
+
+class _Choice:
+    __slots__ = ("logprobs", "reasoning", "text", "tool_calls")
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.reasoning: list[str] = []
+        self.tool_calls: dict[int, list[str]] = {}
+        self.logprobs: list[TokenLogprob] = []
+
+    def fields(self, index: int, finish_reason: str | None) -> dict[str, Any]:
+        text, reasoning = split_thinking("".join(self.text), "".join(self.reasoning) or None)
+        calls = [
+            {"id": identity or f"call_{position}", "name": name, "arguments": arguments}
+            for position, (identity, name, arguments) in sorted(self.tool_calls.items())
+            if name
+        ]
+        return {
+            "index": index,
+            "text": text,
+            "reasoning": reasoning,
+            "tool_calls": calls,
+            "finish_reason": finish_reason,
+            "logprobs": tuple(self.logprobs) or None,
+        }
+
+
+class Transcript:
+    """Joins the events of a stream into the `ChatResult` that a call without streaming would have given.
+
+    >>> transcript = Transcript("m")
+    >>> transcript.add([TextDelta("Hel"), TextDelta("lo"), Finished(("stop",))])
+    >>> transcript.result().text, transcript.result().finish_reason
+    ('Hello', 'stop')
+    """
+
+    __slots__ = ("_choices", "_model", "finished")
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._choices: dict[int, _Choice] = {}
+        self.finished: Finished | None = None
+
+    def add(self, events: Iterable[StreamEvent]) -> None:
+        """Take in what has just arrived."""
+        for event in events:
+            if isinstance(event, TextDelta):
+                choice = self._choice(event.choice)
+                choice.text.append(event.text)
+                if event.logprobs:
+                    choice.logprobs.extend(event.logprobs)
+            elif isinstance(event, ReasoningDelta):
+                self._choice(event.choice).reasoning.append(event.text)
+            elif isinstance(event, ToolCallDelta):
+                self._add_tool_call(event)
+            else:
+                self.finished = event
+
+    def _choice(self, index: int) -> _Choice:
+        choice = self._choices.get(index)
+        if choice is None:
+            choice = self._choices[index] = _Choice()
+        return choice
+
+    def _add_tool_call(self, delta: ToolCallDelta) -> None:
+        call = self._choice(delta.choice).tool_calls.setdefault(delta.index, ["", "", ""])
+        call[0] = call[0] or delta.id or ""
+        call[1] = call[1] or delta.name or ""
+        call[2] += delta.arguments
+
+    def result(self) -> ChatResult:
+        """Return what there is; without `Finished` it is a partial answer, whose finish reasons are None."""
+        done = self.finished
+        reasons = done.finish_reasons if done else ()
+        count = max([1, len(reasons), *(index + 1 for index in self._choices)])
+        empty = _Choice()
+        choices = [
+            self._choices.get(index, empty).fields(index, reasons[index] if index < len(reasons) else None)
+            for index in range(count)
+        ]
+        return ChatResult.model_validate(
+            {
+                "model": (done and done.model) or self._model,
+                "served_by": self._model,
+                "usage": done and done.usage,
+                "request_id": done and done.request_id,
+                "service_tier": done and done.service_tier,
+                "choices": choices,
+            }
+        )
