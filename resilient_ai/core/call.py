@@ -52,7 +52,9 @@ class CallRecord:
             return Cost(amount=Decimal(0), source="cache")
         if not self.costs or any(amount is None for amount, _, used in self.costs if used):
             return None
-        known = [(amount, source, used) for amount, source, used in self.costs if amount is not None]
+        known: list[tuple[Decimal, CostSource, bool]] = [
+            (amount, source, used) for amount, source, used in self.costs if amount is not None
+        ]
         if not known:
             return None
         sources: set[CostSource] = {source for _, source, _ in known}

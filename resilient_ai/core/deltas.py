@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from resilient_ai.core.results import TokenLogprob, Usage
+from resilient_ai.core.results import Cost, TokenLogprob, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,8 @@ class Finished:
         usage: Billed tokens, None where the service reported none.
         model: The model as the service named it.
         request_id: The service's name for the request.
+        service_tier: The tier that served it, where the service says so.
+        cost: What the service says the answer cost, None where it says nothing.
     """
 
     finish_reasons: tuple[str | None, ...]
@@ -49,6 +51,7 @@ class Finished:
     model: str | None = None
     request_id: str | None = None
     service_tier: str | None = None
+    cost: Cost | None = None
 
     @property
     def finish_reason(self) -> str | None:

@@ -25,6 +25,7 @@ ResilientAIError
     DeadlineExceeded            .timeout .elapsed .sent
     NoModelAvailable            .refused
   OutputInvalid                 the answer does not fit the schema or the tool that was asked for   .raw
+    ToolLoopUnfinished          the model still asks for tools after the last round                 .messages
   StreamMisused                 consumed twice, read after close
   InvalidInput                  found before anything is sent; also a ValueError                    .field .value
   ConfigurationError            found when the client is built, never at the first call
@@ -34,6 +35,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from resilient_ai.core.messages import AnyMessage
     from resilient_ai.core.results import ChatResult
 
 Phase = Literal["dns", "connect", "tls", "proxy", "send", "receive"]
@@ -335,6 +337,18 @@ class OutputInvalid(ResilientAIError):
     def __init__(self, message: str, *, raw: str) -> None:
         super().__init__(message)
         self.raw = raw
+
+
+class ToolLoopUnfinished(OutputInvalid):
+    """The model still asks for tools after the last round it was given.
+
+    Attributes:
+        messages: The whole conversation so far, to go on from.
+    """
+
+    def __init__(self, message: str, *, raw: str, messages: "tuple[AnyMessage, ...]") -> None:
+        super().__init__(message, raw=raw)
+        self.messages = messages
 
 
 class StreamMisused(ResilientAIError):

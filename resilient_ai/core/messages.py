@@ -239,18 +239,19 @@ class Tool(FrozenModel):
         """
         if isinstance(source, Tool):
             return source
-        if isinstance(source, Mapping):
-            return cls._of_schema(cast("Mapping[str, Any]", source))
-        if isinstance(source, type) and issubclass(source, BaseModel):
-            schema = source.model_json_schema()
+        schema = _mapping(source)
+        if schema is not None:
+            return cls._of_schema(schema)
+        model = _model_class(source)
+        if model is not None:
+            description = inspect.getdoc(model) or ""
             return cls(
-                name=source.__name__, description=inspect.getdoc(source) or "", parameters=schema, function=source
+                name=model.__name__, description=description, parameters=model.model_json_schema(), function=model
             )
         if callable(cast("object", source)):
             return cls._of_function(cast("Callable[..., Any]", source))
-        raise InvalidInput(
-            f"tools: a function, a pydantic model, a schema or a Tool, got {source!r}", field="tools", value=source
-        )
+        message = f"tools: a function, a pydantic model, a schema or a Tool, got {source!r}"
+        raise InvalidInput(message, field="tools", value=cast("object", source))
 
     @classmethod
     def _of_schema(cls, source: Mapping[str, Any]) -> "Tool":
@@ -280,6 +281,14 @@ class Tool(FrozenModel):
 
 ToolSource = Tool | Callable[..., Any] | type[BaseModel] | Mapping[str, Any]
 MessagesInput = str | AnyMessage | Sequence[AnyMessage | Mapping[str, Any]]
+
+
+def _mapping(source: object) -> Mapping[str, Any] | None:
+    return cast("Mapping[str, Any]", source) if isinstance(source, Mapping) else None
+
+
+def _model_class(source: object) -> type[BaseModel] | None:
+    return source if isinstance(source, type) and issubclass(source, BaseModel) else None
 
 
 def _check_image(data: bytes) -> str:

@@ -1,21 +1,27 @@
 """What can be asked of a model: each operation is a value that names the type of its result."""
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, Unpack, cast
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from typing_extensions import TypeVar, override
 
 from resilient_ai.core._base import FrozenModel, explain
 from resilient_ai.core.media import media_type_of
-from resilient_ai.core.messages import Message, Tool
+from resilient_ai.core.messages import Message, MessagesInput, Tool
+from resilient_ai.core.options import (
+    ChatOptions,
+    CompleteOptions,
+    EmbedOptions,
+    ImageOptions,
+    ReasoningEffort,
+    ServiceTier,
+)
 from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult
 from resilient_ai.core.streams import StreamResult
 
 R = TypeVar("R", covariant=True, default=Any)
 Kind = Literal["chat", "stream", "complete", "embed", "image"]
-ServiceTier = Literal["default", "priority", "flex"]
-ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 
 _CONTENT = frozenset({"messages", "prompt", "texts", "images", "mask", "tools", "negative_prompt", "extra"})
@@ -215,11 +221,23 @@ class Chat(Conversation[ChatResult]):
 
     kind: ClassVar[Kind] = "chat"
 
+    if TYPE_CHECKING:  # what may be given is wider than what is kept
+
+        def __init__(
+            self, *, model: str | Sequence[str], messages: MessagesInput, **options: Unpack[ChatOptions]
+        ) -> None: ...
+
 
 class Stream(Conversation[StreamResult]):
     """Ask a language model for an answer in pieces, as they are made."""
 
     kind: ClassVar[Kind] = "stream"
+
+    if TYPE_CHECKING:  # what may be given is wider than what is kept
+
+        def __init__(
+            self, *, model: str | Sequence[str], messages: MessagesInput, **options: Unpack[ChatOptions]
+        ) -> None: ...
 
     def as_chat(self) -> Chat:
         """Return the same question for a whole answer."""
@@ -240,6 +258,10 @@ class Complete(Sampling[ChatResult]):
     echo: bool | None = None
     logprobs: int | None = Field(default=None, ge=0, le=20)
 
+    if TYPE_CHECKING:  # what may be given is wider than what is kept
+
+        def __init__(self, *, model: str | Sequence[str], prompt: str, **options: Unpack[CompleteOptions]) -> None: ...
+
 
 class Embed(Operation[EmbedResult]):
     """Ask an embedding model for one vector per text.
@@ -258,6 +280,12 @@ class Embed(Operation[EmbedResult]):
     normalize: bool | None = None
     encoding: Literal["float", "base64"] = "float"
     service_tier: Literal["default", "priority"] | None = None
+
+    if TYPE_CHECKING:  # what may be given is wider than what is kept
+
+        def __init__(
+            self, *, model: str | Sequence[str], texts: str | Sequence[str], **options: Unpack[EmbedOptions]
+        ) -> None: ...
 
     @field_validator("texts", mode="before")
     @classmethod
@@ -302,6 +330,12 @@ class Image(Operation[ImageResult]):
     mask: bytes | None = None
     route: Literal["auto", "native", "openai"] = "auto"
     user: str | None = None
+
+    if TYPE_CHECKING:  # what may be given is wider than what is kept
+
+        def __init__(
+            self, *, model: str | Sequence[str], prompt: str = "", **options: Unpack[ImageOptions]
+        ) -> None: ...
 
     @field_validator("images", mode="before")
     @classmethod

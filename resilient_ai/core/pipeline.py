@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, cast
 
 from typing_extensions import override
 
@@ -192,7 +192,7 @@ def _with_inner_halves(stack: Sequence[Middleware]) -> list[Middleware]:
 
 def _checked_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
     for key, value in tags.items():
-        texts: tuple[object, object] = (key, value)
+        texts = cast("tuple[object, object]", (key, value))
         if not all(isinstance(text, str) for text in texts):
             raise InvalidInput(
                 f"tags: names and values are text, got {key!r}: {value!r}", field=f"tags.{key}", value=value

@@ -94,6 +94,7 @@ class Transcript:
                 "usage": done and done.usage,
                 "request_id": done and done.request_id,
                 "service_tier": done and done.service_tier,
+                "cost": done and done.cost,
                 "choices": choices,
             }
         )

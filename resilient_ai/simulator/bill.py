@@ -11,8 +11,9 @@ from types import MappingProxyType
 class Stats:
     """The books at one moment.
 
-    `by_status` counts answers by HTTP status; a connection dropped before its headers counts under 0. `bill` and
-    `bill_by_model` are exact USD. `in_flight` and `peak_in_flight` count requests from arrival to the last byte.
+    `by_model` counts by the name that was asked for, `bill_by_model` by the model that answered. `by_status` counts
+    answers by HTTP status; a request whose connection ended before the headers counts under 0. The bill is exact USD.
+    `in_flight` and `peak_in_flight` count requests from arrival to the last byte.
     """
 
     requests: int

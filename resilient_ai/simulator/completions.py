@@ -34,7 +34,9 @@ async def completions(exchange: Exchange) -> Reply:
 
     def choice(index: int) -> Choice:
         formatted = formatted_answer(request.response_format, prompt)
-        said = formatted if formatted is not None else _continued(profile, prompt, index + 4 * ((request.seed or 0) % 3))
+        said = (
+            formatted if formatted is not None else _continued(profile, prompt, index + 4 * ((request.seed or 0) % 3))
+        )
         return Choice(index=index, content=split((prompt if request.echo else "") + said))
 
     limit = profile.output_limit(tokens, request.max_tokens)
@@ -118,6 +120,7 @@ def _chunks(turn: Turn, request: CompletionRequest) -> Iterator[bytes]:
         yield orjson.dumps(_envelope(turn, [_choice_body(choice, [], choice.finish, None)], usage))
 
 
+# guess: the details of this shape follow the habit of other services.
 def _envelope(turn: Turn, choices: list[dict[str, Any]], usage: dict[str, Any] | None) -> dict[str, Any]:
     head = {"id": turn.id, "object": "text_completion", "created": turn.created, "model": turn.profile.name}
     tier = {} if turn.tier is None else {"service_tier": turn.tier}

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import socket
 import struct
-from typing import Any
+from typing import Any, cast
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -42,14 +42,20 @@ class Connection:
             return not self.gone
         return False
 
+    def close(self) -> None:
+        """Let the connection go at once."""
+        if self._transport is not None:  # pragma: no branch  # only connections of our own server are kept
+            self._transport.abort()
+
     async def abort(self, *, reset: bool = False) -> None:
         """Break the connection without a farewell; `reset` makes the peer see a reset instead of an end of file."""
-        if self._transport is not None:
-            sock: socket.socket | None = self._transport.get_extra_info("socket")
-            if reset and sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
-            self._transport.abort()
-            await self.lost.wait()
+        if self._transport is None:
+            raise ConnectionAbortedError("this server cannot break a connection on purpose")
+        if reset:
+            sock: socket.socket = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
+        self._transport.abort()
+        await self.lost.wait()
 
 
 class _KeepsConnection:
@@ -81,4 +87,5 @@ def protocol(connections: set[Connection]) -> type[asyncio.Protocol]:
         from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as Base  # noqa: PLC0415  # optional
     except ImportError:
         from uvicorn.protocols.http.h11_impl import H11Protocol as Base  # type: ignore[assignment]  # noqa: PLC0415
-    return type("SimulatorProtocol", (_KeepsConnection, Base), {"open_connections": connections})
+    made = type("SimulatorProtocol", (_KeepsConnection, Base), {"open_connections": connections})
+    return cast("type[asyncio.Protocol]", made)

@@ -13,6 +13,10 @@ Shape = Literal["openai", "short", "native", "detail", "validation", "plain", "h
 """
 
 
+class ClientGoneError(Exception):
+    """The client hung up before its answer had begun."""
+
+
 class WireError(Exception):
     """A request that is answered with an error status.
 
@@ -44,18 +48,20 @@ class WireError(Exception):
         self.message = message
         self.param = param
         self.code = code
-        self.shape = shape
+        self.shape: Shape | None = shape
         self.retry_after = retry_after
         self.loc = loc
         self.kind = kind
 
     def render(self, *, native: bool) -> tuple[bytes, str]:
         """Body and content type of this refusal on a native or an OpenAI route."""
-        shape = self.shape or ("native" if native else "openai")
+        shape: Shape = "native" if native else "openai"
+        if self.shape is not None:
+            shape = self.shape
         if shape == "html":
             page = f"<html><head><title>{self.status}</title></head><body><h1>{self.message}</h1></body></html>"
             return page.encode(), "text/html"
-        if shape in {"text", "empty"}:
+        if shape == "text" or shape == "empty":  # noqa: PLR1714  # a set would widen the type
             return (self.message.encode() if shape == "text" else b""), "text/plain"
         return orjson.dumps(self._object(shape)), "application/json"
 

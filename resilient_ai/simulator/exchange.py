@@ -1,6 +1,6 @@
 """One model request from arrival to its last byte: key, body, fault, slot, answer, books."""
 
-import zlib
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -8,19 +8,17 @@ from time import monotonic
 from typing import Any
 from urllib.parse import unquote
 
-import orjson
 from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from resilient_ai.simulator.connection import Connection
-from resilient_ai.simulator.errors import WireError
+from resilient_ai.simulator.errors import ClientGoneError, WireError
 from resilient_ai.simulator.faults import Fault
 from resilient_ai.simulator.faulty import FaultySend
+from resilient_ai.simulator.intake import authenticate, parse_object, read_body
 from resilient_ai.simulator.profiles import Profile, resolve
 from resilient_ai.simulator.state import Simulator
-
-_GZIP = 31  # zlib's window size for data with a gzip header
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +53,7 @@ class Exchange:
         self.data: dict[str, Any] = {}
         self.form: FormData | None = None
         self.model = ""
-        self.hung_up = False
+        self.held = 0.0
 
     @property
     def multipart(self) -> bool:
@@ -70,15 +68,20 @@ class Exchange:
     async def read(self, receive: Receive) -> None:
         """Check the key, take in the body, and find out which model is meant."""
         self.key = authenticate(self.headers, self.settings.keys)
-        self.body = await _body(self.headers, receive, self.settings.max_body)
+        self.body = await read_body(self.headers, receive, self.settings.max_body)
         if self.multipart:
             await self._read_form()
         else:
-            self.data = _json(self.body, native=self.native)
+            self.data = parse_object(self.body, native=self.native)
         self.model = self._model()
 
+    async def close(self) -> None:
+        """Let go of uploaded files."""
+        if self.form is not None:
+            await self.form.close()
+
     async def _read_form(self) -> None:
-        async def replay() -> Message:  # noqa: RUF029  # an ASGI receive is awaited
+        async def replay() -> Message:  # an ASGI receive is awaited
             return {"type": "http.request", "body": self.body, "more_body": False}
 
         self.form = await Request(self.scope, replay).form(max_part_size=self.settings.max_body)
@@ -102,6 +105,15 @@ class Exchange:
             message = "Model not found" if self.native else f"Model not found: {self.model}"
             raise WireError(404, message, param=None if self.native else "model")
         return found
+
+    async def hold(self, seconds: float) -> None:
+        """Let the request wait before it is worked on.
+
+        Raises:
+            ClientGoneError: If the client hangs up meanwhile.
+        """
+        if not await self.connection.pause(seconds):
+            raise ClientGoneError
 
     def charge(self, profile: Profile, cost: Decimal | None) -> None:
         """Put the cost of this request on the bill."""
@@ -133,6 +145,7 @@ class ModelRoute:
         try:
             await self._exchange(exchange, receive, send)
         finally:
+            await exchange.close()
             self._simulator.books.left()
 
     async def _exchange(self, exchange: Exchange, receive: Receive, send: Send) -> None:
@@ -163,13 +176,18 @@ class ModelRoute:
                 await self._refuse(_refusal(fault), send)
                 return
             if fault.kind == "delay":
-                await exchange.connection.pause(fault.seconds)
+                exchange.held = fault.seconds
             else:
                 send = FaultySend(send, exchange.connection, fault, exchange.settings.ping_interval)
         try:
+            if exchange.held:
+                await exchange.hold(exchange.held)
             reply = await self._handler(exchange)
         except WireError as error:
             await self._refuse(error, send)
+            return
+        except ClientGoneError:
+            self._simulator.books.answered(0)  # guess: a request nobody waits for is neither served nor billed.
             return
         self._simulator.books.answered(reply.status)
         await send_reply(reply, exchange, send)
@@ -200,8 +218,9 @@ async def send_reply(reply: Reply, exchange: Exchange, send: Send) -> None:
     try:
         async for event in reply.body:
             await send({"type": "http.response.body", "body": event, "more_body": True})
+            # Let other connections have their turn, and this one notice that its client has left.
+            await asyncio.sleep(0)
             if exchange.connection.gone:
-                exchange.hung_up = True
                 return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
     finally:
@@ -209,61 +228,8 @@ async def send_reply(reply: Reply, exchange: Exchange, send: Send) -> None:
         await reply.body.aclose()
 
 
-async def _whole(
-    body: bytes, media_type: str, status: int, extra: tuple[tuple[bytes, bytes], ...], send: Send
-) -> None:
+async def _whole(body: bytes, media_type: str, status: int, extra: tuple[tuple[bytes, bytes], ...], send: Send) -> None:
     length = (b"content-length", str(len(body)).encode())
     headers = [(b"content-type", media_type.encode()), length, *extra]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def authenticate(headers: dict[bytes, bytes], keys: frozenset[str] | None) -> str:
-    """The API key of a request, from `Authorization: Bearer` in any case or `xi-api-key`; 401 without a good one."""
-    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-    key = token.strip() if scheme.lower() == "bearer" else ""
-    key = key or headers.get(b"xi-api-key", b"").decode("latin-1").strip()
-    accepted = key in keys if keys is not None else bool(key) and not key.startswith("bad")
-    if not accepted:
-        raise WireError(401, "Not authenticated", shape="openai")
-    return key
-
-
-async def _body(headers: dict[bytes, bytes], receive: Receive, limit: int) -> bytes:
-    parts: list[bytes] = []
-    more = True
-    while more:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    body = b"".join(parts)
-    encoding = headers.get(b"content-encoding", b"identity").lower()
-    if encoding == b"gzip":
-        body = _gunzip(body, limit)
-    elif encoding != b"identity":
-        # guess: other encodings are documented as not accepted; the status is not.
-        raise WireError(415, f"Unsupported content encoding: {encoding.decode('latin-1')}")
-    if len(body) > limit:
-        raise WireError(413, "Request body too large")  # guess: the body of a 413 is not known.
-    return body
-
-
-def _gunzip(body: bytes, limit: int) -> bytes:
-    try:
-        return zlib.decompressobj(_GZIP).decompress(body, limit + 1)
-    except zlib.error as error:
-        raise WireError(400, "Invalid gzip body") from error  # guess: a broken body is nowhere documented.
-
-
-def _json(body: bytes, *, native: bool) -> dict[str, Any]:
-    try:
-        data: Any = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        # guess: the framework's usual answer to a body that is no JSON.
-        raise WireError(
-            422, "JSON decode error", shape="validation" if native else None, kind="json_invalid"
-        ) from error
-    if not isinstance(data, dict):
-        message = "Input should be a valid dictionary"
-        raise WireError(422, message, shape="validation" if native else None, kind="dict_type")
-    return data

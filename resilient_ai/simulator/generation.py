@@ -20,9 +20,9 @@ class Choice:
     """One of the answers to a request, in pieces of a token each."""
 
     index: int
-    reasoning: list[str] = field(default_factory=list)
-    content: list[str] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list[str])
+    content: list[str] = field(default_factory=list[str])
+    calls: list[Call] = field(default_factory=list[Call])
     finish: str = "stop"
 
     @property
@@ -91,6 +91,7 @@ class Turn:
 
     def cost(self) -> Decimal | None:
         """USD for the prompt and what has been sent."""
+        # guess: the Google models bill the reasoning that their completion count leaves out.
         return token_cost(
             self.profile.info.pricing,
             prompt=self.prompt_tokens,
@@ -152,7 +153,7 @@ async def admit(exchange: Exchange, profile: Profile, tier: str | None) -> str |
     served = tier if tier in (profile.info.service_tiers or ()) else "default"
     settings = exchange.settings
     if tier == "flex" and settings.flex_hold:
-        await exchange.connection.pause(settings.flex_hold)
+        await exchange.hold(settings.flex_hold)
     if tier == "flex" and settings.flex_refused:
         raise WireError(429, "Model busy, retry later", shape="short", retry_after=settings.retry_after)
     return served

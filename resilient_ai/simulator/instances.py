@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from resilient_ai.simulator.jsonlike import is_list, is_object
+from resilient_ai.simulator.patterns import example
 from resilient_ai.simulator.words import Hints
 
 Schema = dict[str, Any]
@@ -36,7 +38,7 @@ class _Builder:
         self._hints = hints
 
     def build(self, schema: Any, name: str, depth: int) -> Any:
-        if not isinstance(schema, dict) or not schema:
+        if not is_object(schema) or not schema:
             return self._hints.phrase(name)
         schema = self._plain(schema, depth)
         if "const" in schema:
@@ -75,8 +77,8 @@ class _Builder:
         node: Any = self._root
         for step in reference.removeprefix("#").strip("/").split("/"):
             if step:
-                node = node.get(step.replace("~1", "/").replace("~0", "~"), {}) if isinstance(node, dict) else {}
-        return node if isinstance(node, dict) else {}
+                node = node.get(step.replace("~1", "/").replace("~0", "~"), {}) if is_object(node) else {}
+        return node if is_object(node) else {}
 
     def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
         properties: dict[str, Any] = schema.get("properties", {})
@@ -99,12 +101,7 @@ class _Builder:
         return [self.build(schema.get("items"), name, depth + 1) for _ in range(size)]
 
     def _number(self, schema: Schema, *, whole: bool) -> float | int:
-        low = schema.get("minimum", schema.get("exclusiveMinimum"))
-        high = schema.get("maximum", schema.get("exclusiveMaximum"))
-        if "minimum" not in schema and "exclusiveMinimum" in schema:
-            low = low + 1 if whole or high is None else (low + high) / 2
-        if "maximum" not in schema and "exclusiveMaximum" in schema:
-            high = high - 1 if whole or low is None else (low + high) / 2
+        low, high = _bounds(schema, whole=whole)
         found = self._hints.number(low, high, whole=whole)
         value = schema.get("default") if found is None else found
         if value is None:
@@ -117,19 +114,27 @@ class _Builder:
     def _string(self, schema: Schema, name: str) -> str:
         if schema.get("format") in _FORMATS:
             return _FORMATS[schema["format"]]
-        if "pattern" in schema:
-            from resilient_ai.simulator.patterns import example  # noqa: PLC0415  # seldom needed
-
-            text = example(str(schema["pattern"]))
-        else:
-            text = self._hints.phrase(name)
+        pattern: str | None = schema.get("pattern")
+        text = self._hints.phrase(name) if pattern is None else example(pattern)
         least, most = int(schema.get("minLength", 0)), int(schema.get("maxLength", 10_000))
         return (text + "." * (least - len(text)))[:most]
 
 
+def _bounds(schema: Schema, *, whole: bool) -> tuple[Any, Any]:
+    """The least and the greatest number allowed, `None` where there is none; an excluded bound is moved inwards."""
+    low, high = schema.get("minimum"), schema.get("maximum")
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    step = 1 if whole or above is None or below is None else (below - above) / 4
+    if low is None and above is not None:
+        low = above + step
+    if high is None and below is not None:
+        high = below - step
+    return low, high
+
+
 def _kind(schema: Schema) -> str:
     kind = schema.get("type")
-    if isinstance(kind, list):
+    if is_list(kind):
         kind = next((k for k in kind if k != "null"), "null")
     if kind is not None:
         return str(kind)
@@ -138,12 +143,14 @@ def _kind(schema: Schema) -> str:
 
 def _alternative(choices: list[Any], *, deep: bool) -> Schema:
     """The first alternative that is not null; far down the plainest one, so that recursive schemas end."""
-    real: list[Any] = [c for c in choices if isinstance(c, dict) and c.get("type") != "null"]
+    real: list[Any] = [c for c in choices if is_object(c) and c.get("type") != "null"]
     if not deep:
         return real[0] if real else {"type": "null"}
-    null = [c for c in choices if isinstance(c, dict) and c.get("type") == "null"]
-    plain = [c for c in real if not re.search(r"\$ref|object|array", str(c))]
-    return (null + plain + real)[0]
+    plain: list[Any] = [c for c in real if not re.search(r"\$ref|object|array", str(c))]
+    if len(real) < len(choices) or not real:
+        return {"type": "null"}
+    chosen: Schema = (plain or real)[0]
+    return chosen
 
 
 def _merge(parts: list[Schema]) -> Schema:

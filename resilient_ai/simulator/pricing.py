@@ -26,6 +26,7 @@ def token_cost(
     price_in, price_out = pricing.input_per_1m, pricing.output_per_1m
     if price_in is None or (completion and price_out is None):
         return None
+    # guess: the arithmetic of cached tokens and tiers is derived from the price list, not recorded.
     price_cached = price_in if pricing.cached_input_per_1m is None else pricing.cached_input_per_1m
     usd = (prompt - cached) * price_in + cached * price_cached + completion * (price_out or Decimal(0))
     return usd / _MILLION * _TIER_FACTORS.get(tier or "default", Decimal(1))
@@ -53,4 +54,5 @@ def image_cost(
 
 def as_float(cost: Decimal | None) -> float | None:
     """A cost as the wire writes it: a float of full precision, or null."""
+    # guess: a model without a known price reports null.
     return None if cost is None else float(cost)

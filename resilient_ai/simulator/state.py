@@ -7,7 +7,6 @@ from resilient_ai.simulator.faults import FaultPlan
 from resilient_ai.simulator.settings import Settings
 
 _BLOCK = 64  # guess: tokens that are cached or missed together; the service's own block size is not known.
-_BLOCKS_KEPT = 100_000
 
 
 class Simulator:
@@ -44,9 +43,14 @@ class Simulator:
 
 
 class PrefixCache:
-    """Remembers the prompts of a model and account in blocks of 64 tokens."""
+    """Remembers the prompts of a model and account in blocks of 64 tokens.
 
-    def __init__(self) -> None:
+    Args:
+        capacity: Blocks kept; the ones that were not used for longest are forgotten first.
+    """
+
+    def __init__(self, capacity: int = 100_000) -> None:
+        self._capacity = capacity
         self._blocks: OrderedDict[tuple[str, str, int], None] = OrderedDict()
 
     def clear(self) -> None:
@@ -66,6 +70,6 @@ class PrefixCache:
             hits += unbroken
             self._blocks[block] = None
             self._blocks.move_to_end(block)
-        while len(self._blocks) > _BLOCKS_KEPT:
+        while len(self._blocks) > self._capacity:
             self._blocks.popitem(last=False)
         return hits * _BLOCK

@@ -69,6 +69,7 @@ class ChatChunks:
         if turn.profile.reasoning == "hidden":
             turn.sent_reasoning = sum(len(choice.reasoning) for choice in turn.choices)
         rows = [self._choice(choice) for choice in turn.choices]
+        # guess: the chunks of several choices are mixed.
         for row in zip_longest(*rows):
             yield from (chunk for chunk in row if chunk is not None)
         if self._recent and self._options.include_usage:
@@ -121,13 +122,15 @@ class ChatChunks:
         elif delta.get("content"):
             self._turn.sent_visible += 1
         elif delta.get("tool_calls") and delta["tool_calls"][0].get("id"):
-            self._turn.sent_visible += tokens_of(choice.calls[delta["tool_calls"][0]["index"]])
+            index: int = delta["tool_calls"][0]["index"]
+            self._turn.sent_visible += tokens_of(choice.calls[index])
 
     def _chunk(self, choice: Choice, delta: Delta, finish: str | None) -> bytes:
         body: dict[str, Any] = {"index": choice.index, "delta": delta, "finish_reason": finish}
         if self._top is not None and delta.get("content"):
             body["logprobs"] = logprobs([delta["content"]], self._top)
         options = self._options
+        # guess: what the two options for usage do exactly is only partly known.
         # The usage comes with the finish reason of the last choice, for then everything has been counted.
         final = finish is not None and choice.index == len(self._turn.choices) - 1
         with_usage = options.include_usage and (final or options.continuous_usage_stats)

@@ -2,12 +2,11 @@
 
 import re
 import zlib
-from collections.abc import Iterable
-from itertools import cycle
 from typing import Any
 
 import orjson
 
+from resilient_ai.simulator.jsonlike import is_list, is_object
 from resilient_ai.simulator.tokens import split
 from resilient_ai.simulator.words import Hints, content_words
 
@@ -43,10 +42,12 @@ _FILLERS = (
     "Both belong together, and neither is complete without the other.",
     "Those who have worked with {subject} for long tend to agree on that.",
 )
-_ARITHMETIC = re.compile(r"(-?\d+)\s*([-+*/x×])\s*(-?\d+)")
-_REPEAT = re.compile(r"^\s*(?:please\s+)?(?:say|repeat|reply with|answer with|echo)(?: exactly)?[:,]?\s+(.+)$", re.I | re.S)
-_LENGTH = re.compile(r"\b(\d{1,6})[- ](words?|tokens?)\b", re.I)
-_CODE = re.compile(r"\b(function|program|script|code|method|regex|sql|class)\b", re.I)
+_ARITHMETIC = re.compile(r"(-?\d+)\s*([-+*/x])\s*(-?\d+)")
+_REPEAT = re.compile(
+    r"^\s*(?:please\s+)?(?:say|repeat|reply with|answer with|echo)(?: exactly)?[:,]?\s+(.+)$", re.IGNORECASE | re.DOTALL
+)
+_LENGTH = re.compile(r"\b(\d{1,6})[- ](words?|tokens?)\b", re.IGNORECASE)
+_CODE = re.compile(r"\b(function|program|script|code|method|regex|sql|class)\b", re.IGNORECASE)
 
 
 def answer(prompt: str, *, code: bool = False, salt: int = 0) -> str:
@@ -59,7 +60,11 @@ def answer(prompt: str, *, code: bool = False, salt: int = 0) -> str:
     '17 * 23 = 391.'
     """
     length = _LENGTH.search(prompt)
-    if length and 5 <= int(length[1]) and re.search(r"\b(write|about|story|essay|exactly|in|of)\b", prompt, re.I):
+    if (
+        length
+        and int(length[1]) >= 5
+        and re.search(r"\b(write|about|story|essay|exactly|in|of)\b", prompt, re.IGNORECASE)
+    ):
         return _of_length(prompt, int(length[1]), length[2].lower())
     return _short(prompt, code=code, salt=salt)
 
@@ -69,7 +74,7 @@ def _short(prompt: str, *, code: bool, salt: int) -> str:
     if repeat:
         return repeat[1].strip().strip("\"'")
     arithmetic = _ARITHMETIC.search(prompt)
-    if arithmetic and re.search(r"what|how much|compute|calculate|sum|^\s*-?\d", prompt, re.I):
+    if arithmetic and re.search(r"what|how much|compute|calculate|sum|^\s*-?\d", prompt, re.IGNORECASE):
         return _worked_out(arithmetic)
     if code or _CODE.search(prompt):
         return _function(prompt)
@@ -81,8 +86,10 @@ def _worked_out(sum_: re.Match[str]) -> str:
     if sign == "/" and right == 0:
         return "A division by zero has no result."
     results = {"+": left + right, "-": left - right, "/": left / right if right else 0}
-    return f"{left} {sign} {right} = {results.get(sign, left * right):g}." if sign == "/" else (
-        f"{left} {sign} {right} = {results.get(sign, left * right)}."
+    return (
+        f"{left} {sign} {right} = {results.get(sign, left * right):g}."
+        if sign == "/"
+        else (f"{left} {sign} {right} = {results.get(sign, left * right)}.")
     )
 
 
@@ -106,15 +113,10 @@ def _slots(prompt: str) -> dict[str, str]:
 
 def _of_length(prompt: str, size: int, unit: str) -> str:
     slots = _slots(_LENGTH.sub("", prompt))
-    sentences: Iterable[str] = cycle(filler.format(**slots) for filler in _FILLERS)
+    paragraph = " ".join(filler.format(**slots) for filler in _FILLERS)
     cut = split if unit.startswith("token") else _words
-    text = ""
-    pieces: list[str] = []
-    for sentence in sentences:
-        text += sentence if not text else f" {sentence}"
-        if len(text) >= size * 2 and len(pieces := cut(text)) >= size:
-            break
-    return "".join(pieces[:size])
+    text = " ".join([paragraph] * (size // len(cut(paragraph)) + 1))
+    return "".join(cut(text)[:size])
 
 
 def _words(text: str) -> list[str]:
@@ -154,9 +156,9 @@ def _quoted(content: str) -> str:
         value: Any = orjson.loads(content)
     except orjson.JSONDecodeError:
         return content.strip().rstrip(".")
-    if isinstance(value, dict):
+    if is_object(value):
         return ", ".join(f"{k} {_inline(v)}" for k, v in value.items()) or "nothing"
-    return ", ".join(_inline(v) for v in value) if isinstance(value, list) else _inline(value)
+    return ", ".join(_inline(item) for item in value) if is_list(value) else _inline(value)
 
 
 def _inline(value: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from resilient_ai.simulator.ids import tool_call_id
 from resilient_ai.simulator.instances import instance
+from resilient_ai.simulator.jsonlike import is_object
 from resilient_ai.simulator.profiles import Profile
 from resilient_ai.simulator.schemas import ChatRequest, FunctionDefinition, NamedTool
 from resilient_ai.simulator.words import Hints, content_words
@@ -71,7 +72,7 @@ def _stems(text: str) -> set[str]:
 
 def _one_prompt_per_call(function: FunctionDefinition, prompt: str) -> list[str]:
     properties: dict[str, Any] = (function.parameters or {}).get("properties", {})
-    kinds = [p.get("type") for p in properties.values() if isinstance(p, dict)]
+    kinds = [p.get("type") for p in properties.values() if is_object(p)]
     named = _LIST.search(prompt)
     # A single text field cannot take a list, so the list becomes parallel calls.
     if named is None or "array" in kinds or kinds.count("string") != 1:
@@ -84,4 +85,3 @@ def _arguments(function: FunctionDefinition, prompt: str) -> str:
     schema = {"type": "object", **(function.parameters or {"properties": {}})}
     made = instance(schema, Hints(prompt))
     return json.dumps(made, ensure_ascii=False)
-

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from resilient_ai.simulator.errors import WireError
 
@@ -22,11 +23,18 @@ def parse(schema: type[M], data: Mapping[str, Any], *, native: bool = False) -> 
             on the native ones.
     """
     try:
+        # guess: numbers in strings are read as numbers on every route; it is known of the native pictures only.
         return schema.model_validate(data)
     except ValidationError as error:
-        first = dict(error.errors(include_url=False, include_context=True, include_input=False)[0])
-    loc: tuple[str | int, ...] = first["loc"]
-    raise _refusal(loc, str(first["msg"]), str(first["type"]), first.get("ctx", {}), native=native)
+        first = _most_telling(error.errors(include_url=False, include_input=False))
+    raise _refusal(first["loc"], first["msg"], first["type"], first.get("ctx", {}), native=native)
+
+
+def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:
+    """The first error; of those that a union reports for one field, the first that is not about the type alone."""
+    field = errors[0]["loc"][:1]
+    same = [error for error in errors if error["loc"][:1] == field]
+    return next((error for error in same if not error["type"].endswith("_type")), errors[0])
 
 
 def _refusal(

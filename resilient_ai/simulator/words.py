@@ -9,11 +9,14 @@ _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?")
 _QUOTED = re.compile(r"\"([^\"\n]{1,80})\"|“([^”\n]{1,80})”|'([^'\n]{2,80})'(?!\w)")
 _NAME = re.compile(r"(?<![.!?] )(?<!^)(?<!\n)\b([A-Z][\w-]+(?: [A-Z][\w-]+)*)")
 _SMALL = frozenset(
-    "a about after all also an and answer any are as at be before but by can could current did do does each explain "
-    "find for from get give had has have he her here his how i if in into is it its just know let list look make many "
-    "me more most much my name need no not of on one only or our out please say sentence sentences she short should "
-    "show so some tell than that the their them then there these they this those to today two up us use using very was "
-    "we were what when where which who why will with word words would write you your describe brief briefly".split()
+    _WORD.findall(
+        "a about after all also an and answer any are as at be before but by can could current did do does each "
+        "explain find for from get give had has have he her here his how i if in into is it its just know let list "
+        "look make many me more most much my name need no not of on one only or our out please say sentence sentences "
+        "she short should show so some tell than that the their them then there these they this those to today two up "
+        "us use using very was we were what when where which who why will with word words would write you your "
+        "describe brief briefly"
+    )
 )
 
 
@@ -37,7 +40,11 @@ class Hints:
 
     def phrase(self, name: str = "") -> str:
         """Words for a text field: the next name of the prompt, else its subject."""
-        labelled = re.search(rf"\b{re.escape(name)}\b\s*(?:is|:|=)\s*([^\s,;.]+)", self.prompt, re.I) if name else None
+        labelled = (
+            re.search(rf"\b{re.escape(name)}\b\s*(?:is|:|=)\s*([^\s,;.]+)", self.prompt, re.IGNORECASE)
+            if name
+            else None
+        )
         if labelled:
             return labelled[1].strip("\"'")
         if not self.names:

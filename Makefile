@@ -1,0 +1,45 @@
+# Three commands for work (format, check, test), one to look (demo), one to measure (bench).
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test format check bench build clean
+
+help:  ## Show the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed; set PYTHON=..."'
+	@echo "Making an environment in $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cli,numpy,simulator]' --group dev
+	@touch $@
+
+demo: $(STAMP)  ## Watch the client work against a simulated DeepInfra, without a key
+	@$(BIN)/resilient-ai demo
+
+test: $(STAMP)  ## Run the tests
+	$(BIN)/python -m pytest
+
+format: $(STAMP)  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: $(STAMP)  ## Lint, type-check and check the floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy resilient_ai examples tests/typing
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## Compare the full stack with bare httpx, side by side
+	$(BIN)/python -m benchmarks.overhead
+
+build: $(STAMP)  ## Build the sdist, and the wheel from it
+	$(BIN)/python -m build
+
+clean:  ## Remove what the commands made
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output

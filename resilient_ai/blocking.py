@@ -1,0 +1,260 @@
+"""The blocking client: the asynchronous one, run on an event loop in the background."""
+
+import copy
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from typing_extensions import override
+
+from resilient_ai.client import AsyncClient
+from resilient_ai.core.call import CacheMode, Listener, Middleware
+from resilient_ai.core.deltas import StreamEvent
+from resilient_ai.core.messages import MessagesInput
+from resilient_ai.core.operations import Chat, Operation, Stream
+from resilient_ai.core.options import ChatOptions, CompleteOptions, EmbedOptions, ImageOptions
+from resilient_ai.core.pipeline import Description
+from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult, StructuredResult
+from resilient_ai.core.streams import Ending, StreamResult
+from resilient_ai.settings import Settings
+from resilient_ai.tool_loop import ToolRun
+
+if TYPE_CHECKING:
+    import httpx
+
+    from resilient_ai.deepinfra.catalogue.ids import ChatModel, CompletionModel, EmbeddingModel, ImageModel
+    from resilient_ai.stores import SQLiteLedger
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Portal:
+    """Runs coroutines on one event loop in a background thread; a forked child gets a loop of its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._portal: BlockingPortal | None = None
+        self._context: AbstractContextManager[BlockingPortal] | None = None
+        self._pid = os.getpid()
+
+    def run(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Run `function(*args)` to its end; whatever interrupts the waiting, such as Ctrl-C, cancels it."""
+        future = self._open().start_task_soon(function, *args)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _open(self) -> BlockingPortal:
+        if self._pid != os.getpid():
+            # The parent's thread does not exist here, and its lock may be held for ever.
+            self._lock = threading.Lock()
+            self._portal, self._context, self._pid = None, None, os.getpid()
+        with self._lock:
+            if self._portal is None:
+                self._context = start_blocking_portal()
+                self._portal = self._context.__enter__()
+            return self._portal
+
+    def close(self) -> None:
+        """Stop the loop and its thread."""
+        with self._lock:
+            context, self._context, self._portal = self._context, None, None
+        if context is not None and self._pid == os.getpid():
+            context.__exit__(None, None, None)
+
+
+class BlockingStream:
+    """A `StreamResult` for code that does not await: iterate over its events, then ask for the result."""
+
+    def __init__(self, stream: StreamResult, portal: Portal) -> None:
+        self._stream = stream
+        self._portal = portal
+
+    def __iter__(self) -> Iterator[StreamEvent]:
+        """Yield the events that have not been read yet."""
+        aiter(self._stream)  # refuses a stream that holds no more events
+        while events := self._portal.run(self._stream.next_events):
+            yield from events
+
+    def result(self) -> ChatResult:
+        """Read to the end and return the whole answer; raises as `StreamResult.result` does."""
+        return self._portal.run(self._stream.result)
+
+    @property
+    def ended(self) -> Ending | None:
+        """How the stream ended, None while it has not."""
+        return self._stream.ended
+
+    def close(self) -> None:
+        """Stop reading and free the connection."""
+        self._portal.run(self._stream.aclose)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @override
+    def __repr__(self) -> str:
+        return f"BlockingStream(model={self._stream.model!r}, ended={self._stream.ended!r})"
+
+
+class Client:
+    """DeepInfra's models behind one pipeline of middleware, for code that does not await.
+
+    The pipeline is the one of `AsyncClient`, on an event loop in a background thread: it may be used from many threads at once,
+    inside of a running event loop, and after a fork.
+
+    Args:
+        api_key: As for `AsyncClient`, like everything else.
+
+    >>> Client(api_key="secret", stack=[])
+    Client(base_url='https://api.deepinfra.com/v1')
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        stack: Sequence[Middleware] | None = None,
+        http: "httpx.AsyncClient | httpx.AsyncBaseTransport | None" = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self._client = AsyncClient(api_key, base_url=base_url, stack=stack, http=http, settings=settings)
+        self._portal = Portal()
+        self._owner = True
+
+    # One method per operation
+
+    @overload
+    def chat(
+        self, model: "ChatModel | str | Sequence[str]", messages: MessagesInput, **options: Unpack[ChatOptions]
+    ) -> ChatResult: ...
+    @overload
+    def chat(
+        self,
+        model: "ChatModel | str | Sequence[str]",
+        messages: MessagesInput,
+        *,
+        output: type[T],
+        **options: Unpack[ChatOptions],
+    ) -> StructuredResult[T]: ...
+    def chat(
+        self,
+        model: "ChatModel | str | Sequence[str]",
+        messages: MessagesInput,
+        *,
+        output: type[Any] | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> ChatResult:
+        """Ask a language model for a whole answer; see `AsyncClient.chat`."""
+        if output is None:
+            return self.send(Chat(model=model, messages=messages, **options))
+        return self._portal.run(lambda: self._client.chat(model, messages, output=output, **options))
+
+    def stream(
+        self, model: "ChatModel | str | Sequence[str]", messages: MessagesInput, **options: Unpack[ChatOptions]
+    ) -> BlockingStream:
+        """Ask a language model for an answer in pieces; use it as `with`, which frees the connection."""
+        stream = self._portal.run(self._client.send, Stream(model=model, messages=messages, **options))
+        return BlockingStream(stream, self._portal)
+
+    def complete(
+        self, model: "CompletionModel | str | Sequence[str]", prompt: str, **options: Unpack[CompleteOptions]
+    ) -> ChatResult:
+        """Ask a language model to continue a raw text, without a chat template."""
+        return self._portal.run(lambda: self._client.complete(model, prompt, **options))
+
+    def embed(
+        self,
+        model: "EmbeddingModel | str | Sequence[str]",
+        texts: str | Sequence[str],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        **options: Unpack[EmbedOptions],
+    ) -> EmbedResult:
+        """Ask an embedding model for one vector per text; see `AsyncClient.embed`. `progress` is called in another thread."""
+        return self._portal.run(lambda: self._client.embed(model, texts, progress=progress, **options))
+
+    def image(
+        self, model: "ImageModel | str | Sequence[str]", prompt: str = "", **options: Unpack[ImageOptions]
+    ) -> ImageResult:
+        """Ask an image model for pictures."""
+        return self._portal.run(lambda: self._client.image(model, prompt, **options))
+
+    def run_tools(
+        self,
+        model: "ChatModel | str | Sequence[str]",
+        messages: MessagesInput,
+        *,
+        max_rounds: int = 8,
+        **options: Unpack[ChatOptions],
+    ) -> ToolRun:
+        """Chat, call the functions the model asks for, and go on until it asks for none; see `AsyncClient.run_tools`."""
+        return self._portal.run(lambda: self._client.run_tools(model, messages, max_rounds=max_rounds, **options))
+
+    def send(
+        self,
+        operation: Operation[R],
+        *,
+        tags: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        cache: CacheMode | None = None,
+        listener: Listener | None = None,
+    ) -> R:
+        """Send any operation; see `Pipeline.send`. A `Stream` gives a `BlockingStream` through `stream()` only."""
+        return self._portal.run(
+            lambda: self._client.send(operation, tags=tags, timeout=timeout, cache=cache, listener=listener)
+        )
+
+    # The client itself
+
+    def with_options(
+        self, *, tags: Mapping[str, str] | None = None, timeout: float | None = None, cache: CacheMode | None = None
+    ) -> Self:
+        """Return a cheap view with other defaults; see `AsyncClient.with_options`."""
+        view = copy.copy(self)
+        view.__dict__.update(_client=self._client.with_options(tags=tags, timeout=timeout, cache=cache), _owner=False)
+        return view
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Have `listener` told of every event of every call, in the background thread; return what ends the subscription."""
+        return self._client.subscribe(listener)
+
+    def describe(self) -> Description:
+        """Return the effective stack, outermost first, with settings; as text, a line per middleware."""
+        return self._client.describe()
+
+    @property
+    def ledger(self) -> "SQLiteLedger":
+        """The book of all sends and what they cost; its methods are asynchronous."""
+        return self._client.ledger
+
+    def close(self) -> None:
+        """Write what is pending, close connections and stop the background thread; a view closes nothing."""
+        if self._owner:
+            self._portal.run(self._client.aclose)
+            self._portal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @override
+    def __repr__(self) -> str:
+        return repr(self._client).replace("AsyncClient", "Client", 1)

@@ -1,0 +1,113 @@
+"""The commands together, and what every one of them does about errors, Ctrl-C, warnings and closed pipes."""
+
+import sys
+import warnings
+from contextlib import suppress
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+from typing_extensions import override
+
+from resilient_ai.cli import failures
+from resilient_ai.cli.chat import chat
+from resilient_ai.cli.costs import costs
+from resilient_ai.cli.demo.command import demo
+from resilient_ai.cli.doctor import doctor
+from resilient_ai.cli.embed import embed
+from resilient_ai.cli.image import image
+from resilient_ai.cli.models import models
+from resilient_ai.cli.simulate import simulate
+from resilient_ai.cli.terminal import abandon_output, forgive_odd_characters, one_line, say
+
+_HELP = """DeepInfra's language, embedding and image models, with retries, a circuit breaker, a cache and a book of costs.
+
+The key is read from DEEPINFRA_API_KEY, settings from RESILIENT_AI_... and the file named in RESILIENT_AI_CONFIG.
+"""
+_EPILOG = "Exit codes: 0 all went well, 1 the service or a policy failed, 2 wrong use or configuration, 130 Ctrl-C."
+
+
+class Commands(TyperGroup):
+    """A group of commands that ends in one line and an exit code, whatever happens."""
+
+    @override
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run one command and exit."""
+        forgive_odd_characters()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            warnings.filterwarnings("default", category=UserWarning, module="resilient_ai")
+            code = self._exit_code(*args, **{**extra, "standalone_mode": False})
+        if code == failures.CANCELLED:
+            with suppress(OSError):
+                say("cancelled", "yellow")
+        sys.exit(code)
+
+    @override
+    def invoke(self, ctx: Any) -> Any:
+        # Typer turns a closed pipe into exit code 1, which scripts could not tell from a failure of the service.
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            abandon_output()
+            raise typer.Exit(failures.PIPE_CLOSED) from None
+        return result
+
+    def _exit_code(self, *args: Any, **extra: Any) -> int:
+        try:
+            result = super().main(*args, **extra)
+        except (KeyboardInterrupt, typer.Abort):
+            return failures.CANCELLED
+        except Exception as error:
+            code = failures.exit_code_of(error)
+            if code is not None:
+                _complain(failures.sentence(error))
+                return code
+            if not hasattr(error, "format_message"):  # what typer raises for wrong arguments
+                raise
+            return _wrong_arguments(error)
+        return result if isinstance(result, int) else 0
+
+
+def _wrong_arguments(error: Any) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        say(error.format_message())
+    else:
+        path = context.command_path if context is not None else "resilient-ai"
+        _complain(f"{one_line(error.format_message()).rstrip('.')}; see `{path} --help`")
+    return failures.WRONG_USE
+
+
+def _complain(text: str) -> None:
+    say(f"error: {text}", "red")
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    say(f"warning: {one_line(str(message))}", "yellow")
+
+
+app = typer.Typer(
+    name="resilient-ai",
+    cls=Commands,
+    help=_HELP,
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for command in (chat, embed, image, models, costs, doctor, simulate, demo):
+    app.command()(command)
+
+
+@app.callback()
+def root() -> None:
+    """Only there so that every command is named, were there one alone."""
+
+
+def run() -> NoReturn:
+    """Run the command that the arguments name, and exit."""
+    typer.main.get_command(app).main(prog_name="resilient-ai")
+    raise SystemExit(0)

@@ -1,0 +1,74 @@
+"""A client for the time of one command."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from resilient_ai.cli.failures import WrongUseError
+
+if TYPE_CHECKING:
+    from resilient_ai.client import AsyncClient
+    from resilient_ai.core.results import Result
+
+T = TypeVar("T")
+
+
+def with_client(
+    work: "Callable[[AsyncClient], Awaitable[T]]",
+    *,
+    base_url: str | None = None,
+    timeout: float | None = None,
+    tags: Mapping[str, str] | None = None,
+    cache: bool = True,
+) -> T:
+    """Run `work` with a client that is closed afterwards, also after Ctrl-C, which cancels what is under way."""
+    from resilient_ai.client import AsyncClient  # noqa: PLC0415 - half a second that other commands need not wait for
+
+    async def run() -> T:
+        async with AsyncClient(base_url=base_url) as client:
+            view = client.with_options(tags=tags, timeout=timeout, cache=None if cache else "off")
+            return await work(view)
+
+    return asyncio.run(run())
+
+
+def text_of(prompt: str | None) -> str:
+    """Return the prompt, or what standard input holds where it is `-` or left out.
+
+    Raises:
+        WrongUseError: If there is nothing.
+    """
+    if prompt is None and sys.stdin.isatty():
+        raise WrongUseError("there is no prompt: give it as an argument, or `-` and standard input")
+    text = standard_input() if prompt in {None, "-"} else str(prompt)
+    if not text.strip():
+        raise WrongUseError("the prompt is empty")
+    return text
+
+
+def standard_input() -> str:
+    """Return all of standard input.
+
+    Raises:
+        WrongUseError: If it is not text.
+    """
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise WrongUseError(f"standard input is not {error.encoding} text") from None
+
+
+def facts_of(result: "Result") -> dict[str, object]:
+    """Return what every result has, for JSON."""
+    usage = result.usage
+    return {
+        "model": result.model,
+        "served_by": result.served_by,
+        "usage": None if usage is None else usage.model_dump(exclude={"raw"}),
+        "cost": None if result.cost is None else result.cost.amount,
+        "cost_source": None if result.cost is None else result.cost.source,
+        "cache": result.cache,
+        "attempts": result.attempts,
+        "request_id": result.request_id,
+    }

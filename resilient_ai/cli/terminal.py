@@ -1,0 +1,118 @@
+"""What is written where: data to standard output, everything for people to standard error."""
+
+import os
+import sys
+from contextlib import suppress
+from decimal import Decimal
+from typing import Any, NoReturn
+
+import orjson
+from rich.console import Console
+from rich.text import Text
+from typing_extensions import override
+
+# Whatever a terminal could take as a command: C0 and C1 controls but for line feed and tab, and the overrides of direction.
+_CONTROLS = dict.fromkeys(
+    (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
+)
+
+
+class Screen(Console):
+    """A console that leaves a broken pipe to the program."""
+
+    @override
+    def on_broken_pipe(self) -> NoReturn:
+        raise BrokenPipeError
+
+
+def out() -> Screen:
+    """Return the console of standard output."""
+    return Screen(highlight=False)
+
+
+def err() -> Screen:
+    """Return the console of standard error."""
+    return Screen(stderr=True, highlight=False)
+
+
+def sanitise(text: str) -> str:
+    r"""Return `text` without what a terminal would take as a command; line feeds and tabs stay.
+
+    Only single characters are dropped, so it works on the pieces of a stream, wherever they are cut.
+
+    >>> sanitise("red \x1b[31mtext\r\n")
+    'red [31mtext\n'
+    """
+    return text.translate(_CONTROLS)
+
+
+def one_line(text: str, most: int = 300) -> str:
+    """Return `text` sanitised, on one line, and not longer than `most` characters.
+
+    >>> one_line("first\\n  second", most=9)
+    'first se…'
+    """
+    line = " ".join(sanitise(text).split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def say(text: str, style: str = "") -> None:
+    """Write one line for people."""
+    err().print(Text(text, style=style), soft_wrap=True)
+
+
+def write(text: str) -> None:
+    """Write data as it is, at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def write_json(value: Any) -> None:
+    """Write one JSON document; money is exact decimal text."""
+    write(orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def _plain(value: object) -> str:
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)
+
+
+def usd(amount: Decimal | None) -> str:
+    """Return an amount of money with three telling digits.
+
+    >>> usd(Decimal("0.0000097")), usd(Decimal("12.3456")), usd(Decimal(0)), usd(None)
+    ('$0.0000097', '$12.35', '$0', 'unknown')
+    """
+    if amount is None:
+        return "unknown"
+    if amount == 0:
+        return "$0"
+    if amount >= 1:
+        return f"${amount:,.2f}"
+    rounded = amount.quantize(Decimal(1).scaleb(amount.adjusted() - 2))
+    return f"${rounded.normalize():f}"
+
+
+def seconds(elapsed: float) -> str:
+    """Return a duration as people read it.
+
+    >>> seconds(0.00042), seconds(0.25), seconds(12.3456)
+    ('0.4 ms', '250 ms', '12.3 s')
+    """
+    if elapsed < 0.01:
+        return f"{elapsed * 1000:.1f} ms"
+    if elapsed < 1:
+        return f"{elapsed * 1000:.0f} ms"
+    return f"{elapsed:.1f} s"
+
+
+def forgive_odd_characters() -> None:
+    """Let a terminal that cannot show a character show a question mark, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def abandon_output() -> None:
+    """Send what is still buffered nowhere, so that Python does not complain about the closed pipe at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

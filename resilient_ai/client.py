@@ -1,0 +1,264 @@
+"""The asynchronous client: one method per operation, all of them a `send` through one pipeline."""
+
+import copy
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
+
+from typing_extensions import override
+
+from resilient_ai.core.call import CacheMode, Listener, Middleware
+from resilient_ai.core.clock import Clock
+from resilient_ai.core.errors import ConfigurationError
+from resilient_ai.core.events import BatchDone, Event
+from resilient_ai.core.messages import MessagesInput
+from resilient_ai.core.operations import Chat, Complete, Embed, Image, Operation, Stream
+from resilient_ai.core.options import ChatOptions, CompleteOptions, EmbedOptions, ImageOptions
+from resilient_ai.core.pipeline import Description, Pipeline
+from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult, StructuredResult
+from resilient_ai.core.streams import StreamResult
+from resilient_ai.deepinfra.provider import DeepInfraProvider
+from resilient_ai.presets import default_stack
+from resilient_ai.settings import Settings
+from resilient_ai.structured_output import ask_for
+from resilient_ai.tool_loop import ToolRun, run_tools
+
+if TYPE_CHECKING:
+    import httpx
+
+    from resilient_ai.deepinfra.catalogue.ids import ChatModel, CompletionModel, EmbeddingModel, ImageModel
+    from resilient_ai.stores import SQLiteLedger
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """DeepInfra's models behind one pipeline of middleware.
+
+    Use it as `async with`, or call `aclose()`: that writes what is pending and closes connections.
+
+    Args:
+        api_key: The key; by default DEEPINFRA_API_KEY, DEEPINFRA_TOKEN or DEEPINFRA_API_TOKEN.
+        base_url: The server; by default `https://api.deepinfra.com/v1`.
+        stack: Middleware of your own, outermost first, instead of the default stack.
+        http: An `httpx.AsyncClient` or `httpx.AsyncBaseTransport` of your own; you close it.
+        settings: What the default stack is built with; by default from the environment.
+        clock: Time and chance, for tests.
+
+    Raises:
+        ConfigurationError: If there is no key, a setting is wrong, or the stack cannot work.
+
+    >>> AsyncClient(api_key="secret", stack=[])
+    AsyncClient(base_url='https://api.deepinfra.com/v1')
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        stack: Sequence[Middleware] | None = None,
+        http: "httpx.AsyncClient | httpx.AsyncBaseTransport | None" = None,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        settings = settings or Settings()
+        if api_key is None and settings.api_key is not None:
+            api_key = settings.api_key.get_secret_value()
+        provider = DeepInfraProvider(
+            api_key, base_url=base_url or settings.base_url, http=http, connect_timeout=settings.connect_timeout
+        )
+        self._ledger: SQLiteLedger | None = None
+        if stack is None:
+            built = default_stack(settings)
+            stack, self._ledger = built.middleware, built.ledger
+        self._pipeline = Pipeline(provider, stack, clock=clock)
+        self._tags: Mapping[str, str] = {}
+        self._timeout: float | None = None
+        self._cache: CacheMode | None = None
+        self._owner = True
+
+    # One method per operation
+
+    @overload
+    async def chat(
+        self, model: "ChatModel | str | Sequence[str]", messages: MessagesInput, **options: Unpack[ChatOptions]
+    ) -> ChatResult: ...
+    @overload
+    async def chat(
+        self,
+        model: "ChatModel | str | Sequence[str]",
+        messages: MessagesInput,
+        *,
+        output: type[T],
+        **options: Unpack[ChatOptions],
+    ) -> StructuredResult[T]: ...
+    async def chat(
+        self,
+        model: "ChatModel | str | Sequence[str]",
+        messages: MessagesInput,
+        *,
+        output: type[Any] | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> ChatResult:
+        """Ask a language model for a whole answer.
+
+        Args:
+            model: An id, or several: the next one serves when one is down, and `answer.served_by` says which did.
+            messages: A text, or a list of messages.
+            output: A pydantic model, or another type, that the answer shall fit; it comes as `answer.output`.
+            **options: The fields of `Chat`: `temperature`, `max_tokens`, `tools`, ...
+
+        Raises:
+            InvalidInput: If something is wrong with the arguments; nothing was sent.
+            OutputInvalid: If the answer does not fit `output` after one more try.
+            ResilientAIError: See `resilient_ai.core.errors`.
+        """
+        chat = Chat(model=model, messages=messages, **options)
+        return await self.send(chat) if output is None else await ask_for(self.send, chat, output)
+
+    @asynccontextmanager
+    async def stream(
+        self, model: "ChatModel | str | Sequence[str]", messages: MessagesInput, **options: Unpack[ChatOptions]
+    ) -> AsyncGenerator[StreamResult]:
+        """Ask a language model for an answer in pieces; leaving the block frees the connection.
+
+        async with ai.stream(model, "Name three tides.") as stream:
+            async for event in stream: ...
+            answer = await stream.result()
+        """
+        async with await self.send(Stream(model=model, messages=messages, **options)) as stream:
+            yield stream
+
+    async def complete(
+        self, model: "CompletionModel | str | Sequence[str]", prompt: str, **options: Unpack[CompleteOptions]
+    ) -> ChatResult:
+        """Ask a language model to continue a raw text, without a chat template."""
+        return await self.send(Complete(model=model, prompt=prompt, **options))
+
+    async def embed(
+        self,
+        model: "EmbeddingModel | str | Sequence[str]",
+        texts: str | Sequence[str],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        **options: Unpack[EmbedOptions],
+    ) -> EmbedResult:
+        """Ask an embedding model for one vector per text: `result.vectors[i]` belongs to `texts[i]`.
+
+        Any number of texts is split into requests, and texts that are cached are not sent.
+
+        Args:
+            model: An id.
+            texts: One text or many, none of them empty.
+            progress: Called with (texts done, texts to send) after each request; texts from the cache are not counted.
+            **options: The fields of `Embed`: `dimensions`, `normalize`, ...
+        """
+        operation = Embed(model=model, texts=texts, **options)
+        return await self.send(operation, listener=None if progress is None else _progress(progress))
+
+    async def image(
+        self, model: "ImageModel | str | Sequence[str]", prompt: str = "", **options: Unpack[ImageOptions]
+    ) -> ImageResult:
+        """Ask an image model for pictures."""
+        return await self.send(Image(model=model, prompt=prompt, **options))
+
+    async def run_tools(
+        self,
+        model: "ChatModel | str | Sequence[str]",
+        messages: MessagesInput,
+        *,
+        max_rounds: int = 8,
+        **options: Unpack[ChatOptions],
+    ) -> ToolRun:
+        """Chat, call the functions the model asks for, and go on until it asks for none; see `ToolRun`.
+
+        Raises:
+            ToolLoopUnfinished: If the model still asks for tools after `max_rounds` rounds.
+        """
+        return await run_tools(self.send, Chat(model=model, messages=messages, **options), max_rounds=max_rounds)
+
+    async def send(
+        self,
+        operation: Operation[R],
+        *,
+        tags: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        cache: CacheMode | None = None,
+        listener: Listener | None = None,
+    ) -> R:
+        """Send any operation; what all methods do underneath. See `Pipeline.send`."""
+        return await self._pipeline.send(
+            operation,
+            tags={**self._tags, **tags} if tags else self._tags or None,
+            timeout=self._timeout if timeout is None else timeout,
+            cache=self._cache if cache is None else cache,
+            listener=listener,
+        )
+
+    # The client itself
+
+    def with_options(
+        self, *, tags: Mapping[str, str] | None = None, timeout: float | None = None, cache: CacheMode | None = None
+    ) -> Self:
+        """Return a cheap view with other defaults; it shares connections, breakers, limits, cache and ledger.
+
+        Args:
+            tags: Added to the tags of this client.
+            timeout: Seconds for each call.
+            cache: "on", "off" or "refresh".
+        """
+        view = copy.copy(self)
+        view.__dict__.update(
+            _tags={**self._tags, **(tags or {})},
+            _timeout=self._timeout if timeout is None else timeout,
+            _cache=self._cache if cache is None else cache,
+            _owner=False,
+        )
+        return view
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Have `listener` told of every event of every call; return what ends the subscription."""
+        return self._pipeline.subscribe(listener)
+
+    def describe(self) -> Description:
+        """Return the effective stack, outermost first, with settings; as text, a line per middleware."""
+        return self._pipeline.describe()
+
+    @property
+    def ledger(self) -> "SQLiteLedger":
+        """The book of all sends and what they cost.
+
+        Raises:
+            ConfigurationError: If the client was built with a stack of its own, whose ledger you hold yourself.
+        """
+        if self._ledger is None:
+            raise ConfigurationError("this client was built with a stack of its own; read the ledger you put into it")
+        return self._ledger
+
+    async def aclose(self) -> None:
+        """Write what is pending and close connections; a view closes nothing."""
+        if self._owner:
+            await self._pipeline.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    @override
+    def __repr__(self) -> str:
+        return f"AsyncClient(base_url={self._pipeline.provider.origin!r})"
+
+
+def _progress(progress: Callable[[int, int], None]) -> Listener:
+    def listener(event: Event) -> None:
+        if isinstance(event, BatchDone):
+            progress(event.done, event.total)
+
+    return listener

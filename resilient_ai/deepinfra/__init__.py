@@ -1,0 +1,1 @@
+"""DeepInfra as the provider: models, wire, transport and catalogue."""

@@ -1,0 +1,49 @@
+"""What really failed when no answer came, told from the chain of causes under an httpx error."""
+
+import socket
+import ssl
+from collections.abc import Iterator
+
+import aiohttp
+import httpx
+
+from resilient_ai.core.errors import AttemptTimeout, ConnectionFailed, InvalidResponse, Phase, ProviderError
+
+
+def translate(error: httpx.HTTPError, connect_timeout: float = 0.0) -> ProviderError:
+    """Return our error for one of httpx; the true cause decides, wherever httpx or a pool under it has filed it."""
+    if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
+        return AttemptTimeout(timer="connect", elapsed=connect_timeout, sent=False)
+    if isinstance(error, httpx.TimeoutException):
+        return AttemptTimeout(timer="attempt", elapsed=0.0, sent=True)
+    if isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError):
+        return InvalidResponse("the answer is not HTTP that can be read")
+    if isinstance(error, httpx.ConnectError | httpx.ProxyError | httpx.UnsupportedProtocol):
+        return _not_connected(error)
+    phase: Phase = "send" if isinstance(error, httpx.WriteError) else "receive"
+    return ConnectionFailed("the connection broke before the whole answer had arrived", phase=phase)
+
+
+def _not_connected(error: httpx.HTTPError) -> ConnectionFailed:
+    causes = list(_causes(error))
+    certificate = any(isinstance(cause, ssl.SSLCertVerificationError | ssl.CertificateError) for cause in causes)
+    if isinstance(error, httpx.ProxyError):
+        return ConnectionFailed("the proxy could not be used", phase="proxy")
+    if any(isinstance(cause, socket.gaierror | aiohttp.ClientConnectorDNSError) for cause in causes):
+        return ConnectionFailed("the host's name could not be resolved", phase="dns")
+    if certificate:
+        return ConnectionFailed("the host's certificate is not to be trusted", phase="tls", retryable=False)
+    if any(isinstance(cause, ssl.SSLError | aiohttp.ClientConnectorSSLError) for cause in causes):
+        return ConnectionFailed("the encrypted connection could not be set up", phase="tls")
+    return ConnectionFailed("the host refused the connection or could not be reached", phase="connect")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        for name in ("certificate_error", "os_error"):  # aiohttp keeps the true cause aside
+            inner = getattr(seen, name, None)
+            if isinstance(inner, BaseException):
+                yield inner
+        seen = seen.__cause__ or seen.__context__

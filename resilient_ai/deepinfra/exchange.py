@@ -1,0 +1,82 @@
+"""One request and its reply, with refusals turned into errors that name the model."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from resilient_ai.core.errors import InvalidInput, InvalidResponse, ProviderError
+from resilient_ai.deepinfra.wire.errors import read_error
+
+if TYPE_CHECKING:
+    from resilient_ai.core.call import Call
+    from resilient_ai.deepinfra.reply import Reply
+    from resilient_ai.deepinfra.transport import Transport
+
+JSON_LIMIT = 64 << 20  # bytes of a JSON answer without pictures or vectors
+LARGE_LIMIT = 256 << 20  # bytes of an answer of pictures or vectors
+_ERROR_LIMIT = 1 << 20
+
+
+class Multipart:
+    """A form with files, already encoded."""
+
+    __slots__ = ("content", "content_type")
+
+    def __init__(self, content: bytes, content_type: str) -> None:
+        self.content = content
+        self.content_type = content_type
+
+
+@asynccontextmanager
+async def exchange(
+    transport: "Transport",
+    call: "Call[Any]",
+    path: str,
+    body: "Mapping[str, Any] | Multipart",
+    *,
+    compressed: bool = True,
+) -> "AsyncGenerator[Reply]":
+    """Send a body and give the reply of a success; whatever fails in the block drops the connection and names the model.
+
+    Raises:
+        InvalidInput: If the body cannot be JSON.
+        StatusError: If the service refused.
+        ProviderError: As the transport and the readers raise it.
+    """
+    content, content_type = (
+        (body.content, body.content_type) if isinstance(body, Multipart) else (_encode(body), "application/json")
+    )
+    call.send_started()
+    call.record.served_by = call.model
+    reply: Reply | None = None
+    try:
+        encoding = "gzip" if compressed else "identity"
+        reply = await transport.open(path, content, content_type=content_type, accept_encoding=encoding)
+        if reply.status != 200:
+            raise await _refusal(reply, call.model)  # noqa: TRY301 - one handler names the model for every failure
+        yield reply
+    except BaseException as error:
+        if reply is not None:
+            reply.abort()
+        if isinstance(error, ProviderError) and error.model is None:
+            error.model = call.model
+        raise
+
+
+def _encode(body: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError as error:
+        raise InvalidInput(f"extra: a value cannot be sent as JSON: {error}", field="extra") from error
+
+
+async def _refusal(reply: "Reply", model: str) -> ProviderError:
+    if 300 <= reply.status < 400:
+        return InvalidResponse(
+            f"the service answered with a redirect (status {reply.status}), which is never followed", retryable=False
+        )
+    if reply.status < 400:
+        return InvalidResponse(f"the service answered with status {reply.status} instead of 200")
+    return read_error(reply.status, await reply.read(_ERROR_LIMIT), reply.headers, model=model)

@@ -1,0 +1,213 @@
+"""Connections: the only file that opens any.
+
+httpx is the interface: a request is an `httpx.Request`, a connection pool an `httpx.AsyncBaseTransport`. The default pool is
+aiohttp's, called directly, because httpx's own loses slots when requests are cancelled and is slow at hundreds of streams.
+"""
+
+import asyncio
+import contextlib
+import io
+import os
+import ssl
+from collections.abc import AsyncIterator, Generator, Mapping
+from types import MappingProxyType
+
+import aiohttp
+import httpx
+from typing_extensions import override
+
+from resilient_ai.deepinfra.connection_errors import translate
+from resilient_ai.deepinfra.reply import Reply
+
+_RAW_BODY_LIMIT = 1 << 20  # aiohttp wants larger bodies as a file, so that writing them yields to the loop
+_DRAIN = (
+    0.5  # seconds to wait for the end of a body whose content is complete, so that its connection can be used again
+)
+
+
+class AiohttpTransport(httpx.AsyncBaseTransport):
+    """An httpx transport over aiohttp's connection pool; one pool per event loop, none shared with a forked child.
+
+    Failures keep their true cause: what failed before the request left is an `httpx.ConnectError`, whatever failed after it an
+    `httpx.ReadError`.
+
+    Args:
+        connect_timeout: Seconds for name, connection and TLS together.
+        max_connections: Connections at once to all hosts; 0 is no limit, because limiting is a middleware's work.
+        verify: False, or an SSL context, to trust other certificates than the system's.
+        trust_env: Whether proxies named in the environment are used.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect_timeout: float = 5.0,
+        max_connections: int = 0,
+        verify: ssl.SSLContext | bool = True,
+        trust_env: bool = False,
+    ) -> None:
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_connect=connect_timeout)
+        self._max_connections = max_connections
+        self._verify = verify
+        self._trust_env = trust_env
+        self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        self._pid = os.getpid()
+
+    def _session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        session = self._sessions.get(loop)
+        if session is None or self._pid != os.getpid() or session.closed:
+            self._forget_dead_loops()
+            connector = aiohttp.TCPConnector(limit=self._max_connections, ssl=self._verify)
+            session = aiohttp.ClientSession(
+                connector=connector,
+                timeout=self._timeout,
+                auto_decompress=False,
+                trust_env=self._trust_env,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            )
+            self._sessions[loop] = session
+        return session
+
+    def _forget_dead_loops(self) -> None:
+        if self._pid != os.getpid():
+            # The sockets belong to the parent: let go of them without a word on the wire.
+            for session in self._sessions.values():
+                session.detach()
+            self._sessions.clear()
+            self._pid = os.getpid()
+        for loop in [loop for loop in self._sessions if loop.is_closed()]:
+            self._sessions.pop(loop).detach()
+
+    @override
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        content = request.content
+        with _as_httpx_errors():
+            response = await self._session().request(
+                request.method,
+                str(request.url),
+                headers=request.headers,
+                data=io.BytesIO(content) if len(content) > _RAW_BODY_LIMIT else content or None,
+                allow_redirects=False,
+            )
+        return httpx.Response(
+            response.status, headers=response.raw_headers, stream=_AiohttpBody(response), request=request
+        )
+
+    @override
+    async def aclose(self) -> None:
+        session = self._sessions.pop(asyncio.get_running_loop(), None)
+        self._forget_dead_loops()
+        if session is not None:
+            await session.close()
+
+
+class _AiohttpBody(httpx.AsyncByteStream):
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    @property
+    def at_end(self) -> bool:
+        return self._response.content.at_eof()
+
+    @override
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _as_httpx_errors():
+            while chunk := await self._response.content.readany():
+                yield chunk
+
+    def abort(self) -> None:
+        self._response.close()
+
+    @override
+    async def aclose(self) -> None:
+        self._response.close()
+
+
+@contextlib.contextmanager
+def _as_httpx_errors() -> Generator[None]:
+    try:
+        yield
+    except aiohttp.ServerTimeoutError as error:
+        raise httpx.ConnectTimeout(_text(error)) from error
+    except (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError) as error:
+        raise httpx.ProxyError(_text(error)) from error
+    except aiohttp.ClientConnectorError as error:
+        raise httpx.ConnectError(_text(error)) from error
+    except aiohttp.ClientResponseError as error:
+        raise httpx.RemoteProtocolError(_text(error)) from error
+    except (aiohttp.ClientError, ConnectionError) as error:
+        raise httpx.ReadError(_text(error)) from error
+
+
+def _text(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+class Transport:
+    """Sends requests with the key, to one origin only, and tells failures apart.
+
+    Args:
+        base_url: Where every request goes; redirects are answers, never followed.
+        headers: Sent with every request, the key among them.
+        http: A user's own client; its transport, proxies and limits are used, its redirects and authentication are not.
+        connect_timeout: Seconds for a connection of the default pool.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        headers: Mapping[str, str],
+        *,
+        http: httpx.AsyncClient | httpx.AsyncBaseTransport | None = None,
+        connect_timeout: float = 5.0,
+    ) -> None:
+        self._base = base_url
+        self._headers = MappingProxyType(dict(headers))
+        self._http = http
+        self._pool = (
+            http if isinstance(http, httpx.AsyncBaseTransport) else AiohttpTransport(connect_timeout=connect_timeout)
+        )
+        self._connect_timeout = connect_timeout
+        self._urls: dict[str, httpx.URL] = {}
+
+    async def open(
+        self, path: str, content: bytes, *, content_type: str = "application/json", accept_encoding: str = "identity"
+    ) -> Reply:
+        """Post a body and return the answer once its head has arrived.
+
+        Raises:
+            ConnectionFailed: If no answer came; `.phase` and `.sent` say how far it got.
+            AttemptTimeout: If no connection was made in time.
+            InvalidResponse: If the answer is no HTTP.
+        """
+        headers = {**self._headers, "Content-Type": content_type, "Accept-Encoding": accept_encoding}
+        return await self._send(httpx.Request("POST", self._url(path), headers=headers, content=content))
+
+    async def get(self, path: str) -> Reply:
+        """Ask for a document and return the answer once its head has arrived; raises as `open` does."""
+        return await self._send(httpx.Request("GET", self._url(path), headers=self._headers))
+
+    async def _send(self, request: httpx.Request) -> Reply:
+        try:
+            if isinstance(self._http, httpx.AsyncClient):
+                response = await self._http.send(request, stream=True, follow_redirects=False, auth=None)
+            else:
+                response = await self._pool.handle_async_request(request)
+        except httpx.HTTPError as error:
+            raise translate(error, self._connect_timeout) from error
+        return Reply(response)
+
+    def _url(self, path: str) -> httpx.URL:
+        url = self._urls.get(path)
+        if url is None:
+            url = httpx.URL(self._base + path)
+            if len(self._urls) < 1000:  # a path names a model at most, so there are few; never let them pile up
+                self._urls[path] = url
+        return url
+
+    async def aclose(self) -> None:
+        """Close the connections of the default pool; a user's client stays the user's to close."""
+        if self._http is None:
+            await self._pool.aclose()

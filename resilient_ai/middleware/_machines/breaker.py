@@ -1,0 +1,186 @@
+"""The state machine of a circuit breaker: closed, open, half-open."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from resilient_ai.middleware._machines.window import Window
+
+State = Literal["closed", "open", "half_open"]
+
+# A server may ask for a longer break than ours, but never for one that outlasts the patience of everybody.
+_LONGEST_HINT = 300.0
+_STEEPEST = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """When a breaker opens, and for how long; see `CircuitBreaker` for what each number means."""
+
+    failure_ratio: float
+    minimum_throughput: int
+    consecutive_failures: int
+    sampling_duration: float
+    break_duration: float
+    break_duration_max: float
+    probe_lease: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a call holds that was let through; every call of one closed period shares one.
+
+    Args:
+        generation: The period between two changes of state; results of an older one do not count.
+        probe: Which probe of the period it is, from 1; 0 while the circuit is closed.
+    """
+
+    generation: int
+    probe: int = 0
+
+
+class Breaker:
+    """Decides whether a call may go, from how the calls before it ended.
+
+    Closed lets every call go; open none; half-open one probe, whose end decides. The probe holds a lease: one that is
+    cancelled gives it back, and one that hangs loses it to the next call. A probe that lost its lease may still close the
+    circuit by a success, as otherwise a model slower than the lease could never come back.
+
+    Args:
+        rules: When to open, and for how long.
+    """
+
+    __slots__ = (
+        "_consecutive",
+        "_leased",
+        "_openings",
+        "_rules",
+        "_ticket",
+        "_until",
+        "_window",
+        "state",
+    )
+
+    def __init__(self, rules: Rules) -> None:
+        self.state: State = "closed"
+        self._rules = rules
+        self._window = Window(rules.sampling_duration)
+        self._consecutive = 0
+        self._openings = 0
+        self._until = 0.0  # end of the break while open, of the lease while half-open
+        self._ticket = Ticket(0)
+        self._leased = False
+
+    def try_acquire(self, now: float) -> Ticket | None:
+        """Return the ticket of a call that may go, None for one that may not."""
+        if self.state == "closed":
+            return self._ticket
+        if now < self._until and (self.state == "open" or self._leased):
+            return None
+        if self.state == "open":
+            self._change("half_open")
+        return self._lease(now)
+
+    def record_success(self, ticket: Ticket, now: float) -> Ticket:
+        """Count an answer; return the ticket under which the end of a stream may be reported later."""
+        if ticket.generation != self._ticket.generation:
+            return ticket
+        if self.state == "half_open":
+            self._close()
+        else:
+            self._consecutive = 0
+            self._window.record(now, failed=False)
+        return self._ticket
+
+    def record_refusal(self, ticket: Ticket, now: float) -> None:
+        """Count an answer that refused the request: the server works, but that is no news about its failures."""
+        if ticket.generation != self._ticket.generation:
+            return
+        if self.state == "half_open":
+            self._close()
+        else:
+            self._window.record(now, failed=False)
+
+    def record_failure(
+        self, ticket: Ticket, now: float, random: Callable[[], float], retry_after: float | None = None
+    ) -> None:
+        """Count a failure.
+
+        Args:
+            ticket: Of the call that failed.
+            now: The time.
+            random: Where the jitter of the break comes from, should it begin here.
+            retry_after: Seconds the server asked to be left alone.
+        """
+        if self.state == "half_open":
+            if self._holds_lease(ticket):
+                self._openings += 1
+                self._open(now, random(), retry_after)
+        elif ticket.generation == self._ticket.generation:
+            self._consecutive += 1
+            self._window.record(now, failed=True)
+            if self._has_failed_enough(now):
+                self._open(now, random(), retry_after)
+
+    def record_busy(
+        self, ticket: Ticket, now: float, random: Callable[[], float], retry_after: float | None = None
+    ) -> None:
+        """Take note of a 429: nothing while closed; a probe that meets one leaves the model alone for a while longer."""
+        if self._holds_lease(ticket):
+            self._open(now, random(), retry_after)
+
+    def release(self, ticket: Ticket) -> None:
+        """Take back the ticket of a call that ended without saying anything about the server."""
+        if self._holds_lease(ticket):
+            self._leased = False
+
+    def retry_after(self, now: float) -> float:
+        """Return the seconds after which a call may be let through, 0 if one may go now."""
+        if self.state == "closed" or (self.state == "half_open" and not self._leased):
+            return 0.0
+        left = max(0.0, self._until - now)
+        # A probe under way mostly ends long before its lease.
+        return left if self.state == "open" else min(left, self._rules.break_duration)
+
+    def totals(self, now: float) -> tuple[int, int]:
+        """Return the outcomes of the sampled time, and how many of them are failures."""
+        return self._window.totals(now)
+
+    def at_rest(self, now: float) -> bool:
+        """Whether forgetting this breaker loses nothing."""
+        return self.state == "closed" and not self._consecutive and not self._window.totals(now)[0]
+
+    def _holds_lease(self, ticket: Ticket) -> bool:
+        return self.state == "half_open" and self._leased and ticket == self._ticket
+
+    def _has_failed_enough(self, now: float) -> bool:
+        if self._consecutive >= self._rules.consecutive_failures:
+            return True
+        outcomes, failures = self._window.totals(now)
+        return outcomes >= self._rules.minimum_throughput and failures >= self._rules.failure_ratio * outcomes
+
+    def _lease(self, now: float) -> Ticket:
+        self._ticket = Ticket(self._ticket.generation, self._ticket.probe + 1)
+        self._leased = True
+        self._until = now + self._rules.probe_lease
+        return self._ticket
+
+    def _open(self, now: float, chance: float, hint: float | None) -> None:
+        longest = self._rules.break_duration_max
+        duration = min(longest, self._rules.break_duration * 2.0 ** min(self._openings, _STEEPEST))
+        duration = min(longest, duration * (0.8 + 0.4 * chance))
+        if hint is not None and hint > duration:
+            duration = min(hint, max(duration, _LONGEST_HINT))
+        self._until = now + duration
+        self._change("open")
+
+    def _close(self) -> None:
+        self._openings = 0
+        self._window.clear()
+        self._change("closed")
+
+    def _change(self, state: State) -> None:
+        self.state = state
+        self._ticket = Ticket(self._ticket.generation + 1)
+        self._leased = False
+        self._consecutive = 0

@@ -1,0 +1,169 @@
+"""What spans say about a call: settings, counts and outcomes, never content."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from resilient_ai.core.call import Call
+from resilient_ai.core.errors import AttemptTimeout, DeadlineExceeded, StatusError
+from resilient_ai.core.operations import Conversation, Embed, Image, Sampling
+from resilient_ai.core.results import ChatResult, Cost, EmbedResult, ImageResult, Result, Usage
+from resilient_ai.middleware import _semconv as names
+from resilient_ai.middleware._outcome import error_type
+
+Attribute = str | bool | int | float | Sequence[str]
+Attributes = dict[str, Attribute]
+
+_LARGEST_INT = 2**63 - 1  # what a span can hold; a seed may be larger
+_OUTPUT_TYPES = {"text": "text", "regex": "text", "json_object": "json", "json_schema": "json"}
+_TAGS = {"user": names.USER_ID, "session": names.SESSION_ID, "tenant": names.TENANT}
+
+
+@lru_cache(maxsize=64)
+def server_of(origin: str) -> Mapping[str, Attribute]:
+    """Return the address and port of an origin.
+
+    >>> server_of("https://api.deepinfra.com/v1")
+    {'server.address': 'api.deepinfra.com', 'server.port': 443}
+    """
+    parts = urlsplit(origin)
+    if not parts.hostname:
+        return {}
+    return {
+        names.SERVER_ADDRESS: parts.hostname,
+        names.SERVER_PORT: parts.port or (80 if parts.scheme == "http" else 443),
+    }
+
+
+def start_attributes(call: Call[Any], provider: str) -> Attributes:
+    """Return the five attributes that a sampler may decide by."""
+    return {
+        names.OPERATION_NAME: names.OPERATION_NAMES[call.operation.kind],
+        names.PROVIDER_NAME: provider,
+        names.REQUEST_MODEL: call.model,
+        **server_of(call.origin),
+    }
+
+
+def request_attributes(call: Call[Any]) -> Attributes:
+    """Return what was asked, as far as it is a setting."""
+    operation = call.operation
+    found: dict[str, Attribute | None] = {names.CALL_ID: call.id}
+    found |= {name: call.tags.get(tag) for tag, name in _TAGS.items()}
+    if isinstance(operation, Sampling):
+        found |= _sampling_attributes(operation)
+    elif isinstance(operation, Embed):
+        found[names.BATCH_SIZE] = len(operation.texts)
+        found[names.EMBEDDINGS_DIMENSION_COUNT] = operation.dimensions
+        if "encoding" in operation.model_fields_set:
+            found[names.REQUEST_ENCODING_FORMATS] = [operation.encoding]
+    elif isinstance(operation, Image):
+        found[names.OUTPUT_TYPE] = "image"
+        found[names.REQUEST_CHOICE_COUNT] = operation.n if operation.n != 1 else None
+        found[names.REQUEST_SEED] = _fitting(operation.seed)
+        found[names.IMAGE_SIZE] = operation.size
+    return _known(found)
+
+
+def _sampling_attributes(operation: Sampling[Any]) -> dict[str, Attribute | None]:
+    wanted = operation.response_format
+    return {
+        names.OUTPUT_TYPE: _OUTPUT_TYPES[wanted.type] if wanted else None,
+        names.REQUEST_CHOICE_COUNT: operation.n if operation.n != 1 else None,
+        names.REQUEST_SEED: _fitting(operation.seed),
+        names.REQUEST_STREAM: True if operation.kind == "stream" else None,
+        names.REQUEST_TOP_K: operation.top_k,
+        names.REQUEST_TOP_P: operation.top_p,
+        names.REQUEST_MAX_TOKENS: operation.max_tokens,
+        names.REQUEST_TEMPERATURE: operation.temperature,
+        names.REQUEST_FREQUENCY_PENALTY: operation.frequency_penalty,
+        names.REQUEST_PRESENCE_PENALTY: operation.presence_penalty,
+        names.REQUEST_STOP_SEQUENCES: list(operation.stop) or None,
+        names.REQUEST_REASONING_LEVEL: operation.reasoning_effort if isinstance(operation, Conversation) else None,
+        names.SERVICE_TIER: operation.service_tier,
+    }
+
+
+def result_attributes(result: Result, *, cached: bool) -> Attributes:
+    """Return what came back. Usage is left out for a cache hit: nobody counted or billed those tokens this time."""
+    found: dict[str, Attribute | None] = {
+        names.RESPONSE_ID: result.request_id,
+        names.RESPONSE_MODEL: result.model,
+    }
+    if isinstance(result, ChatResult):
+        reasons = [choice.finish_reason for choice in result.choices if choice.finish_reason is not None]
+        found[names.RESPONSE_FINISH_REASONS] = reasons or None
+    elif isinstance(result, EmbedResult):
+        found[names.EMBEDDINGS_DIMENSION_COUNT] = result.dimensions
+    elif isinstance(result, ImageResult):
+        found[names.IMAGE_COUNT] = len(result.images)
+    if result.usage is not None and not cached:
+        found |= _usage_attributes(result.usage)
+    return _known(found)
+
+
+def _usage_attributes(usage: Usage) -> dict[str, Attribute | None]:
+    return {
+        names.USAGE_INPUT_TOKENS: usage.input_tokens,
+        names.USAGE_OUTPUT_TOKENS: usage.output_tokens,
+        names.USAGE_CACHE_READ: usage.cached_tokens or None,
+        names.USAGE_CACHE_CREATION: usage.cache_write_tokens or None,
+        names.USAGE_REASONING: usage.reasoning_tokens or None,
+    }
+
+
+def record_attributes(call: Call[Any], result: Result | None) -> Attributes:
+    """Return what the call took: attempts, cache, cost, and the model it fell back to."""
+    record = call.record
+    cost = record.cost() if record.costs or result is None else record.cost() or result.cost
+    return _known(
+        {
+            names.ATTEMPTS: record.sends,
+            names.CACHE_OUTCOME: record.cache if record.cache != "off" else None,
+            names.FALLBACK_MODEL: record.served_by if record.served_by not in {"", call.model} else None,
+            **_cost_attributes(cost),
+        }
+    )
+
+
+def _cost_attributes(cost: Cost | None) -> dict[str, Attribute | None]:
+    if cost is None:
+        return {}
+    return {
+        names.COST_AMOUNT: float(cost.amount),
+        names.COST_CURRENCY: cost.currency,
+        names.COST_SOURCE: cost.source,
+        names.COST_WASTED: float(cost.wasted) if cost.wasted else None,
+        names.COST_COMPLETE: None if cost.complete else False,
+    }
+
+
+def error_attributes(error: BaseException) -> Attributes:
+    """Return what kind of failure it was; never its message, which may quote the prompt."""
+    found: dict[str, Attribute | None] = {
+        names.ERROR_TYPE: error_type(error),
+        names.ERROR_CLASS: type(error).__name__,
+    }
+    if isinstance(error, AttemptTimeout):
+        found[names.TIMEOUT_PHASE] = error.timer
+    elif isinstance(error, DeadlineExceeded):
+        found[names.TIMEOUT_PHASE] = "total"
+    return _known(found)
+
+
+def attempt_end_attributes(error: BaseException | None, cost: Cost | None) -> Attributes:
+    """Return how one attempt ended."""
+    found: dict[str, Attribute | None] = {names.COST_AMOUNT: None if cost is None else float(cost.amount)}
+    if error is not None:
+        found |= error_attributes(error)
+        found[names.HTTP_STATUS] = error.status if isinstance(error, StatusError) else None
+    return _known(found)
+
+
+def _fitting(number: int | None) -> int | None:
+    return number if number is not None and abs(number) <= _LARGEST_INT else None
+
+
+def _known(found: Mapping[str, Attribute | None]) -> Attributes:
+    return {name: value for name, value in found.items() if value is not None}

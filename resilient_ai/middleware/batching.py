@@ -1,0 +1,179 @@
+"""Embed many texts in several requests."""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import ClassVar
+
+from typing_extensions import override
+
+from resilient_ai.core.call import Call, Next, OperationMiddleware
+from resilient_ai.core.errors import InvalidResponse, StatusError
+from resilient_ai.core.events import BatchDone
+from resilient_ai.core.operations import Embed
+from resilient_ai.core.results import Cost, EmbedResult, Usage
+from resilient_ai.core.vectors import Vectors
+from resilient_ai.middleware._checks import check_at_least, check_between
+
+_TOO_MANY = "array_above_max_length"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batching(OperationMiddleware):
+    """Embed many texts in several requests, and return their vectors as one result in the order of the texts.
+
+    A service takes only so many texts in a request, and a request that fails costs all of its texts again. What stands inside
+    of this middleware sees each batch as a call of its own, so that it is retried, limited and billed alone. A batch that the
+    service finds too large is halved, down to single texts. The first batch that fails for good cancels the others, and its
+    error is the error of the call. A call that fits into one batch passes through as it is.
+
+    Args:
+        size: Texts per request, 1 to 1024.
+        in_flight: Requests of one call at once, at least 1.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    >>> Batching(size=256)
+    Batching(size=256, in_flight=4)
+    """
+
+    inside_of: ClassVar[Mapping[str, str]] = {
+        "Cache": "only the texts that are not in the cache are put into batches",
+        "Routing": "all batches of a call must be embedded by the same model",
+    }
+
+    size: int = 96
+    in_flight: int = 4
+
+    def __post_init__(self) -> None:
+        check_between("size", self.size, 1, 1024)
+        check_at_least("in_flight", self.in_flight, 1)
+
+    @override
+    async def embed(self, call: Call[EmbedResult], proceed: Next[EmbedResult]) -> EmbedResult:
+        """Send the texts in batches."""
+        operation = call.operation
+        if not isinstance(operation, Embed):
+            return await proceed(call)
+        count = len(operation.texts)
+        if count > self.size:
+            return await _Batches(call, operation, proceed, self.size).run(self.in_flight)
+        try:
+            return await proceed(call)
+        except StatusError as error:
+            if count == 1 or not _is_too_large(error):
+                raise
+        return await _Batches(call, operation, proceed, _half(count)).run(self.in_flight)
+
+
+class _Batches:
+    """The batches of one call: those still to be sent, and the results of those that are done."""
+
+    def __init__(self, call: Call[EmbedResult], operation: Embed, proceed: Next[EmbedResult], size: int) -> None:
+        self._call = call
+        self._operation = operation
+        self._proceed = proceed
+        self._size = size
+        self._done = 0
+        self._results: dict[int, EmbedResult] = {}
+        count = len(operation.texts)
+        self._pending = deque((start, min(start + size, count)) for start in range(0, count, size))
+
+    async def run(self, in_flight: int) -> EmbedResult:
+        """Send everything, at most `in_flight` batches at once, and join the results."""
+        failure: BaseException | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(in_flight, len(self._pending))):
+                    group.create_task(self._work())
+        except BaseExceptionGroup as failures:
+            failure = failures.exceptions[0]
+        if failure is not None:  # raised here, where the group does not become its context
+            try:
+                raise failure
+            finally:
+                del failure
+        return self._joined()
+
+    async def _work(self) -> None:
+        while self._pending:
+            start, stop = self._pending.popleft()
+            if stop - start > self._size:
+                self._split(start, stop)
+                continue
+            try:
+                result = await self._send(start, stop)
+            except StatusError as error:
+                if stop - start == 1 or not _is_too_large(error):
+                    raise
+                # What is too large for one batch is so for the others: they are split before they are sent.
+                self._size = min(self._size, _half(stop - start))
+                self._split(start, stop)
+                continue
+            self._results[start] = result
+            self._done += stop - start
+            total = len(self._operation.texts)
+            self._call.emit(BatchDone(call_id=self._call.id, model=self._call.model, done=self._done, total=total))
+
+    def _split(self, start: int, stop: int) -> None:
+        middle = start + _half(stop - start)
+        self._pending.appendleft((middle, stop))
+        self._pending.appendleft((start, middle))
+
+    async def _send(self, start: int, stop: int) -> EmbedResult:
+        batch = self._operation.model_copy(update={"texts": self._operation.texts[start:stop]})
+        result = await self._proceed(self._call.replace(operation=batch))
+        if len(result.vectors) != stop - start:
+            raise InvalidResponse(
+                f"{stop - start} texts were sent and {len(result.vectors)} vectors came back", model=self._call.model
+            )
+        return result
+
+    def _joined(self) -> EmbedResult:
+        results = [self._results[start] for start in sorted(self._results)]
+        try:
+            vectors = Vectors.join(result.vectors for result in results)
+        except ValueError as error:
+            raise InvalidResponse(f"the batches do not fit together: {error}", model=self._call.model) from error
+        update = {
+            "vectors": vectors,
+            "hits": sum(result.hits for result in results),
+            "usage": _total_usage([result.usage for result in results if result.usage is not None]),
+            "cost": _total_cost([result.cost for result in results]),
+            "request_id": None,
+        }
+        return results[0].model_copy(update=update)
+
+
+def _half(count: int) -> int:
+    return (count + 1) // 2
+
+
+def _is_too_large(error: StatusError) -> bool:
+    return error.status == 413 or (error.status in {400, 422} and error.code == _TOO_MANY)
+
+
+def _total_usage(usages: Sequence[Usage]) -> Usage | None:
+    """Add up what is known; None where nothing is."""
+    if not usages:
+        return None
+    names = set(Usage.model_fields) - {"raw"}
+    known = {name: [count for usage in usages if (count := getattr(usage, name)) is not None] for name in names}
+    return Usage.model_validate({name: sum(counts) for name, counts in known.items() if counts})
+
+
+def _total_cost(costs: Sequence[Cost | None]) -> Cost | None:
+    """Add up the costs; None where one is not known."""
+    known = [cost for cost in costs if cost is not None]
+    if len(known) < len(costs):
+        return None
+    source = known[0].source
+    return Cost(
+        amount=sum((cost.amount for cost in known), Decimal(0)),
+        wasted=sum((cost.wasted for cost in known), Decimal(0)),
+        source=source if all(cost.source == source for cost in known) else "mixed",
+        complete=all(cost.complete for cost in known),
+    )

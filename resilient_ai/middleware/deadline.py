@@ -1,0 +1,64 @@
+"""Give a whole call only so much time."""
+
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+from resilient_ai.core.call import Call, Next
+from resilient_ai.core.errors import DeadlineExceeded
+from resilient_ai.core.streams import StreamResult
+from resilient_ai.middleware._checks import check_seconds
+from resilient_ai.middleware._within import within
+
+R = TypeVar("R")
+
+# The "flex" tier may hold a request for ten minutes, which leaves little of the usual time for the answer.
+_FLEX = 900.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deadline:
+    """Give a whole call only so much time: queueing, tries, waits, other models, and the body of a stream.
+
+    It turns the `timeout=` of a call into a point in time that everything below can ask for, so that nobody begins what
+    cannot end in time. Place it outside of whatever waits. A deadline that the call brings along wins where it is nearer.
+
+    Args:
+        total: Seconds for a call that names no `timeout` of its own; at least 900 for calls of the "flex" tier.
+
+    Raises:
+        ValueError: If the number is not positive and finite.
+
+    >>> Deadline(total=30.0)
+    Deadline(total=30.0)
+    """
+
+    sets_deadline: ClassVar[bool] = True
+
+    total: float = 600.0
+
+    def __post_init__(self) -> None:
+        check_seconds("total", self.total)
+
+    async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
+        """Send the call with its deadline, and raise `DeadlineExceeded` when it passes."""
+        total = call.timeout
+        if total is None:
+            flex = getattr(call.operation, "service_tier", None) == "flex"
+            total = max(self.total, _FLEX) if flex else self.total
+        deadline = call.started + total
+        if call.deadline is None or deadline < call.deadline:
+            call = call.replace(deadline=deadline)
+        else:
+            deadline = call.deadline
+        seconds = deadline - call.clock.monotonic()
+        if seconds <= 0:
+            raise _exceeded(deadline, call)
+        result = await within(seconds, call, proceed, lambda: _exceeded(deadline, call))
+        if isinstance(result, StreamResult):
+            result.limit_until(deadline, lambda: _exceeded(deadline, call))
+        return result
+
+
+def _exceeded(deadline: float, call: Call[R]) -> DeadlineExceeded:
+    elapsed = call.clock.monotonic() - call.started
+    return DeadlineExceeded(timeout=deadline - call.started, elapsed=elapsed, sent=call.record.sends > 0)

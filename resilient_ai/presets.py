@@ -1,0 +1,107 @@
+"""The default stack, in order, with reasons."""
+
+import os
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from resilient_ai.core.call import Middleware
+from resilient_ai.core.protocols import CacheStore
+from resilient_ai.deepinfra.catalogue import PriceTable
+from resilient_ai.middleware import (
+    Batching,
+    Cache,
+    CircuitBreaker,
+    ConcurrencyLimit,
+    CostAccounting,
+    Deadline,
+    Logging,
+    Retry,
+    Routing,
+    Timeout,
+    Tracing,
+)
+from resilient_ai.settings import Settings
+from resilient_ai.stores import DiskStore, MemoryStore, SQLiteLedger, TieredStore
+
+
+class ResilientAIWarning(UserWarning):
+    """Something works less well than it could, and says so once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stack and the parts of it that a client shows.
+
+    Args:
+        middleware: Outermost first.
+        ledger: The book of costs.
+    """
+
+    middleware: list[Middleware]
+    ledger: SQLiteLedger
+
+
+def default_stack(settings: Settings | None = None) -> Stack:
+    """Build the stack that a client has by default.
+
+    Outermost first, with the reason for each place:
+
+    1. `Tracing`, `Logging`: one span and one line per call of the user, whatever happens below.
+    2. `Deadline`: everything below asks how much time is left.
+    3. `Cache`: a hit costs nothing, waits for nothing and trips nothing.
+    4. `Routing`: the next model has a breaker and permits of its own.
+    5. `Batching`: each batch of texts is tried again, limited and billed alone.
+    6. `Retry`: a new try of everything below; waiting, it holds no permit.
+    7. `CircuitBreaker`: fails at once, before anything queues.
+    8. `ConcurrencyLimit`: a permit per send, held to the end of a stream.
+    9. `CostAccounting`: one row per send, begun before bytes leave.
+    10. `Timeout`: its timers run while a request is under way, not while it queues.
+    """
+    settings = settings or Settings()
+    home = writable_home(settings.home)
+    ledger = SQLiteLedger(home / "ledger.sqlite" if home and settings.ledger == "on" else ":memory:")
+    stack: list[Middleware] = [Tracing(), Logging(), Deadline(total=settings.timeout)]
+    if settings.cache == "on":
+        stack.append(_cache(settings, home))
+    stack += [
+        Routing(),
+        Batching(size=settings.batch_size, in_flight=settings.batches_in_flight),
+        Retry(attempts=settings.attempts),
+        CircuitBreaker(),
+        ConcurrencyLimit(limit=settings.concurrency),
+        CostAccounting(ledger, PriceTable()),
+        Timeout(),
+    ]
+    return Stack(stack, ledger)
+
+
+def _cache(settings: Settings, home: Path | None) -> Cache:
+    answers: CacheStore = MemoryStore(max_bytes=settings.cache_memory)
+    embeddings: CacheStore = MemoryStore(max_bytes=settings.cache_memory)
+    if home:
+        disk = DiskStore(home / "cache", size_limit=settings.cache_disk)
+        embeddings = TieredStore(embeddings, disk)
+        if settings.cache_answers_on_disk:
+            answers = TieredStore(answers, disk)
+    return Cache(answers, embeddings, ttl=settings.cache_ttl, always=settings.cache_answers == "all")
+
+
+def writable_home(home: Path | None = None) -> Path | None:
+    """Return the folder for state, made if need be; None, with one warning, where it cannot be written."""
+    folder = home or Path(platformdirs.user_data_path("resilient_ai", appauthor=False))
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        warnings.warn(
+            f"{folder} cannot be written ({os.strerror(error.errno or 0)}), so cache and costs are kept in memory only",
+            ResilientAIWarning,
+            stacklevel=4,
+        )
+        return None
+    return folder

@@ -1,0 +1,105 @@
+"""Settings: from arguments, then the environment, then a TOML file."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from typing_extensions import override
+
+from resilient_ai.core._base import explain
+from resilient_ai.core.errors import ConfigurationError
+from resilient_ai.deepinfra.provider import BASE_URL
+
+PREFIX = "RESILIENT_AI_"
+FILE_VARIABLE = "RESILIENT_AI_CONFIG"
+
+
+class Settings(BaseSettings):
+    """What the default stack is built with.
+
+    A value comes from the arguments, else from the environment (`RESILIENT_AI_` and the name in capitals), else from the TOML
+    file that RESILIENT_AI_CONFIG names, else it is the default. A name that does not exist is an error wherever it stands.
+
+    Args:
+        api_key: The key; see `DeepInfraProvider` for where else it is looked up.
+        base_url: The server.
+        home: Folder of the cache and the ledger; by default the platform's own folder for application data.
+        timeout: Seconds for a whole call: queueing, tries, waits, fallbacks and body. Above 0.
+        connect_timeout: Seconds for a connection. Above 0.
+        attempts: Tries of a send in all, the first included. At least 1.
+        concurrency: Requests in flight per model. At least 1; the service takes 200.
+        batch_size: Texts per embedding request, 1 to 1,024.
+        batches_in_flight: Embedding requests of one call at the same time. At least 1.
+        cache: "on", or "off" for no cache at all.
+        cache_answers: "repeatable" caches what has temperature 0 or a seed, "all" everything.
+        cache_answers_on_disk: Whether answers may reach the disk as embeddings do; they hold what users wrote.
+        cache_memory: Bytes of each cache in memory.
+        cache_disk: Bytes of the cache on disk.
+        cache_ttl: Seconds an entry lives; None until it is evicted.
+        ledger: "on", or "off" for no book of costs on disk.
+
+    Raises:
+        ConfigurationError: If a value or a name is wrong.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    api_key: SecretStr | None = None
+    base_url: str = BASE_URL
+    home: Path | None = None
+    timeout: float = Field(default=600.0, gt=0)
+    connect_timeout: float = Field(default=5.0, gt=0)
+    attempts: int = Field(default=3, ge=1)
+    concurrency: int = Field(default=200, ge=1)
+    batch_size: int = Field(default=96, ge=1, le=1024)
+    batches_in_flight: int = Field(default=4, ge=1)
+    cache: Literal["on", "off"] = "on"
+    cache_answers: Literal["repeatable", "all"] = "repeatable"
+    cache_answers_on_disk: bool = False
+    cache_memory: int = Field(default=64 << 20, ge=1 << 20)
+    cache_disk: int = Field(default=2 << 30, ge=1 << 20)
+    cache_ttl: float | None = Field(default=None, gt=0)
+    ledger: Literal["on", "off"] = "on"
+
+    def __init__(self, **values: Any) -> None:
+        _refuse_unknown_variables()
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigurationError(str(explain("settings", error))) from None
+
+    @classmethod
+    @override
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = os.environ.get(FILE_VARIABLE)
+        if not path:
+            return init_settings, env_settings
+        if not Path(path).is_file():
+            raise ConfigurationError(f"{FILE_VARIABLE}: there is no file {path!r}")
+        try:
+            file: InitSettingsSource = TomlConfigSettingsSource(settings_cls, Path(path))
+        except ValueError as error:
+            raise ConfigurationError(f"{path}: not valid TOML: {error}") from error
+        return init_settings, env_settings, file
+
+
+def _refuse_unknown_variables() -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {FILE_VARIABLE}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise ConfigurationError(f"the environment holds unknown settings: {', '.join(unknown)}")

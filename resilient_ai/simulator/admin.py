@@ -1,0 +1,97 @@
+"""Control of a running simulator over HTTP."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from resilient_ai.simulator.faults import Fault
+from resilient_ai.simulator.state import Simulator
+
+
+class FaultOrder(BaseModel):
+    """What to do to which model.
+
+    Exactly one way applies: `outage` where it is given, else `rate` where it is given, else the next `times` requests.
+    """
+
+    model: str | None = None
+    fault: dict[str, Any] = Field(default_factory=dict)
+    times: int = Field(default=1, ge=1)
+    rate: float | None = Field(default=None, ge=0, le=1)
+    seed: int = 0
+    outage: bool | None = None
+
+
+_MADE: dict[str, Callable[..., Fault]] = {
+    "status": Fault.status,
+    "html": Fault.html,
+    "delay": Fault.delay,
+    "stall": Fault.stall,
+    "cut": Fault.cut,
+    "garbage": Fault.garbage,
+    "error_event": Fault.error_event,
+    "trickle": Fault.trickle,
+    "truncated": Fault.truncated,
+    "drop": Fault.drop,
+}
+
+
+def admin_routes(simulator: Simulator) -> list[Route]:
+    """The routes under `/_simulator`: faults, stats, reset."""
+
+    async def faults(request: Request) -> Response:
+        if request.method == "DELETE":
+            simulator.faults.clear()
+            return Response(status_code=204)
+        try:
+            _apply(simulator, FaultOrder.model_validate_json(await request.body()))
+        except (ValidationError, TypeError, ValueError) as error:
+            return Response(orjson.dumps({"detail": str(error)}), 422, media_type="application/json")
+        return Response(status_code=204)
+
+    async def stats(_: Request) -> Response:  # endpoints are awaited
+        return Response(stats_json(simulator), media_type="application/json")
+
+    async def reset(_: Request) -> Response:  # as above
+        simulator.reset()
+        return Response(status_code=204)
+
+    return [
+        Route("/_simulator/faults", faults, methods=["POST", "DELETE"]),
+        Route("/_simulator/stats", stats),
+        Route("/_simulator/reset", reset, methods=["POST"]),
+    ]
+
+
+def stats_json(simulator: Simulator) -> bytes:
+    """The books as JSON, with costs as exact decimal texts."""
+    stats = simulator.stats()
+    fields: dict[str, Any] = {name: getattr(stats, name) for name in stats.__dataclass_fields__}
+    fields["bill"] = format(stats.bill, "f")
+    fields["bill_by_model"] = {model: format(cost, "f") for model, cost in stats.bill_by_model.items()}
+    for name in ("by_model", "by_route", "by_status"):
+        fields[name] = {str(key): count for key, count in fields[name].items()}
+    return orjson.dumps(fields)
+
+
+def _apply(simulator: Simulator, order: FaultOrder) -> None:
+    arguments = dict(order.fault)
+    kind = arguments.pop("kind", "status")
+    if kind not in _MADE:
+        raise ValueError(f"kind must be one of {', '.join(_MADE)}, got {kind!r}")
+    if kind == "status":
+        arguments.setdefault("code", 503)
+    fault = _MADE[kind](**arguments)
+    if order.outage is not None:
+        if order.model is None:
+            raise ValueError("an outage needs a model")
+        simulator.faults.outage(order.model, order.outage, fault)
+    elif order.rate is not None:
+        simulator.faults.rate(fault, order.rate, order.seed, order.model)
+    else:
+        simulator.faults.script(order.model, fault, order.times)

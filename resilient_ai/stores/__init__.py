@@ -1,0 +1,9 @@
+"""Where cached answers and the book of sends are kept: in memory, on disk, in SQLite."""
+
+from resilient_ai.stores._ledger_queries import LedgerRow, LedgerSend, LedgerTotal
+from resilient_ai.stores.disk import DiskStore
+from resilient_ai.stores.memory import MemoryStore
+from resilient_ai.stores.sqlite_ledger import SQLiteLedger
+from resilient_ai.stores.tiered import TieredStore
+
+__all__ = ["DiskStore", "LedgerRow", "LedgerSend", "LedgerTotal", "MemoryStore", "SQLiteLedger", "TieredStore"]

@@ -1,0 +1,150 @@
+"""The tables of the ledger: how they are made, checked, and put right after a crash."""
+
+import contextlib
+import decimal
+import json
+import os
+import sqlite3
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, cast
+
+from resilient_ai.core.errors import ConfigurationError
+from resilient_ai.stores._private import private_file
+from resilient_ai.stores._process import identity
+
+MEMORY = ":memory:"
+VERSION = 1
+_BUSY = 0.2  # seconds SQLite itself waits for a lock before the batch is tried again
+# Wide enough that no sum of prices is ever rounded.
+_EXACT = decimal.Context(prec=200)
+
+_TABLES = """
+CREATE TABLE sessions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    pid INTEGER NOT NULL,
+    process TEXT NOT NULL
+);
+CREATE TABLE sends (
+    send_id TEXT PRIMARY KEY,
+    session INTEGER NOT NULL,
+    call_id TEXT NOT NULL,
+    at REAL NOT NULL,
+    kind TEXT NOT NULL,
+    model TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    tenant TEXT,
+    user TEXT,
+    feature TEXT,
+    environment TEXT,
+    tags TEXT,
+    state TEXT NOT NULL DEFAULT 'sent',
+    cost TEXT,
+    input_tokens INTEGER,
+    output_tokens INTEGER,
+    cached_tokens INTEGER,
+    reasoning_tokens INTEGER,
+    error TEXT,
+    elapsed REAL
+);
+CREATE INDEX sends_at ON sends (at);
+CREATE INDEX sends_call ON sends (call_id);
+CREATE INDEX sends_in_flight ON sends (session) WHERE state = 'sent';
+"""
+
+
+class DecimalSum:
+    """The aggregate `decimal_sum`: adds amounts that are written as text, exactly."""
+
+    def __init__(self) -> None:
+        self._sum = Decimal(0)
+
+    def step(self, amount: str | None) -> None:
+        """Add one amount; NULL adds nothing."""
+        if amount is not None:
+            self._sum = _EXACT.add(self._sum, Decimal(amount))
+
+    def finalize(self) -> str:
+        """Return the sum."""
+        return format(self._sum, "f")
+
+
+def check(path: str) -> None:
+    """Refuse a file that is not a ledger, or one of a newer version; a missing file is fine.
+
+    Raises:
+        ConfigurationError: If it must not be used.
+    """
+    if path == MEMORY or not Path(path).is_file():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, timeout=0)) as connection:
+            ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.OperationalError:
+        return  # it cannot be read just now; the thread that writes finds out why
+    except sqlite3.DatabaseError as error:
+        raise ConfigurationError(f"{path} is not a ledger: {error}") from error
+    if version > VERSION:
+        raise ConfigurationError(f"{path} is a ledger of version {version}; this package knows version {VERSION}")
+    if tables and (version < 1 or "sends" not in tables):
+        raise ConfigurationError(f"{path} is a database of something else: it has the tables {sorted(tables)}")
+
+
+def connect(path: str, *, full: bool) -> tuple[sqlite3.Connection, int]:
+    """Open the ledger, bring its tables up to date and begin a session.
+
+    Args:
+        path: The file, or ":memory:".
+        full: Whether every commit waits for the disk.
+
+    Returns:
+        The connection, and the number of the session.
+
+    Raises:
+        OSError: If the file cannot be created.
+        sqlite3.Error: If it is locked or cannot be written.
+    """
+    if path != MEMORY:
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_file(Path(path))
+    connection = sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        connection.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
+        connection.create_aggregate("decimal_sum", 1, cast("Any", DecimalSum))  # typeshed knows only numbers
+        connection.create_function("tag_of", 2, tag_of, deterministic=True)
+        return connection, _begin(connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def tag_of(tags: str | None, name: str) -> str | None:
+    """Return one tag of those that have no column of their own."""
+    value = json.loads(tags).get(name) if tags else None
+    return None if value is None else str(value)
+
+
+def end(connection: sqlite3.Connection, session: int) -> None:
+    """End a session, and bring to an end what it had in flight, which nobody else will do."""
+    connection.execute("DELETE FROM sessions WHERE id = ?", (session,))
+    connection.execute(
+        "UPDATE sends SET state = 'unknown' WHERE state = 'sent' AND session NOT IN (SELECT id FROM sessions)"
+    )
+
+
+def _begin(connection: sqlite3.Connection) -> int:
+    connection.execute("BEGIN IMMEDIATE")
+    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+    if version < 1:
+        for statement in _TABLES.split(";\n")[:-1]:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+    for session, pid, process in connection.execute("SELECT id, pid, process FROM sessions").fetchall():
+        if identity(pid) != process:
+            end(connection, session)
+    pid = os.getpid()
+    begun = connection.execute("INSERT INTO sessions (pid, process) VALUES (?, ?)", (pid, identity(pid) or ""))
+    connection.execute("COMMIT")
+    return begun.lastrowid or 0

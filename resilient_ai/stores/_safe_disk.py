@@ -1,0 +1,128 @@
+"""diskcache with everything taken away that a prepared database could use: pickle, files, foreign settings."""
+
+# diskcache has no types; what leaves this file has.
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false, reportIncompatibleMethodOverride=false
+
+import re
+import sqlite3
+from pathlib import Path
+from typing import Any, NoReturn, Protocol, cast
+
+import diskcache
+from diskcache.core import DBNAME, DEFAULT_SETTINGS, METADATA, MODE_RAW
+
+from resilient_ai.stores._envelope import Refused
+from resilient_ai.stores._private import private_file
+
+MAX_VALUE = 4 * 2**20 + 64  # a payload of 4 MiB in its envelope
+_ROW_KEY = re.compile(r"[0-9a-f]{16,128}")
+_WORDS = {"wal", "least-recently-stored"}  # the only settings that are not numbers
+_SETTINGS = {
+    "eviction_policy": "least-recently-stored",
+    "statistics": 0,
+    "tag_index": 0,
+    "cull_limit": 10,
+    "sqlite_mmap_size": 0,
+    "sqlite_synchronous": 1,
+    "disk_min_file_size": 2**31,  # values stay in the database: as files they are written 13 times slower
+}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+class Rows(Protocol):
+    """The part of `diskcache.Cache` that is safe and quick."""
+
+    def get(self, key: str) -> bytes | None: ...
+    def set(self, key: str, value: bytes, expire: float | None) -> bool: ...
+    def delete(self, key: str) -> bool: ...
+    def close(self) -> None: ...
+
+
+class Damaged(sqlite3.DatabaseError):
+    """The file is a database, but not one that this store could have written."""
+
+
+class SafeDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
+    """Bytes under hexadecimal keys, in the database; any other row is refused and no file is ever touched."""
+
+    def put(self, key: object) -> tuple[str, bool]:
+        """Accept a key."""
+        if type(key) is not str or not _ROW_KEY.fullmatch(key):
+            raise Refused(f"a key is 16 to 128 hexadecimal digits, got {type(key).__name__}")
+        return key, True
+
+    def get(self, key: object, raw: object) -> str:
+        """Accept a key that was read."""
+        if not raw or type(key) is not str:
+            raise Refused("a key of the database is not a text")
+        return key
+
+    def store(self, value: object, read: object, key: object = None) -> tuple[int, int, None, bytes]:  # noqa: ARG002
+        """Accept a value."""
+        if read or type(value) is not bytes or len(value) > MAX_VALUE:
+            raise Refused(f"a value is at most {MAX_VALUE} bytes, got {type(value).__name__}")
+        return 0, MODE_RAW, None, value
+
+    def fetch(self, mode: object, filename: object, value: object, read: object) -> bytes:
+        """Accept a value that was read."""
+        if mode != MODE_RAW or filename is not None or read or type(value) is not bytes:
+            raise Refused(f"a row of mode {mode!r} that names {'a file' if filename is not None else 'no file'}")
+        return value
+
+    def filename(self, key: object = None, value: object = None) -> NoReturn:  # noqa: ARG002
+        """Refuse: nothing is stored in a file."""
+        raise Refused("values are not stored in files")
+
+    def remove(self, file_path: object) -> None:
+        """Leave the file alone: this store made none, so a row that names one is not ours."""
+
+
+def open_rows(folder: Path, *, size_limit: int, wait: float) -> tuple[Rows, sqlite3.Connection]:
+    """Open or create the database in `folder`, and return it with its connection.
+
+    Args:
+        folder: A directory that belongs to this user alone.
+        size_limit: Bytes the database may take, about.
+        wait: Seconds to wait for a lock.
+
+    Raises:
+        OSError: If the file cannot be created or is not ours alone.
+        sqlite3.Error: If it is locked, damaged, or cannot be used.
+    """
+    path = folder / DBNAME
+    # SQLite gives its two side files the rights of the database, so nothing has to be done about the umask.
+    private_file(path)
+    for side in (folder / f"{DBNAME}-wal", folder / f"{DBNAME}-shm"):
+        if side.exists() or side.is_symlink():
+            private_file(side)
+    _inspect(path, wait)
+    settings: dict[str, Any] = {**_SETTINGS, "timeout": wait, "size_limit": size_limit}
+    cache: Any = diskcache.Cache(str(folder), disk=SafeDisk, **settings)
+    return cast("Rows", cache), cast("sqlite3.Connection", cache._con)  # noqa: SLF001  # see DiskFile
+
+
+def damaged(error: BaseException) -> bool:
+    """Return whether the file itself is broken, so that only a new one helps."""
+    if isinstance(error, Damaged):
+        return True
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+
+
+def _inspect(path: Path, wait: float) -> None:
+    # There are two reasons to look before diskcache does. It tries for a minute to open a locked database, and it puts the
+    # rows of its table Settings into PRAGMA statements as they are.
+    connection = sqlite3.connect(path, timeout=wait, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        tables = {
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
+        }
+        settings = connection.execute("SELECT key, value FROM Settings").fetchall() if "Settings" in tables else []
+        connection.execute("ROLLBACK")
+    finally:
+        connection.close()
+    known = DEFAULT_SETTINGS.keys() | METADATA.keys()
+    strange = [key for key, value in settings if key not in known or not (type(value) is int or value in _WORDS)]
+    if strange or tables - {"Settings", "Cache"}:
+        raise Damaged(f"{path} has tables or settings of another hand")

@@ -1,0 +1,181 @@
+"""A cache store on disk, over diskcache: one thread, short waits, and trust in nothing that lies in the file."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TypeVar
+
+from resilient_ai.core.clock import Clock, SystemClock
+from resilient_ai.stores import _forks
+from resilient_ai.stores._disk_file import DiskFile, Unavailable
+from resilient_ai.stores._disk_worker import DiskWorker
+from resilient_ai.stores._fault_window import FaultWindow
+
+T = TypeVar("T")
+
+_log = logging.getLogger("resilient_ai.stores")
+_MAX_VALUE = 4 * 2**20
+_MIN_SIZE = 2**20
+_WAIT_OPEN = 2.0
+_WAIT_LOCK = 0.05
+_WAIT_CHANGE = 5.0
+
+
+class DiskStore:
+    """Keep bytes in a directory of this machine, for processes that come and go.
+
+    A cache must never be the reason that a call fails or waits. So a read takes `timeout` seconds at most and is a miss after
+    that, a write happens behind the caller's back, and a fault (locked, damaged, read-only, full) is counted in `faults` and
+    is otherwise a miss. After five faults within a minute the directory is left alone for a minute. A damaged file is
+    moved aside and a new one begun.
+
+    Nothing in the directory is believed. It must belong to this user alone; values carry a seal made with a secret that lies
+    beside it, in `<directory>.key`; what does not fit its seal is counted in `refused` and deleted, and nothing is ever
+    unpickled. A directory that is not safe or cannot be written makes the store `unavailable`: one warning in the log,
+    and misses from then on.
+
+    The store may be used from several threads and event loops and after a fork. Several processes may share the directory. It
+    must lie on a local disk.
+
+    Args:
+        directory: Where to keep the entries. Created if missing, with mode 0700.
+        size_limit: Bytes on disk, about; the entries that were stored first go first. At least 1 MiB. A value larger than a
+            quarter of it, or than 4 MiB, is not kept.
+        timeout: Seconds a read may take. More than 0. The read that opens the database may take 2 s.
+        clock: Measures the age of entries and the waits.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    >>> DiskStore("/tmp/answers", size_limit=2**30)
+    DiskStore('/tmp/answers', size_limit=1073741824, timeout=0.05)
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        size_limit: int = 2**30,
+        timeout: float = 0.05,
+        clock: Clock | None = None,
+    ) -> None:
+        if size_limit < _MIN_SIZE:
+            raise ValueError(f"size_limit must be >= {_MIN_SIZE}, got {size_limit}")
+        if not timeout > 0:
+            raise ValueError(f"timeout must be > 0, got {timeout}")
+        self.directory = Path(directory).expanduser()
+        self.size_limit = size_limit
+        self.timeout = timeout
+        self.dropped = 0
+        self.unavailable: str | None = None
+        self._clock = clock or SystemClock()
+        self._window = FaultWindow()
+        self._refused = 0
+        self._worker: DiskWorker | None = None
+        self._lock = threading.Lock()
+        _forks.watch(self)
+
+    def __repr__(self) -> str:
+        return f"DiskStore({str(self.directory)!r}, size_limit={self.size_limit}, timeout={self.timeout})"
+
+    @property
+    def faults(self) -> int:
+        """How often something went wrong, so that a read was a miss or a write was dropped."""
+        return self._window.total
+
+    @property
+    def refused(self) -> int:
+        """How many rows were not what this store had written there."""
+        return self._refused + (self._worker.file.refused if self._worker else 0)
+
+    async def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """Return the entries that are there and fresh; none where that takes too long or goes wrong."""
+        worker = self._usable()
+        if worker is None or not keys:
+            return {}
+        limit = self.timeout if worker.file.is_open else max(self.timeout, _WAIT_OPEN)
+        now = self._clock.wall()
+        found = await self._within(limit, lambda: worker.submit(worker.file.get, tuple(keys), now))
+        return found or {}
+
+    async def set_many(self, entries: Mapping[str, bytes], *, ttl: float | None = None) -> None:
+        """Hand `entries` to the thread that writes; a batch is dropped where 256 are waiting already."""
+        limit = min(_MAX_VALUE, self.size_limit // 4)
+        small = {key: bytes(value) for key, value in entries.items() if len(value) <= limit}
+        self.dropped += len(entries) - len(small)
+        if not small:
+            return
+        worker = self._usable()
+        if worker is None or not worker.offer(
+            small, ttl=ttl, wall=self._clock.wall(), monotonic=self._clock.monotonic()
+        ):
+            self.dropped += len(small)
+
+    async def delete_many(self, keys: Sequence[str]) -> None:
+        """Forget these entries, those included that are still to be written; waits up to 5 s for it."""
+        names = tuple(keys)
+
+        def change(worker: DiskWorker) -> None:
+            worker.drain()
+            worker.file.delete(names)
+
+        await self._change(change)
+
+    async def clear(self) -> None:
+        """Forget everything, what is still to be written included; waits up to 5 s for it."""
+
+        def change(worker: DiskWorker) -> None:
+            worker.forget()
+            worker.file.clear()
+
+        await self._change(change)
+
+    async def aclose(self) -> None:
+        """Write what waits, for up to 5 s, and close the file. A store that is used again opens again."""
+        with self._lock:
+            worker, self._worker = self._worker, None
+        self.unavailable = None
+        if worker is not None:
+            await self._within(_WAIT_CHANGE, worker.finish, keep=True)
+            self._refused += worker.file.refused
+
+    def after_fork(self) -> None:
+        """Leave the parent's thread and connection alone, and open afresh when needed."""
+        _forks.abandoned.append(self._worker)
+        self._worker = None
+        self._lock = threading.Lock()
+        self._window = FaultWindow()
+
+    def _usable(self) -> DiskWorker | None:
+        if self.unavailable is not None or self._window.paused(self._clock.monotonic()):
+            return None
+        with self._lock:
+            if self._worker is None:
+                file = DiskFile(self.directory, size_limit=self.size_limit, wait=min(self.timeout, _WAIT_LOCK))
+                self._worker = DiskWorker(file, self._note)
+            return self._worker
+
+    async def _change(self, change: Callable[[DiskWorker], None]) -> None:
+        worker = self._usable()
+        if worker is not None:
+            await self._within(_WAIT_CHANGE, lambda: worker.submit(change, worker), keep=True)
+
+    async def _within(self, limit: float, begin: Callable[[], Future[T]], *, keep: bool = False) -> T | None:
+        try:
+            async with self._clock.timeout(limit):
+                waiting = asyncio.wrap_future(begin())
+                return await (asyncio.shield(waiting) if keep else waiting)
+        except Exception as error:  # noqa: BLE001  # whatever it is, a cache must not fail a call
+            self._note(error, self._clock.monotonic())
+            return None
+
+    def _note(self, error: Exception, at: float) -> None:
+        if not isinstance(error, Unavailable):
+            self._window.record(at)
+            _log.debug("cache store %s: %s: %s", self.directory, type(error).__name__, error)
+        elif self.unavailable is None:
+            self.unavailable = str(error)
+            _log.warning("cache store %s is not used: %s", self.directory, error)

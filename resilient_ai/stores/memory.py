@@ -1,0 +1,114 @@
+"""A cache store in memory: the most recently used entries, up to a number of bytes."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from math import inf
+
+from resilient_ai.core.clock import Clock, SystemClock
+from resilient_ai.stores._forks import watch
+
+_ENTRY_OVERHEAD = 200  # bytes that Python itself needs for an entry, roughly
+
+
+class MemoryStore:
+    """Keep bytes in this process, the least recently used going first when room is needed.
+
+    It is the fastest store and forgets everything when the process ends. Put it in front of a slower one with `TieredStore`.
+    It may be shared between threads and event loops.
+
+    Args:
+        max_bytes: Room for keys, values and about 200 bytes of overhead per entry. A value that is larger than all of
+            it is not kept.
+        clock: Measures the age of entries.
+
+    Raises:
+        ValueError: If `max_bytes` is less than 1.
+
+    >>> import asyncio
+    >>> async def main():
+    ...     store = MemoryStore()
+    ...     await store.set_many({"a": b"1"}, ttl=60)
+    ...     return await store.get_many(["a", "b"])
+    >>> asyncio.run(main())
+    {'a': b'1'}
+    """
+
+    def __init__(self, *, max_bytes: int = 64 * 2**20, clock: Clock | None = None) -> None:
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes must be >= 1, got {max_bytes}")
+        self.max_bytes = max_bytes
+        self._clock = clock or SystemClock()
+        self._entries: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+        self._size = 0
+        self._lock = threading.Lock()
+        watch(self)
+
+    def __repr__(self) -> str:
+        return f"MemoryStore(max_bytes={self.max_bytes})"
+
+    def __len__(self) -> int:
+        """Return the number of entries, those included whose time is over but that are still in the way."""
+        return len(self._entries)
+
+    @property
+    def size(self) -> int:
+        """Bytes in use, as counted against `max_bytes`."""
+        return self._size
+
+    async def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """Return the entries that are there and fresh; each becomes the most recently used."""
+        now = self._clock.monotonic()
+        found: dict[str, bytes] = {}
+        with self._lock:
+            for key in keys:
+                ends, value = self._entries.get(key, (-inf, b""))
+                if now < ends:
+                    found[key] = value
+                    self._entries.move_to_end(key)
+                else:
+                    self._remove(key)
+        return found
+
+    async def set_many(self, entries: Mapping[str, bytes], *, ttl: float | None = None) -> None:
+        """Keep `entries` for `ttl` seconds; None keeps them until they are evicted."""
+        ends = inf if ttl is None else self._clock.monotonic() + ttl
+        with self._lock:
+            for key, value in entries.items():
+                self._remove(key)
+                if _room(key, value) <= self.max_bytes:
+                    self._entries[key] = (ends, bytes(value))
+                    self._size += _room(key, value)
+            while self._size > self.max_bytes:
+                self._remove(next(iter(self._entries)))
+
+    async def delete_many(self, keys: Sequence[str]) -> None:
+        """Forget these entries."""
+        with self._lock:
+            for key in keys:
+                self._remove(key)
+
+    async def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()
+            self._size = 0
+
+    async def aclose(self) -> None:
+        """Forget everything; there is nothing else to let go of."""
+        await self.clear()
+
+    def after_fork(self) -> None:
+        """Start empty in a child process: a thread that the child does not have may have been in the middle of a change."""
+        if self._lock.locked():
+            self._entries, self._size = OrderedDict(), 0
+        self._lock = threading.Lock()
+
+    def _remove(self, key: str) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._size -= _room(key, entry[1])
+
+
+def _room(key: str, value: bytes) -> int:
+    return len(key) + len(value) + _ENTRY_OVERHEAD

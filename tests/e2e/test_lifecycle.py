@@ -1,0 +1,226 @@
+"""Cancelling, event loops, threads and forks leave nothing behind."""
+
+import asyncio
+import contextvars
+import gc
+import os
+import random
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from resilient_ai import AsyncClient, Client, RateLimited, Settings, StreamMisused
+from resilient_ai.simulator import Fault, serve
+
+CHAT = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
+EMBEDDER = "BAAI/bge-m3"
+
+
+class QuickServer:
+    """Answers every request with one chat answer after a moment; cheap enough for ten thousand cancels."""
+
+    body = b'{"choices": [{"message": {"content": "Hello."}, "finish_reason": "stop"}]}'
+
+    async def handle(self, reader, writer):
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+                await reader.readexactly(length)
+                await asyncio.sleep(random.random() * 0.01)
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(self.body) + self.body)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    async def __aenter__(self):
+        self.server = await asyncio.start_server(self.handle, "127.0.0.1", 0, backlog=1024)
+        self.url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/v1"
+        return self
+
+    async def __aexit__(self, *_):
+        self.server.close()
+
+
+@pytest.mark.anyio
+async def test_ten_thousand_cancels_leave_every_permit_and_connection(tmp_path):
+    """After 10,000 requests were cancelled at random moments, 100 of 100 are answered and nothing is held."""
+    settings = Settings(home=tmp_path, concurrency=50)
+    async with QuickServer() as server, AsyncClient(api_key="k", base_url=server.url, settings=settings) as ai:
+        await ai.chat("m", "hi")
+        tasks_before = len(asyncio.all_tasks())
+
+        async def cancelled():
+            task = asyncio.ensure_future(ai.chat("m", "hi"))
+            await asyncio.sleep(random.random() * 0.012)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        for _ in range(50):
+            await asyncio.gather(*(cancelled() for _ in range(200)))
+        answers = await asyncio.gather(*(ai.chat("m", "hi") for _ in range(100)))
+        await asyncio.sleep(0.05)
+        await ai.ledger.flush()
+        open_rows = [row for row in await ai.ledger.by("state") if row.key == ("sent",)]
+
+        assert [answer.text for answer in answers] == ["Hello."] * 100
+        assert open_rows == []
+        assert len(asyncio.all_tasks()) - tasks_before < 60  # the server's own task per connection
+
+
+@pytest.mark.anyio
+async def test_streams_left_in_every_way_free_their_permits(sim, tmp_path):
+    """With two permits, streams that are broken off, abandoned or cancelled never block the next."""
+    settings = Settings(home=tmp_path, concurrency=2)
+    async with AsyncClient(api_key="k", base_url=sim.base_url, settings=settings) as ai:
+        for number in range(12):
+            if number % 3 == 0:
+                async with ai.stream(CHAT, "Name three tides.") as stream:
+                    await anext(stream)
+            elif number % 3 == 1:
+                task = asyncio.ensure_future(ai.stream(CHAT, "Name three tides.").__aenter__())
+                await asyncio.sleep(0.001)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                del task
+                gc.collect()
+            else:
+                with pytest.raises(StreamMisused):
+                    async with ai.stream(CHAT, "Name three tides.") as stream:
+                        await stream.aclose()
+                        await stream.result()
+
+        assert (await ai.chat(CHAT, "hi")).text
+
+
+def test_two_event_loops_in_a_row(sim, settings):
+    """One client serves one `asyncio.run` after another."""
+    ai = AsyncClient(api_key="k", base_url=sim.base_url, settings=settings)
+
+    async def once():
+        return (await ai.chat(CHAT, "hi")).text
+
+    async def last():
+        text = await once()
+        await ai.aclose()
+        return text
+
+    assert asyncio.run(once()) == asyncio.run(last())
+
+
+def test_a_user_s_own_httpx_client_carries_the_requests(sim, settings):
+    """An `httpx.AsyncClient` of the user's is used, and left open."""
+
+    async def main():
+        async with httpx.AsyncClient() as http:
+            async with AsyncClient(api_key="k", base_url=sim.base_url, http=http, settings=settings) as ai:
+                async with ai.stream(CHAT, "hi") as stream:
+                    streamed = await stream.result()
+                whole = await ai.chat(CHAT, "hi")
+            return streamed.text, whole.text, http.is_closed
+
+    streamed, whole, closed = asyncio.run(main())
+
+    assert streamed == whole
+    assert not closed
+
+
+def test_sixty_four_threads(sim, settings):
+    """A blocking client answers 64 threads at once."""
+    with Client(api_key="k", base_url=sim.base_url, settings=settings) as ai, ThreadPoolExecutor(64) as pool:
+        answers = list(pool.map(lambda number: ai.chat(CHAT, f"Say {number}.").text, range(128)))
+
+    assert all(answers)
+    assert sim.stats().requests == 128
+
+
+def test_blocking_inside_of_a_running_loop(sim, settings):
+    """The blocking client works where an event loop is already running."""
+
+    async def main():
+        with Client(api_key="k", base_url=sim.base_url, settings=settings) as ai, ai.stream(CHAT, "hi") as stream:
+            events = list(stream)
+            return events, stream.result()
+
+    events, answer = asyncio.run(main())
+
+    assert events
+    assert answer.text
+
+
+def test_a_forked_child_uses_the_client(sim, settings):
+    """A child gets connections and a background loop of its own."""
+    with Client(api_key="k", base_url=sim.base_url, settings=settings) as ai:
+        parent = ai.chat(CHAT, "hi").text
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)
+            try:
+                os.write(write, ai.chat(CHAT, "hi").text.encode())
+            finally:
+                os._exit(0)
+        os.close(write)
+        child = os.read(read, 10_000).decode()
+        os.waitpid(pid, 0)
+        os.close(read)
+
+        assert child == parent == ai.chat(CHAT, "hi").text
+
+
+def test_ctrl_c_cancels_the_call(sim, settings):
+    """An interrupt while waiting is raised at once, and the client stays usable."""
+    sim.faults.script(CHAT, Fault.delay(30))
+    with Client(api_key="k", base_url=sim.base_url, settings=settings) as ai:
+        timer = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            ai.chat(CHAT, "hi")
+        timer.join()
+
+        assert ai.chat(CHAT, "hi").text
+
+
+def test_context_variables_reach_the_call(sim, settings):
+    """What the calling thread has set, such as a trace, is seen by the middleware in the background."""
+    seen = []
+    variable = contextvars.ContextVar("variable")
+
+    async def look(call, proceed):
+        seen.append(variable.get())
+        return await proceed(call)
+
+    variable.set("of the caller")
+    with Client(api_key="k", base_url=sim.base_url, stack=[look], settings=settings) as ai:
+        ai.chat(CHAT, "hi")
+
+    assert seen == ["of the caller"]
+
+
+@pytest.mark.anyio
+async def test_a_burst_beyond_the_provider_s_limit_is_queued(tmp_path):
+    """Sixty calls against a limit of ten all succeed, and the server never sees more than ten at once."""
+    with serve(limit=10) as sim:
+        settings = Settings(home=tmp_path, concurrency=10)
+        async with AsyncClient(api_key="k", base_url=sim.base_url, settings=settings) as ai:
+            answers = await asyncio.gather(*(ai.chat(CHAT, f"Say {number}.") for number in range(60)))
+            stats = sim.stats()
+
+    assert all(answer.text for answer in answers)
+    assert stats.peak_in_flight <= 10
+    assert stats.requests == 60
+
+
+@pytest.mark.anyio
+async def test_the_provider_s_limit_is_an_error_of_its_own(tmp_path):
+    """Without a limit of ours the provider refuses, and the error is RateLimited."""
+    with serve(limit=1) as sim:
+        sim.faults.script(CHAT, Fault.delay(0.5))
+        async with AsyncClient(api_key="k", base_url=sim.base_url, stack=[]) as ai:
+            slow = asyncio.ensure_future(ai.chat(CHAT, "hi"))
+            await asyncio.sleep(0.2)
+            with pytest.raises(RateLimited):
+                await ai.chat(CHAT, "hi")
+            await slow

@@ -1,0 +1,346 @@
+"""Retry: what is tried again, when, and what the caller sees of it."""
+
+import asyncio
+import gc
+import logging
+import weakref
+
+import pytest
+
+from resilient_ai.core.deltas import TextDelta
+from resilient_ai.core.errors import (
+    AttemptTimeout,
+    AuthenticationFailed,
+    BadRequest,
+    CircuitOpen,
+    ConfigurationError,
+    ConnectionFailed,
+    InvalidResponse,
+    Overloaded,
+    RateLimited,
+    ServerFailed,
+    StatusError,
+    StreamInterrupted,
+)
+from resilient_ai.core.events import RetryScheduled
+from resilient_ai.core.operations import Chat, Image, Stream
+from resilient_ai.core.pipeline import Pipeline
+from resilient_ai.core.streams import StreamResult
+from resilient_ai.middleware.batching import Batching
+from resilient_ai.middleware.deadline import Deadline
+from resilient_ai.middleware.retry import Retry
+from resilient_ai.middleware.routing import Routing
+from resilient_ai.testing import FakeClock, ScriptedProvider, ScriptedSource, chat_result, stream_of
+
+pytestmark = pytest.mark.anyio
+
+CHAT = Chat(model="m", messages="hi")
+
+
+def boom(status=500, **fields):
+    return ServerFailed("boom", status=status, **fields)
+
+
+async def send(clock, script, operation=CHAT, outer=(), **options):
+    """Send through a stack of one Retry; return the provider and the outcome."""
+    provider = ScriptedProvider(*script)
+    pipeline = Pipeline(provider, [*outer, Retry(**options)], clock=clock)
+    try:
+        return provider, await pipeline.send(operation)
+    except Exception as error:
+        return provider, error
+
+
+def test_defaults():
+    """Three attempts, half a second, eight seconds."""
+    assert repr(Retry()) == "Retry(attempts=3, wait_initial=0.5, wait_max=8.0)"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"attempts": 0}, "attempts must be >= 1, got 0"),
+        ({"wait_initial": 0.0}, "wait_initial must be a positive number of seconds, got 0.0"),
+        ({"wait_max": float("nan")}, "wait_max must be a positive number of seconds, got nan"),
+        ({"wait_initial": 2.0, "wait_max": 1.0}, "wait_max must be >= wait_initial, got 1.0 < 2.0"),
+    ],
+)
+def test_senseless_options_are_refused(options, sentence):
+    """The sentence names the option and what was given."""
+    with pytest.raises(ValueError, match=sentence):
+        Retry(**options)
+
+
+@pytest.mark.parametrize("outer", [Routing(), Batching()])
+def test_an_order_that_cannot_work_is_refused(outer):
+    """Retry stands inside of Routing and Batching."""
+    with pytest.raises(ConfigurationError, match="Retry must stand after"):
+        Pipeline(ScriptedProvider(), [Retry(), outer])
+
+
+async def test_a_success_is_returned_as_it_is(clock):
+    """A call that succeeds at once waits for nothing."""
+    answer = chat_result("yes")
+    provider, result = await send(clock, [answer])
+    assert (len(provider.calls), clock.slept, result.text) == (1, [], "yes")
+    assert provider.calls[0].attempt == 1
+
+
+async def test_wait_doubles_up_to_the_cap(clock):
+    """Each wait is twice the one before, until wait_max, when chance is at its highest."""
+    provider, result = await send(clock, [boom()] * 4, attempts=5, wait_max=2.0)
+    assert clock.slept == pytest.approx([0.5, 1.0, 2.0, 2.0])
+    assert result.attempts == 5
+    assert [call.attempt for call in provider.calls] == [1, 2, 3, 4, 5]
+    assert len({call.id for call in provider.calls}) == 1
+
+
+async def test_chance_decides_how_much_of_a_wait_is_waited():
+    """Full jitter: the same failures wait differently."""
+    clock = FakeClock([0.0, 0.5])
+    await send(clock, [boom()] * 2)
+    assert clock.slept == pytest.approx([0.0, 0.5])
+
+
+async def test_the_last_failure_is_raised_itself(clock):
+    """The caller gets the error of the last attempt, not a wrapper, and without the others as its context."""
+    errors = [boom(), boom(502), boom(504)]
+    provider, outcome = await send(clock, errors)
+    assert outcome is errors[2]
+    assert (outcome.__context__, outcome.__cause__, len(provider.calls)) == (None, None, 3)
+    assert not hasattr(outcome, "__notes__")
+
+
+async def test_one_attempt_retries_nothing(clock):
+    """With attempts=1 the first failure is the last."""
+    provider, outcome = await send(clock, [boom()], attempts=1)
+    assert (type(outcome), len(provider.calls), clock.slept) == (ServerFailed, 1, [])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BadRequest("no", status=400),
+        AuthenticationFailed("no", status=401),
+        StatusError("teapot", status=418),
+        StreamInterrupted("broke", partial=None),
+        ConnectionFailed("bad certificate", phase="tls", retryable=False),
+        CircuitOpen(model="m", retry_after=1.0),
+        TimeoutError(),
+        KeyError("bug"),
+    ],
+)
+async def test_what_does_not_pass_by_itself_is_not_retried(clock, error):
+    """Only errors that call themselves retryable are tried again."""
+    provider, outcome = await send(clock, [error])
+    assert (outcome, len(provider.calls), clock.slept) == (error, 1, [])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        boom(),
+        StatusError("late", status=408),
+        RateLimited("busy", status=429),
+        Overloaded("full", status=503),
+        ConnectionFailed("reset", phase="receive"),
+        AttemptTimeout(timer="first_token", elapsed=60.0),
+        InvalidResponse("html"),
+    ],
+)
+async def test_what_may_pass_by_itself_is_retried(clock, error):
+    """Failures that may be gone next time are tried again, and the answer is returned."""
+    provider, result = await send(clock, [error])
+    assert (len(provider.calls), result.text) == (2, "Hello.")
+
+
+async def test_a_failure_on_a_later_attempt_that_does_not_pass_ends_it(clock):
+    """A bad request on the second attempt is raised at once."""
+    refusal = BadRequest("no", status=400)
+    provider, outcome = await send(clock, [boom(), refusal], attempts=5)
+    assert (outcome, len(provider.calls)) == (refusal, 2)
+
+
+async def test_a_429_waits_twice_as_long_with_a_longer_bound(clock):
+    """A busy model gets more time than one that failed."""
+    await send(clock, [RateLimited("busy", status=429)] * 7, attempts=8)
+    assert clock.slept == pytest.approx([1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0])
+
+
+async def test_a_longer_wait_max_holds_for_429_as_well(clock):
+    """A bound above thirty seconds is not lowered by a 429."""
+    await send(clock, [RateLimited("busy", status=429)], wait_initial=50.0, wait_max=100.0)
+    assert clock.slept == pytest.approx([100.0])
+
+
+async def test_a_servers_wait_is_kept_and_spread(clock):
+    """Nobody returns before the server's time, and up to a tenth later."""
+    await send(clock, [Overloaded("full", status=503, retry_after=5.0)])
+    assert clock.slept == pytest.approx([5.5])
+
+
+async def test_an_unreadable_answer_is_asked_for_once_more_only(clock):
+    """Two unreadable answers in one call are enough, whatever else failed between them."""
+    provider, outcome = await send(clock, [InvalidResponse("1"), boom(), InvalidResponse("2")], attempts=9)
+    assert (len(provider.calls), str(outcome)) == (3, "2")
+
+
+async def test_a_wait_beyond_the_deadline_fails_now(clock):
+    """The error at hand is raised at once, with a note of the wait that did not fit."""
+    error = RateLimited("busy", status=429, retry_after=20.0)
+    provider, outcome = await send(clock, [error], outer=[Deadline(total=10.0)])
+    assert (outcome, clock.slept, len(provider.calls)) == (error, [], 1)
+    assert outcome.__notes__ == ["not tried again: the wait of 21.00 s does not fit the 10.00 s left to the call"]
+
+
+async def test_a_wait_that_fits_the_deadline_is_waited(clock):
+    """A deadline further away changes nothing."""
+    _, result = await send(clock, [RateLimited("busy", status=429, retry_after=5.0)], outer=[Deadline(total=10.0)])
+    assert (result.text, clock.slept) == ("Hello.", [5.5])
+
+
+async def test_a_server_that_asks_for_minutes_is_not_waited_for(clock):
+    """More than a minute is the caller's decision, who finds it on the error."""
+    provider, outcome = await send(clock, [Overloaded("full", status=503, retry_after=61.0)])
+    assert (outcome.retry_after, clock.slept, len(provider.calls)) == (61.0, [], 1)
+    assert outcome.__notes__ == ["not tried again: the server asked to wait 61 s, which is longer than 60 s"]
+
+
+@pytest.mark.parametrize(
+    ("error", "sends"),
+    [
+        (AttemptTimeout(timer="attempt", elapsed=300.0), 1),
+        (ConnectionFailed("reset", phase="receive"), 1),
+        (InvalidResponse("cut"), 1),
+        (ConnectionFailed("refused", phase="connect"), 2),
+        (AttemptTimeout(timer="connect", elapsed=5.0, sent=False), 2),
+        (boom(), 2),
+        (RateLimited("busy", status=429), 2),
+    ],
+)
+async def test_a_picture_that_may_have_been_drawn_is_not_paid_for_twice(clock, error, sends):
+    """Images are repeated only where the request never left or the service said no."""
+    provider, _ = await send(clock, [error], Image(model="m", prompt="a cat"))
+    assert len(provider.calls) == sends
+
+
+async def test_retry_on_decides_in_place_of_the_rules(clock):
+    """The caller's own predicate may retry anything, an image and several unreadable answers included."""
+    provider, _ = await send(clock, [KeyError("a"), KeyError("b")], retry_on=lambda error: isinstance(error, KeyError))
+    assert len(provider.calls) == 3
+    provider, outcome = await send(clock, [boom()], retry_on=lambda error: False)
+    assert (len(provider.calls), type(outcome)) == (1, ServerFailed)
+    script = [InvalidResponse("1"), InvalidResponse("2")]
+    provider, _ = await send(clock, script, Image(model="m", prompt="x"), retry_on=lambda error: True)
+    assert len(provider.calls) == 3
+
+
+async def test_retry_on_is_asked_once_for_each_failure(clock):
+    """A predicate that counts counts right."""
+    asked = []
+    await send(clock, [boom(), boom(502)], retry_on=lambda error: asked.append(error.status) or True)
+    assert asked == [500, 502]
+
+
+async def test_an_open_circuit_is_waited_for_as_long_as_it_says(clock):
+    """Who chooses to retry a rejection waits for what it names."""
+    await send(clock, [CircuitOpen(model="m", retry_after=4.0)], retry_on=lambda error: True)
+    assert clock.slept == pytest.approx([4.4])
+
+
+async def test_every_retry_is_told(clock):
+    """Listeners and on_retry get the same fact before each wait."""
+    events, told = [], []
+    provider = ScriptedProvider(boom(), RateLimited("busy", status=429, retry_after=3.0))
+    pipeline = Pipeline(provider, [Retry(on_retry=told.append)], clock=clock)
+    await pipeline.send(CHAT, listener=events.append)
+    events = [event for event in events if isinstance(event, RetryScheduled)]
+    assert [(event.attempt, event.retry_after, type(event.error)) for event in events] == [
+        (1, None, ServerFailed),
+        (2, 3.0, RateLimited),
+    ]
+    assert [event.wait for event in events] == clock.slept
+    assert (events[0].model, events[0].call_id) == ("m", provider.calls[0].id)
+    assert told == events
+
+
+async def test_a_faulty_on_retry_changes_nothing(clock, caplog):
+    """What the observer raises is logged by the name of its class."""
+
+    def on_retry(event):
+        raise ValueError("secret")
+
+    with caplog.at_level(logging.WARNING, "resilient_ai"):
+        _, result = await send(clock, [boom()], on_retry=on_retry)
+    assert result.text == "Hello."
+    assert caplog.messages == ["on_retry raised ValueError"]
+
+
+@pytest.mark.parametrize("script", [[1000.0], [boom(), 1000.0], [boom()]])
+async def test_cancellation_is_never_retried(clock, script):
+    """Cancelled in the first attempt, in a later one or in a wait, the call ends at once as cancelled."""
+    provider = ScriptedProvider(*script)
+    pipeline = Pipeline(provider, [Retry(wait_initial=100.0, wait_max=100.0)], clock=clock)
+    task = asyncio.ensure_future(pipeline.send(CHAT))
+    await asyncio.sleep(50.0 if len(script) < 2 else 150.0)
+    sent = len(provider.calls)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(5000.0)
+    assert len(provider.calls) == sent
+
+
+async def test_cancellation_that_is_raised_below_passes_through(clock):
+    """A CancelledError from below is the caller's business, not a failure."""
+    provider = ScriptedProvider(boom(), asyncio.CancelledError())
+    with pytest.raises(asyncio.CancelledError):
+        await Pipeline(provider, [Retry()], clock=clock).send(CHAT)
+    assert len(provider.calls) == 2
+
+
+async def test_calls_at_once_do_not_share_their_tries(clock):
+    """A thousand calls through one object: each has its own attempts and its own answer."""
+    failed = set()
+
+    async def fail_once_each(call):
+        await asyncio.sleep(0.001)
+        if call.id not in failed:
+            failed.add(call.id)
+            raise boom()
+        return chat_result(call.operation.messages[0].content)
+
+    class Provider(ScriptedProvider):
+        async def __call__(self, call):
+            self.calls.append(call)
+            return await fail_once_each(call)
+
+    provider = Provider()
+    pipeline = Pipeline(provider, [Retry()], clock=clock)
+    results = await asyncio.gather(*(pipeline.send(Chat(model="m", messages=f"{n}")) for n in range(1000)))
+    assert [result.text for result in results] == [f"{n}" for n in range(1000)]
+    assert len(provider.calls) == 2000
+
+
+async def test_a_stream_is_retried_until_it_is_handed_over(clock):
+    """A failure before the first content is retried; a break after it is the reader's."""
+    source = ScriptedSource([ConnectionFailed("reset", phase="receive")])
+    broken = StreamResult(source, model="m", first=[TextDelta("Hel")], clock=clock)
+    provider, stream = await send(clock, [boom(), broken], Stream(model="m", messages="hi"))
+    with pytest.raises(StreamInterrupted):
+        await stream.result()
+    assert len(provider.calls) == 2
+
+
+async def test_a_stream_of_a_later_attempt_is_freed_without_the_garbage_collector(clock):
+    """Nothing of the retry keeps an abandoned stream alive."""
+    _, stream = await send(clock, [boom(), stream_of("a", "b")], Stream(model="m", messages="hi"))
+    gc.collect()
+    gc.disable()
+    try:
+        ended, seen = [], weakref.ref(stream)
+        stream.on_end(lambda end: ended.append(end.how))
+        del stream, _
+        assert (seen(), ended) == (None, ["abandoned"])
+    finally:
+        gc.enable()

@@ -1,0 +1,106 @@
+"""The store in memory."""
+
+import asyncio
+import threading
+
+import pytest
+
+from resilient_ai.stores import MemoryStore
+from resilient_ai.testing import ManualClock
+
+pytestmark = pytest.mark.anyio
+ENTRY = 200 + 1 + 1  # overhead, key, value
+
+
+def test_defaults():
+    """64 MiB."""
+    assert repr(MemoryStore()) == "MemoryStore(max_bytes=67108864)"
+
+
+def test_room_is_checked():
+    """Less than one byte is no room."""
+    with pytest.raises(ValueError, match="max_bytes must be >= 1, got 0"):
+        MemoryStore(max_bytes=0)
+
+
+async def test_only_what_is_there_is_returned():
+    """A missing key is missing in the answer."""
+    store = MemoryStore()
+    await store.set_many({"a": b"1", "b": b"2"})
+    assert await store.get_many(["b", "c"]) == {"b": b"2"}
+
+
+async def test_an_entry_ends_with_its_time():
+    """It is there before its ttl is over and gone after, and then takes no room."""
+    clock = ManualClock()
+    store = MemoryStore(clock=clock)
+    await store.set_many({"a": b"1"}, ttl=10)
+    clock.now += 9.9
+    assert await store.get_many(["a"]) == {"a": b"1"}
+    clock.now += 0.1
+    assert await store.get_many(["a"]) == {}
+    assert (len(store), store.size) == (0, 0)
+
+
+async def test_the_least_recently_used_goes_first():
+    """Reading counts as use."""
+    store = MemoryStore(max_bytes=2 * ENTRY)
+    await store.set_many({"a": b"1", "b": b"2"})
+    await store.get_many(["a"])
+    await store.set_many({"c": b"3"})
+    assert await store.get_many(["a", "b", "c"]) == {"a": b"1", "c": b"3"}
+    assert store.size == 2 * ENTRY
+
+
+async def test_what_is_larger_than_everything_is_not_kept():
+    """It pushes nothing else out, but replaces its own older value."""
+    store = MemoryStore(max_bytes=2 * ENTRY)
+    await store.set_many({"a": b"1", "b": b"2"})
+    await store.set_many({"a": b"x" * 1000})
+    assert await store.get_many(["a", "b"]) == {"b": b"2"}
+
+
+async def test_a_new_value_replaces_the_old_one():
+    """The room of the old one is free again."""
+    store = MemoryStore()
+    await store.set_many({"a": b"1234"})
+    await store.set_many({"a": b"1"})
+    assert (await store.get_many(["a"]), store.size) == ({"a": b"1"}, ENTRY)
+
+
+async def test_entries_can_be_forgotten():
+    """One by one, or all."""
+    store = MemoryStore()
+    await store.set_many({"a": b"1", "b": b"2", "c": b"3"})
+    await store.delete_many(["a", "z"])
+    assert sorted(await store.get_many(["a", "b", "c"])) == ["b", "c"]
+    await store.aclose()
+    assert (len(store), store.size) == (0, 0)
+
+
+async def test_a_child_starts_with_a_free_lock():
+    """What another thread was changing during the fork is forgotten, anything else is kept."""
+    store = MemoryStore()
+    await store.set_many({"a": b"1"})
+    store.after_fork()
+    assert await store.get_many(["a"]) == {"a": b"1"}
+    store._lock.acquire()
+    store.after_fork()
+    assert await store.get_many(["a"]) == {}
+
+
+def test_threads_may_share_it():
+    """The count of bytes is right after eight threads have written and deleted."""
+    store = MemoryStore(max_bytes=50 * ENTRY)
+
+    async def work(name):
+        for turn in range(200):
+            await store.set_many({f"{(name * 7 + turn) % 90:02d}"[:1]: b"1", chr(65 + turn % 26): b"2"})
+            await store.delete_many([chr(65 + (turn + name) % 26)])
+
+    threads = [threading.Thread(target=lambda name=name: asyncio.run(work(name))) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.size == len(store) * ENTRY
