@@ -5,12 +5,13 @@ import asyncio
 import doctest
 import importlib
 import inspect
+import os
 import re
 from pathlib import Path
 
 import pytest
 
-from resilient_ai import AsyncClient, Client
+from resilient_ai import AsyncClient
 from resilient_ai.simulator import serve
 
 ROOT = Path(__file__).parent.parent
@@ -26,13 +27,20 @@ _LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)(?:#[^)]*)?\)")
 
 
 @pytest.fixture
-def service(monkeypatch, tmp_path):
-    """The simulator, with an environment that leads there and a home that nobody has used."""
+def bare(monkeypatch, tmp_path):
+    """An environment without settings, and a home that nobody has used."""
+    for name in [name for name in os.environ if name.startswith(("RESILIENT_AI_", "DEEPINFRA_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RESILIENT_AI_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def service(bare, monkeypatch):
+    """The simulator, with an environment that leads there."""
     with serve() as simulator:
         monkeypatch.setenv("DEEPINFRA_API_KEY", "key-of-the-test")
         monkeypatch.setenv("RESILIENT_AI_BASE_URL", simulator.base_url)
-        monkeypatch.setenv("RESILIENT_AI_HOME", str(tmp_path / "home"))
-        monkeypatch.chdir(tmp_path)
         yield simulator
 
 
@@ -51,17 +59,14 @@ def test_the_blocks_of_a_page_run_in_order(page, service):
     """They share their names, as in one session of a reader who types them in; blocks that await run in one loop."""
     names = {"__name__": "__main__"}
     with asyncio.Runner() as runner:
-        for code, runs in blocks_of(page):
-            if not runs:
-                continue
-            outcome = eval(code, names)  # noqa: S307 - our own pages
-            if inspect.iscoroutine(outcome):
-                runner.run(outcome)
-        for left_open in names.values():
-            if isinstance(left_open, AsyncClient):
-                runner.run(left_open.aclose())
-            elif isinstance(left_open, Client):
-                left_open.close()
+        try:
+            for code, runs in blocks_of(page):
+                outcome = eval(code, names) if runs else None  # noqa: S307 - our own pages
+                if inspect.iscoroutine(outcome):
+                    runner.run(outcome)
+        finally:
+            for name in [name for name, value in names.items() if isinstance(value, AsyncClient)]:
+                runner.run(names[name].aclose())
 
 
 def test_most_pages_have_blocks_that_run():
@@ -80,7 +85,7 @@ def test_links_inside_of_the_project_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_examples_of_a_module_hold(name, service):
+def test_the_examples_of_a_module_hold(name, bare):
     """Every `>>>` in a docstring gives what stands below it."""
     module = importlib.import_module(name)
 

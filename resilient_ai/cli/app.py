@@ -3,12 +3,13 @@
 import sys
 import warnings
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
+from resilient_ai._version import __version__
 from resilient_ai.cli import failures
 from resilient_ai.cli.chat import chat
 from resilient_ai.cli.costs import costs
@@ -18,7 +19,7 @@ from resilient_ai.cli.embed import embed
 from resilient_ai.cli.image import image
 from resilient_ai.cli.models import models
 from resilient_ai.cli.simulate import simulate
-from resilient_ai.cli.terminal import abandon_output, forgive_odd_characters, one_line, say
+from resilient_ai.cli.terminal import abandon_output, forgive_odd_characters, one_line, say, write
 
 _HELP = """DeepInfra's language, embedding and image models, with retries, a circuit breaker, a cache and a book of costs.
 
@@ -72,9 +73,7 @@ class Commands(TyperGroup):
 
 def _wrong_arguments(error: Any) -> int:
     context = getattr(error, "ctx", None)
-    if type(error).__name__ == "NoArgsIsHelpError":
-        say(error.format_message())
-    else:
+    if type(error).__name__ != "NoArgsIsHelpError":  # which has shown the help
         path = context.command_path if context is not None else "resilient-ai"
         _complain(f"{one_line(error.format_message()).rstrip('.')}; see `{path} --help`")
     return failures.WRONG_USE
@@ -86,6 +85,12 @@ def _complain(text: str) -> None:
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
     say(f"warning: {one_line(str(message))}", "yellow")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        write(f"resilient-ai {__version__}\n")
+        raise typer.Exit
 
 
 app = typer.Typer(
@@ -103,8 +108,12 @@ for command in (chat, embed, image, models, costs, doctor, simulate, demo):
 
 
 @app.callback()
-def root() -> None:
-    """Only there so that every command is named, were there one alone."""
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Hold what stands before the name of a command."""
 
 
 def run() -> NoReturn:

@@ -168,7 +168,8 @@ class Conversation(Sampling[R]):
     """The fields that `Chat` and `Stream` share.
 
     Args:
-        messages: The conversation. A `str` is one user message; dictionaries with a `role` are messages.
+        messages: The conversation. A `str` is one user message, a message alone is a list of one; dictionaries with a `role` are
+            messages.
         tools: Functions, pydantic models, JSON schemas or `Tool`s the model may ask for.
         tool_choice: "auto", "none", "required", or the name of one tool.
         logprobs: Whether to return log probabilities.
@@ -188,7 +189,9 @@ class Conversation(Sampling[R]):
     @field_validator("messages", mode="before")
     @classmethod
     def _one_message(cls, messages: Any) -> Any:
-        return ({"role": "user", "content": messages},) if isinstance(messages, str) else messages
+        if isinstance(messages, str):
+            return ({"role": "user", "content": messages},)
+        return (messages,) if isinstance(messages, FrozenModel) else messages
 
     @field_validator("tools", mode="before")
     @classmethod

@@ -55,7 +55,7 @@ async def exchange(
         encoding = "gzip" if compressed else "identity"
         reply = await transport.open(path, content, content_type=content_type, accept_encoding=encoding)
         if reply.status != 200:
-            raise await _refusal(reply, call.model)  # noqa: TRY301 - one handler names the model for every failure
+            raise await _refusal(reply, call.model, transport.secret)  # noqa: TRY301 - one handler names the model for every failure
         yield reply
     except BaseException as error:
         if reply is not None:
@@ -72,11 +72,11 @@ def _encode(body: Mapping[str, Any]) -> bytes:
         raise InvalidInput(f"extra: a value cannot be sent as JSON: {error}", field="extra") from error
 
 
-async def _refusal(reply: "Reply", model: str) -> ProviderError:
+async def _refusal(reply: "Reply", model: str, secret: str) -> ProviderError:
     if 300 <= reply.status < 400:
         return InvalidResponse(
             f"the service answered with a redirect (status {reply.status}), which is never followed", retryable=False
         )
     if reply.status < 400:
         return InvalidResponse(f"the service answered with status {reply.status} instead of 200")
-    return read_error(reply.status, await reply.read(_ERROR_LIMIT), reply.headers, model=model)
+    return read_error(reply.status, await reply.read(_ERROR_LIMIT), reply.headers, model=model, secret=secret)

@@ -69,12 +69,8 @@ class DeepInfraProvider:
         if not connect_timeout > 0:
             raise ConfigurationError(f"connect_timeout: must be a positive number of seconds, got {connect_timeout!r}")
         self.origin = _checked_url(base_url)
-        own = {
-            **(headers or {}),
-            "Authorization": f"Bearer {_find_key(api_key)}",
-            "User-Agent": f"resilient-ai/{__version__}",
-        }
-        self._transport = Transport(self.origin, _checked_headers(own), http=http, connect_timeout=connect_timeout)
+        own = _checked_headers({"User-Agent": f"resilient-ai/{__version__}", **(headers or {})})
+        self._transport = Transport(self.origin, _find_key(api_key), own, http=http, connect_timeout=connect_timeout)
 
     async def __call__(self, call: Call[R], /) -> R:
         """Send the operation of `call` once and read its answer."""

@@ -9,7 +9,7 @@ import contextlib
 import io
 import os
 import ssl
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from types import MappingProxyType
 
 import aiohttp
@@ -50,41 +50,45 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._max_connections = max_connections
         self._verify = verify
         self._trust_env = trust_env
-        self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        self._sessions: dict[
+            asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[aiohttp.ClientSession]]
+        ] = {}
+        self._left_to_the_parent: list[object] = []
         self._pid = os.getpid()
 
-    def _session(self) -> aiohttp.ClientSession:
+    async def _session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
-        session = self._sessions.get(loop)
-        if session is None or self._pid != os.getpid() or session.closed:
-            self._forget_dead_loops()
-            connector = aiohttp.TCPConnector(limit=self._max_connections, ssl=self._verify)
-            session = aiohttp.ClientSession(
-                connector=connector,
-                timeout=self._timeout,
-                auto_decompress=False,
-                trust_env=self._trust_env,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            )
-            self._sessions[loop] = session
-        return session
-
-    def _forget_dead_loops(self) -> None:
         if self._pid != os.getpid():
-            # The sockets belong to the parent: let go of them without a word on the wire.
-            for session in self._sessions.values():
-                session.detach()
-            self._sessions.clear()
-            self._pid = os.getpid()
-        for loop in [loop for loop in self._sessions if loop.is_closed()]:
-            self._sessions.pop(loop).detach()
+            # The sockets belong to the parent: never close or collect them here.
+            self._left_to_the_parent.append(self._sessions)
+            self._sessions, self._pid = {}, os.getpid()
+        known = self._sessions.get(loop)
+        if known is None:
+            self._sessions = {known: pool for known, pool in self._sessions.items() if not known.is_closed()}
+            lifetime = self._lifetime()
+            known = self._sessions[loop] = await anext(lifetime), lifetime
+        return known[0]
+
+    async def _lifetime(self) -> AsyncGenerator[aiohttp.ClientSession]:
+        # A loop that shuts down closes its asynchronous generators first, and so this session while it still can.
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._max_connections, ssl=self._verify),
+            timeout=self._timeout,
+            auto_decompress=False,
+            trust_env=self._trust_env,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        )
+        try:
+            yield session
+        finally:
+            await session.close()
 
     @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         content = request.content
         with _as_httpx_errors():
-            response = await self._session().request(
+            response = await (await self._session()).request(
                 request.method,
                 str(request.url),
                 headers=request.headers,
@@ -97,10 +101,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     @override
     async def aclose(self) -> None:
-        session = self._sessions.pop(asyncio.get_running_loop(), None)
-        self._forget_dead_loops()
-        if session is not None:
-            await session.close()
+        known = self._sessions.pop(asyncio.get_running_loop(), None)
+        if known is not None:
+            await known[1].aclose()
 
 
 class _AiohttpBody(httpx.AsyncByteStream):
@@ -150,7 +153,8 @@ class Transport:
 
     Args:
         base_url: Where every request goes; redirects are answers, never followed.
-        headers: Sent with every request, the key among them.
+        secret: The key, sent with every request and shown nowhere.
+        headers: Sent with every request as well.
         http: A user's own client; its transport, proxies and limits are used, its redirects and authentication are not.
         connect_timeout: Seconds for a connection of the default pool.
     """
@@ -158,13 +162,15 @@ class Transport:
     def __init__(
         self,
         base_url: str,
+        secret: str,
         headers: Mapping[str, str],
         *,
         http: httpx.AsyncClient | httpx.AsyncBaseTransport | None = None,
         connect_timeout: float = 5.0,
     ) -> None:
         self._base = base_url
-        self._headers = MappingProxyType(dict(headers))
+        self.secret = secret
+        self._headers = MappingProxyType({**headers, "Authorization": f"Bearer {secret}"})
         self._http = http
         self._pool = (
             http if isinstance(http, httpx.AsyncBaseTransport) else AiohttpTransport(connect_timeout=connect_timeout)

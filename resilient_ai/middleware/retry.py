@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar, cast
 
 from tenacity import AsyncRetrying, RetryCallState
 
@@ -133,28 +133,26 @@ class _Tries(Generic[R]):
         return isinstance(error, Exception) and _is_worth_repeating(self._retry, self._call, error)
 
     def _wait(self, state: RetryCallState) -> float:
-        error = _error_of(state)
+        error = _failure_of(state)
         backoff = self._backoff_429 if isinstance(error, RateLimited) else self._backoff
         return backoff.wait(state.attempt_number, self._call.clock.random(), _hint_of(error))
 
     def _is_over(self, state: RetryCallState) -> bool:
         if state.attempt_number >= self._retry.attempts:
             return True
-        error, hint, remaining = _error_of(state), _hint_of(_error_of(state)), self._call.remaining()
+        error, remaining = _failure_of(state), self._call.remaining()
+        hint = _hint_of(error)
         if remaining is not None and state.upcoming_sleep >= remaining:
             reason = f"the wait of {state.upcoming_sleep:.2f} s does not fit the {remaining:.2f} s left to the call"
         elif hint is not None and hint > _LONGEST_HINT:
             reason = f"the server asked to wait {hint:g} s, which is longer than {_LONGEST_HINT:g} s"
         else:
             return False
-        if error is not None:
-            error.add_note(f"not tried again: {reason}")
+        error.add_note(f"not tried again: {reason}")
         return True
 
     def _announce(self, state: RetryCallState) -> None:
-        error = _error_of(state)
-        if not isinstance(error, Exception):
-            return
+        error = _failure_of(state)
         event = RetryScheduled(
             call_id=self._call.id,
             model=self._call.model,
@@ -183,5 +181,10 @@ def _error_of(state: RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome is not None else None
 
 
-def _hint_of(error: BaseException | None) -> float | None:
+def _failure_of(state: RetryCallState) -> Exception:
+    # Waits and their end are only asked for once `_is_worth_repeating` has seen the error.
+    return cast("Exception", _error_of(state))
+
+
+def _hint_of(error: Exception) -> float | None:
     return error.retry_after if isinstance(error, StatusError | CircuitOpen | LimitReached) else None

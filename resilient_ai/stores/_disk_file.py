@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resilient_ai.stores._envelope import Refused, seal, unseal
+from resilient_ai.stores._forks import abandoned
 from resilient_ai.stores._private import private_directory, secret
 
 if TYPE_CHECKING:
@@ -98,14 +99,17 @@ class DiskFile:
     def _using(self) -> Generator["Rows", None, None]:
         from resilient_ai.stores._safe_disk import damaged  # noqa: PLC0415  # only users of the store pay for it
 
+        if self._rows is not None and _inode(self.folder) != self._inode:
+            # Not closed: that would delete the side files of whoever has made a new database in its place.
+            abandoned.append((self._rows, self._connection))
+            self._rows = None
         try:
             yield self._open() if self._rows is None else self._rows
         except Exception as error:
             if damaged(error):
-                self._let_go()
+                with suppress(Exception):  # it is broken already
+                    self.close()
                 _set_aside(self.folder)
-            elif self._moved():
-                self._let_go()
             raise
 
     def _open(self) -> "Rows":
@@ -125,13 +129,6 @@ class DiskFile:
             raise
         self.is_open = True
         return self._rows
-
-    def _moved(self) -> bool:
-        return self._rows is not None and _inode(self.folder) != self._inode
-
-    def _let_go(self) -> None:
-        with suppress(Exception):  # it is broken already
-            self.close()
 
 
 def _row_key(key: str) -> str:

@@ -2,11 +2,10 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from typing import ParamSpec, TypeVar
 
 from resilient_ai.stores._disk_file import DiskFile
@@ -21,11 +20,12 @@ _SLICE = 32  # entries written in one turn, about 6 ms, so that reads get in bet
 
 @dataclass(slots=True)
 class _Batch:
-    entries: Iterator[tuple[str, bytes]]
+    entries: Sequence[tuple[str, bytes]]
     ttl: float | None
     wall: float
     monotonic: float
     size: int
+    written: int = 0
 
 
 class DiskWorker:
@@ -52,7 +52,7 @@ class DiskWorker:
     def offer(self, entries: Mapping[str, bytes], *, ttl: float | None, wall: float, monotonic: float) -> bool:
         """Take a batch to be written, unless too much is waiting already; return whether it was taken."""
         size = sum(map(len, entries.values()))
-        batch = _Batch(iter(tuple(entries.items())), ttl, wall, monotonic, size)
+        batch = _Batch(tuple(entries.items()), ttl, wall, monotonic, size)
         with self._lock:
             if len(self._batches) >= _MAX_BATCHES or self._bytes + size > _MAX_BYTES:
                 return False
@@ -71,7 +71,7 @@ class DiskWorker:
 
     def drain(self) -> None:
         """Write everything that waits; called in the thread."""
-        while self._write_some():
+        while self._write_some(_SLICE):
             pass
 
     def forget(self) -> None:
@@ -86,28 +86,32 @@ class DiskWorker:
             self.file.close()
 
     def _turn(self) -> None:
-        while self._write_some():
-            try:
-                self.submit(self._turn)
-            except RuntimeError:  # the thread is ending: no more turns, so write on
-                continue
-            return
+        left = _SLICE
+        while left > 0:
+            written = self._write_some(left)
+            if not written:
+                return
+            left -= written
+        try:
+            self.submit(self._turn)
+        except RuntimeError:  # the thread is ending and takes no more turns
+            self.drain()
 
-    def _write_some(self) -> bool:
+    def _write_some(self, most: int) -> int:
         with self._lock:
             if not self._batches:
                 self._writing = False
-                return False
+                return 0
             batch = self._batches[0]
-        entries = list(islice(batch.entries, _SLICE))
+        entries = batch.entries[batch.written : batch.written + most]
+        batch.written += len(entries)
         try:
-            if entries:
-                self.file.set(entries, ttl=batch.ttl, created=batch.wall)
+            self.file.set(entries, ttl=batch.ttl, created=batch.wall)
         except Exception as error:  # noqa: BLE001  # whatever it is, a write is dropped and a call goes on
-            entries.clear()
+            batch.written = len(batch.entries)
             self._on_fault(error, batch.monotonic)
-        if len(entries) < _SLICE:
+        if batch.written == len(batch.entries):
             with self._lock:
                 self._batches.popleft()  # batches are only taken away in this thread
                 self._bytes -= batch.size
-        return True
+        return len(entries)

@@ -78,7 +78,9 @@ def check(path: str) -> None:
     if path == MEMORY or not Path(path).is_file():
         return
     try:
-        with contextlib.closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, timeout=0)) as connection:
+        with contextlib.closing(
+            sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, timeout=0)
+        ) as connection:
             ((version,),) = connection.execute("PRAGMA user_version").fetchall()
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.OperationalError:

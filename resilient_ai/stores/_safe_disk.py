@@ -99,7 +99,9 @@ def open_rows(folder: Path, *, size_limit: int, wait: float) -> tuple[Rows, sqli
     _inspect(path, wait)
     settings: dict[str, Any] = {**_SETTINGS, "timeout": wait, "size_limit": size_limit}
     cache: Any = diskcache.Cache(str(folder), disk=SafeDisk, **settings)
-    return cast("Rows", cache), cast("sqlite3.Connection", cache._con)  # noqa: SLF001  # see DiskFile
+    connection = cast("sqlite3.Connection", cache._con)  # noqa: SLF001  # DiskFile says what for
+    connection.text_factory = _text
+    return cast("Rows", cache), connection
 
 
 def damaged(error: BaseException) -> bool:
@@ -113,6 +115,7 @@ def _inspect(path: Path, wait: float) -> None:
     # There are two reasons to look before diskcache does. It tries for a minute to open a locked database, and it puts the
     # rows of its table Settings into PRAGMA statements as they are.
     connection = sqlite3.connect(path, timeout=wait, isolation_level=None)
+    connection.text_factory = _text
     try:
         connection.execute("BEGIN IMMEDIATE")
         tables = {
@@ -126,3 +129,8 @@ def _inspect(path: Path, wait: float) -> None:
     strange = [key for key, value in settings if key not in known or not (type(value) is int or value in _WORDS)]
     if strange or tables - {"Settings", "Cache"}:
         raise Damaged(f"{path} has tables or settings of another hand")
+
+
+def _text(value: bytes) -> str:
+    # A text that is no UTF-8 is to be refused like any other, not to be an error of the database.
+    return value.decode("utf-8", "replace")

@@ -19,41 +19,11 @@ from resilient_ai import (
 )
 from resilient_ai.middleware import Deadline, Timeout
 
+from .raw_server import RawServer
+
 pytestmark = pytest.mark.anyio
 
 KEY = "canary-key-7f3a"
-
-
-class RawServer:
-    """A server that answers every request with the same bytes, or as a function of the writer likes."""
-
-    def __init__(self, answer):
-        self.answer = answer
-        self.requests = []
-
-    async def handle(self, reader, writer):
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = next(
-                    (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")),
-                    0,
-                )
-                self.requests.append((head, await reader.readexactly(length)))
-                if callable(self.answer):
-                    await self.answer(writer)
-                    break
-                writer.write(self.answer)
-                await writer.drain()
-        writer.close()
-
-    async def __aenter__(self):
-        self.server = await asyncio.start_server(self.handle, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/v1"
-        return self
-
-    async def __aexit__(self, *_):
-        self.server.close()
 
 
 def http(body, status="200 OK", *headers):
@@ -106,7 +76,7 @@ async def test_a_body_that_holds_no_pictures(body):
             await ai.image("m", "a lighthouse")
 
 
-async def test_an_error_inside_of_a_success(_=None):
+async def test_an_error_inside_of_a_success():
     """An error object with status 200 is raised as the error it is."""
     async with client_of(http(b'{"error": {"message": "Model busy, retry later", "code": 429}}')) as (ai, _server):
         with pytest.raises(ProviderError, match="busy"):

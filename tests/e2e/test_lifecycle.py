@@ -15,40 +15,26 @@ import pytest
 from resilient_ai import AsyncClient, Client, RateLimited, Settings, StreamMisused
 from resilient_ai.simulator import Fault, serve
 
+from .raw_server import RawServer
+
 CHAT = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
 EMBEDDER = "BAAI/bge-m3"
 
 
-class QuickServer:
-    """Answers every request with one chat answer after a moment; cheap enough for ten thousand cancels."""
+BODY = b'{"choices": [{"message": {"content": "Hello."}, "finish_reason": "stop"}]}'
 
-    body = b'{"choices": [{"message": {"content": "Hello."}, "finish_reason": "stop"}]}'
 
-    async def handle(self, reader, writer):
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-                await reader.readexactly(length)
-                await asyncio.sleep(random.random() * 0.01)
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(self.body) + self.body)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-    async def __aenter__(self):
-        self.server = await asyncio.start_server(self.handle, "127.0.0.1", 0, backlog=1024)
-        self.url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/v1"
-        return self
-
-    async def __aexit__(self, *_):
-        self.server.close()
+async def soon(writer):
+    """Answer after up to ten milliseconds, so that cancels hit every phase of a request."""
+    await asyncio.sleep(random.random() * 0.01)
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(BODY) + BODY)
 
 
 @pytest.mark.anyio
 async def test_ten_thousand_cancels_leave_every_permit_and_connection(tmp_path):
     """After 10,000 requests were cancelled at random moments, 100 of 100 are answered and nothing is held."""
     settings = Settings(home=tmp_path, concurrency=50)
-    async with QuickServer() as server, AsyncClient(api_key="k", base_url=server.url, settings=settings) as ai:
+    async with RawServer(soon) as server, AsyncClient(api_key="k", base_url=server.url, settings=settings) as ai:
         await ai.chat("m", "hi")
         tasks_before = len(asyncio.all_tasks())
 

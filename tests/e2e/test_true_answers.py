@@ -69,6 +69,7 @@ async def test_failed_sends_are_counted(ai, sim):
     assert (await ai.ledger.total()).cost == sim.stats().bill == answer.cost.amount
 
 
+@pytest.mark.filterwarnings("ignore::resilient_ai.RetiredModelWarning")  # every completion model in the catalogue is retired
 async def test_the_ledger_is_the_bill(ai, sim):
     """The ledger's sum equals the sum of the costs that the server reported, over all operations."""
     await ai.chat(CHAT, "hi")

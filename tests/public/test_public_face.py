@@ -12,7 +12,7 @@ import resilient_ai
 from resilient_ai.testing import ScriptedProvider, run
 
 PROBE = """
-import json, resource, socket, sys, time
+import json, socket, sys, time
 def refuse(*_args, **_kwargs):
     raise AssertionError("the network was touched")
 socket.socket.connect = refuse
@@ -21,7 +21,7 @@ started = time.perf_counter()
 {statement}
 elapsed = time.perf_counter() - started
 import logging
-print(json.dumps({{"seconds": elapsed, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+print(json.dumps({{"seconds": elapsed, "megabytes": int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1024,
     "modules": sorted(sys.modules), "handlers": len(logging.getLogger().handlers)}}))
 """
 

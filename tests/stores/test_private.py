@@ -65,7 +65,7 @@ def test_a_secret_is_made_once(tmp_path):
     """32 bytes, for this user alone, the same every time, and no draft is left."""
     path = tmp_path / "s.key"
     first = secret(path)
-    assert (len(first), secret(path), mode(path), os.listdir(tmp_path)) == (32, first, 0o600, ["s.key"])
+    assert (len(first), secret(path), mode(path), list(tmp_path.iterdir())) == (32, first, 0o600, [path])
 
 
 def test_a_secret_that_others_can_read_is_none(tmp_path):

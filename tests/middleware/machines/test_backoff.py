@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilient_ai.middleware._machines.backoff import Backoff
@@ -39,6 +39,7 @@ def test_a_senseless_hint_is_ignored(hint):
     assert BACKOFF.wait(2, 1.0, hint) == 1.0
 
 
+@settings(deadline=None)
 @given(
     tries=st.integers(1, 10**6),
     chance=st.floats(0, 1),

@@ -1,6 +1,7 @@
 """The state machine of the breaker, by example and against a reference."""
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
@@ -304,3 +305,4 @@ class BreakerModel(RuleBasedStateMachine):
 
 
 TestBreaker = BreakerModel.TestCase
+TestBreaker.settings = settings(deadline=None)

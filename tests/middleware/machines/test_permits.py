@@ -1,5 +1,6 @@
 """Permits and their queue, against a list and a counter."""
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -71,3 +72,4 @@ class PermitsModel(RuleBasedStateMachine):
 
 
 TestPermits = PermitsModel.TestCase
+TestPermits.settings = settings(deadline=None)

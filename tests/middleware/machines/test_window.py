@@ -1,6 +1,6 @@
 """The sliding window of outcomes."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilient_ai.middleware._machines.window import Window
@@ -51,6 +51,7 @@ def test_clear_forgets_everything():
     assert window.totals(2.0) == (1, 0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 40), st.booleans()), max_size=60))
 def test_totals_equal_a_count_over_all_outcomes(steps):
     """The ring agrees with counting every outcome whose bucket is among the newest ten."""

@@ -1,0 +1,3 @@
+"""`resilient-ai demo`."""
+def demo() -> None:
+    """Stub."""

@@ -1,0 +1,432 @@
+"""CostAccounting: one row per send, closed once however it ends, and what the call is charged."""
+
+import asyncio
+import gc
+from decimal import Decimal
+
+import pytest
+
+from resilient_ai.core.call import Call, CallRecord
+from resilient_ai.core.deltas import Finished, ReasoningDelta, TextDelta, ToolCallDelta
+from resilient_ai.core.errors import (
+    AttemptTimeout,
+    BudgetExceeded,
+    ConfigurationError,
+    ConnectionFailed,
+    DeadlineExceeded,
+    InvalidInput,
+    InvalidResponse,
+    RateLimited,
+    ServerFailed,
+    StreamInterrupted,
+)
+from resilient_ai.core.events import SendSettled
+from resilient_ai.core.messages import assistant, user
+from resilient_ai.core.operations import Chat, Complete, Embed, Image, Stream
+from resilient_ai.core.pipeline import Pipeline
+from resilient_ai.core.results import Cost, EmbedResult, Usage
+from resilient_ai.core.streams import StreamResult
+from resilient_ai.core.vectors import Vectors
+from resilient_ai.middleware.cache import Cache
+from resilient_ai.middleware.cost import CostAccounting
+from resilient_ai.middleware.retry import Retry
+from resilient_ai.testing import PIXEL, FakeClock, ScriptedProvider, ScriptedSource, chat_result, stream_of
+
+pytestmark = pytest.mark.anyio
+
+CHAT = Chat(model="m", messages="hi")
+STREAM = Stream(model="m", messages="hello tides")  # 11 characters: 3 tokens
+
+
+class Book:
+    """A ledger in two lists."""
+
+    def __init__(self):
+        self.rows, self.ends, self.shut = [], [], False
+
+    def opened(self, row):
+        self.rows.append(row)
+
+    def closed(self, row):
+        self.ends.append(row)
+
+    async def aclose(self):
+        self.shut = True
+
+
+class Prices:
+    """A dollar for each token of input, two for each of output, a tenth for each picture; remembers what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def chat_cost(self, model, **amounts):
+        self.asked.append((model, amounts))
+        return Decimal(amounts["input_tokens"] + 2 * amounts["output_tokens"])
+
+    def embedding_cost(self, model, *, input_tokens):
+        return Decimal(input_tokens)
+
+    def image_cost(self, model, **amounts):
+        self.asked.append((model, amounts))
+        return Decimal("0.1") * amounts["images"]
+
+
+class Raising:
+    """A ledger, price book and callback that raises at everything."""
+
+    def _raise(self, *args, **options):
+        raise KeyError("secret")
+
+    opened = closed = chat_cost = embedding_cost = image_cost = __call__ = _raise
+
+
+def accounted(*script, prices=None, clock=None, **options):
+    book = Book()
+    return Pipeline(ScriptedProvider(*script), [CostAccounting(book, prices, **options)], clock=clock), book
+
+
+def streaming(*steps, first="Hello"):
+    return StreamResult(ScriptedSource(steps), model="m", first=[TextDelta(first)], clock=FakeClock())
+
+
+def only(book):
+    """Return the end of the only row, which was opened once and closed once."""
+    assert [row.send_id for row in book.rows] == [end.send_id for end in book.ends]
+    (end,) = book.ends
+    return end
+
+
+async def test_the_row_is_opened_before_bytes_leave(clock):
+    """The ledger has the row, with everything that names the send, before the provider is asked."""
+    seen = []
+
+    async def look(call):
+        seen.extend(book.rows)
+        return chat_result()
+
+    pipe, book = accounted(look, clock=clock)
+    before = clock.wall()
+    await pipe.send(CHAT, tags={"tenant": "t"})
+    (row,) = seen
+    assert (row.kind, row.model, row.attempt, row.at, dict(row.tags)) == ("chat", "m", 1, before, {"tenant": "t"})
+    assert row.call_id == pipe.provider.calls[0].id
+
+
+async def test_the_services_own_figure_comes_first(clock):
+    """A cost that came with the answer is taken as it is, and the price table is not asked."""
+    told = chat_result(cost=Cost(amount=Decimal("0.0000097"), source="provider"))
+    prices = Prices()
+    pipe, book = accounted(2.5, told, prices=prices, clock=clock)
+    result = await pipe.send(CHAT)
+    end = only(book)
+    assert (end.state, end.cost, end.usage, end.error, end.elapsed) == (
+        "settled", Decimal("0.0000097"), told.usage, None, pytest.approx(2.5),
+    )  # fmt: skip
+    assert (result.cost, prices.asked) == (told.cost, [])
+
+
+@pytest.mark.parametrize(
+    ("operation", "cost"),
+    [
+        (CHAT, 16),
+        (Complete(model="m", prompt="hi"), 16),
+        (Embed(model="m", texts=["a", "b"]), 2),
+        (Image(model="m", prompt="p", n=3, size="640x480", steps=9), Decimal("0.3")),
+        (Image(model="m", prompt="p"), Decimal("0.1")),
+    ],
+    ids=repr,
+)
+async def test_the_price_table_comes_second(operation, cost):
+    """Without a figure of the service the tokens or pictures are priced, and the row says it is an estimate."""
+    pipe, book = accounted(prices=Prices())
+    result = await pipe.send(operation)
+    assert (only(book).state, only(book).cost) == ("estimated", cost)
+    assert result.cost == Cost(amount=Decimal(cost), source="table")
+
+
+async def test_prices_are_asked_with_all_that_matters():
+    """Cached tokens and tier, size and steps reach the price table."""
+    prices = Prices()
+    usage = Usage(input_tokens=10, output_tokens=3, cached_tokens=4)
+    pipe, _ = accounted(chat_result(usage=usage, service_tier="flex"), chat_result(usage=usage), prices=prices)
+    await pipe.send(Chat(model="m", messages="hi", service_tier="priority"))
+    await pipe.send(Chat(model="m", messages="hi", service_tier="priority"))
+    await pipe.send(Image(model="m", prompt="p", size="640x480", steps=9))
+    tokens = {"input_tokens": 10, "output_tokens": 3, "cached_tokens": 4}
+    assert prices.asked == [
+        ("m", tokens | {"service_tier": "flex"}),
+        ("m", tokens | {"service_tier": "priority"}),
+        ("m", {"images": 1, "width": 640, "height": 480, "steps": 9}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("operation", "answer", "prices"),
+    [
+        (CHAT, chat_result(), None),
+        (CHAT, chat_result(usage=None), Prices()),
+        (CHAT, chat_result(usage=Usage(input_tokens=3)), Prices()),
+        (Embed(model="m", texts="a"), EmbedResult(model="m", vectors=Vectors.pack([[1.0]])), Prices()),
+        (CHAT, chat_result(), Raising()),
+    ],
+    ids=["no prices", "no usage", "half a usage", "no embedding usage", "prices raise"],
+)
+async def test_unknown_is_none(operation, answer, prices):
+    """What cannot be known is None in the row and in the result, never zero."""
+    pipe, book = accounted(answer, prices=prices)
+    result = await pipe.send(operation)
+    end = only(book)
+    assert (end.state, end.cost, end.usage, result.cost) == ("unknown", None, answer.usage, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "cost", "charged"),
+    [
+        (RateLimited("slow down", status=429), "settled", 0, [(Decimal(0), "provider", False)]),
+        (ServerFailed("boom", status=500), "settled", 0, [(Decimal(0), "provider", False)]),
+        (AttemptTimeout(timer="attempt", elapsed=2), "unknown", None, [(None, "provider", False)]),
+        (AttemptTimeout(timer="connect", elapsed=2, sent=False), "never_sent", None, []),
+        (ConnectionFailed("reset", phase="receive"), "unknown", None, [(None, "provider", False)]),
+        (ConnectionFailed("refused", phase="connect"), "never_sent", None, []),
+        (InvalidResponse("no JSON"), "unknown", None, [(None, "provider", False)]),
+        (BudgetExceeded("over", spent=1, limit=1), "never_sent", None, []),
+        (DeadlineExceeded(timeout=1, elapsed=1, sent=True), "unknown", None, [(None, "provider", False)]),
+        (DeadlineExceeded(timeout=1, elapsed=1, sent=False), "never_sent", None, []),
+        (KeyError("a fault of ours"), "unknown", None, [(None, "provider", False)]),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+async def test_every_error_closes_the_row(error, state, cost, charged):
+    """A refused request is free, one that may have been worked on is unknown, one that never left costs nothing."""
+    pipe, book = accounted(error)
+    with pytest.raises(type(error)):
+        await pipe.send(CHAT)
+    end = only(book)
+    assert (end.state, end.cost, end.error) == (state, cost, type(error).__name__)
+    assert pipe.provider.calls[0].record.costs == charged
+
+
+async def test_an_error_before_the_request_leaves_costs_nothing():
+    """What is found wrong before anything is sent is not charged."""
+
+    async def refuse(call, proceed):
+        raise InvalidInput("wrong", field="f")
+
+    book = Book()
+    with pytest.raises(InvalidInput):
+        await Pipeline(ScriptedProvider(), [CostAccounting(book), refuse]).send(CHAT)
+    assert (only(book).state, only(book).cost) == ("never_sent", None)
+
+
+@pytest.mark.parametrize(("operation", "waits"), [(CHAT, 3600.0), (STREAM, 3600.0)])
+async def test_a_cancelled_send_is_unknown(operation, waits, clock):
+    """Cancelled while the answer is awaited, the row is closed at once; nobody knows what was billed."""
+    pipe, book = accounted(waits, clock=clock)
+    task = asyncio.create_task(pipe.send(operation))
+    await asyncio.sleep(1)
+    assert book.ends == []
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    end = only(book)
+    assert (end.state, end.cost, end.error, end.elapsed) == ("unknown", None, "CancelledError", pytest.approx(1.0))
+
+
+async def test_cancelled_before_the_request_left():
+    """Cancelled while it waits for a connection, nothing was sent."""
+
+    async def queue(call, proceed):
+        await asyncio.sleep(3600)
+
+    book = Book()
+    pipe = Pipeline(ScriptedProvider(), [CostAccounting(book), queue])
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await pipe.send(CHAT)
+    assert only(book).state == "never_sent"
+
+
+async def test_a_call_that_is_dropped_unfinished_is_closed():
+    """A coroutine that is thrown away while it waits closes its row."""
+    pipe, book = accounted(3600.0)
+    call = pipe.send(CHAT)
+    call.send(None)
+    call.close()
+    assert (only(book).state, only(book).error) == ("unknown", "GeneratorExit")
+
+
+async def test_a_whole_stream_has_the_services_figure():
+    """The cost that came with the end of the stream settles the row and shows in the result."""
+    cost = Cost(amount=Decimal("0.5"), source="provider")
+    finished = Finished(("stop",), Usage(input_tokens=1, output_tokens=2), cost=cost)
+    pipe, book = accounted(streaming([finished]), prices=Prices())
+    stream = await pipe.send(STREAM)
+    assert book.ends == []
+    assert (await stream.result()).cost == cost
+    assert (only(book).state, only(book).cost, only(book).usage) == ("settled", Decimal("0.5"), finished.usage)
+
+
+async def test_a_whole_stream_is_priced_by_its_usage():
+    """Reported tokens are priced by the table."""
+    pipe, book = accounted(stream_of("Hel", "lo"), prices=Prices())
+    result = await (await pipe.send(STREAM)).result()
+    assert (only(book).state, only(book).cost, result.cost.source) == ("estimated", 14, "table")
+
+
+async def test_a_whole_stream_without_usage_is_not_guessed_at():
+    """The cost of an answer that the caller gets is None rather than a guess."""
+    pipe, book = accounted(streaming([Finished(("stop",))]), prices=Prices())
+    assert (await (await pipe.send(STREAM)).result()).cost is None
+    assert (only(book).state, only(book).cost) == ("unknown", None)
+
+
+@pytest.mark.parametrize("how", ["closed", "failed", "abandoned", "cancelled"])
+async def test_a_broken_stream_is_counted_by_its_characters(how):
+    """However a stream breaks off, its row is closed once, with 3 tokens of prompt and 2 of answer at 1 and 2 dollars."""
+    steps = [ServerFailed("boom", status=500)] if how == "failed" else [3600.0]
+    pipe, book = accounted(streaming(*steps), prices=Prices())
+    stream = await pipe.send(STREAM)
+    record = pipe.provider.calls[0].record
+    if how == "closed":
+        await stream.aclose()
+    elif how == "failed":
+        with pytest.raises(StreamInterrupted):
+            await stream.result()
+    elif how == "cancelled":
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await stream.result()
+    assert pipe.provider.calls.pop() is not None
+    del stream
+    gc.collect()
+    end = only(book)
+    assert (end.state, end.cost, end.usage) == ("estimated", 7, Usage(input_tokens=3, output_tokens=2))
+    assert end.error == {"failed": "StreamInterrupted", "cancelled": "CancelledError"}.get(how)
+    assert record.costs == [(Decimal(7), "table", how == "closed")]
+
+
+async def test_everything_that_came_is_counted():
+    """Reasoning, text and tool arguments count for the answer, all texts of the conversation for the prompt."""
+    first = [ReasoningDelta("1234"), TextDelta("5678"), ToolCallDelta(0, "1", "t", "90")]
+    stream = StreamResult(ScriptedSource([]), model="m", first=first)
+    pipe, book = accounted(stream, prices=Prices())
+    messages = [user("1234"), assistant("5678"), {"role": "tool", "content": "9", "tool_call_id": "1"}]
+    messages.insert(2, {"role": "assistant", "tool_calls": [{"id": "1", "name": "t", "arguments": "{}"}]})
+    messages.append({"role": "user", "content": [{"type": "text", "text": "tides"}]})
+    await (await pipe.send(Stream(model="m", messages=messages))).aclose()
+    assert only(book).usage == Usage(input_tokens=4, output_tokens=3)
+
+
+async def test_a_prompt_with_a_picture_cannot_be_counted():
+    """A broken stream over a picture is unknown."""
+    pipe, book = accounted(streaming(3600.0), prices=Prices())
+    await (await pipe.send(Stream(model="m", messages=[user("what?", PIXEL)]))).aclose()
+    assert (only(book).state, only(book).cost, only(book).usage) == ("unknown", None, None)
+
+
+async def test_a_broken_stream_without_prices_is_unknown():
+    """Counted tokens without a price are no cost, and are not passed off as usage."""
+    pipe, book = accounted(streaming(3600.0))
+    await (await pipe.send(STREAM)).aclose()
+    assert (only(book).state, only(book).cost, only(book).usage) == ("unknown", None, None)
+
+
+@pytest.mark.parametrize("kind", ["complete", "embed"])
+async def test_streams_of_other_operations_are_closed_too(kind):
+    """A provider of somebody else's that streams a completion has its row closed as well."""
+    operation = Complete(model="m", prompt="four") if kind == "complete" else Embed(model="m", texts="four")
+    pipe, book = accounted(streaming(3600.0), prices=Prices())
+    await (await pipe.send(operation)).aclose()
+    assert only(book).state == ("estimated" if kind == "complete" else "unknown")
+
+
+async def test_a_result_of_an_unknown_kind_is_unknown():
+    """Something that is neither a result nor a stream has a row, and a cost that nobody knows."""
+    pipe, book = accounted("something else", prices=Prices())
+    assert await pipe.send(CHAT) == "something else"
+    assert only(book).state == "unknown"
+    assert pipe.provider.calls[0].record.cost() is None
+
+
+async def test_a_result_that_cannot_be_priced_is_unknown():
+    """An operation answered by tokens it should not have has no price."""
+    pipe, book = accounted(chat_result(), prices=Prices())
+    await pipe.send(Image(model="m", prompt="p"))
+    assert only(book).state == "unknown"
+
+
+async def test_every_try_has_a_row(clock):
+    """Three tries are three rows, and the call costs what all of them cost."""
+    book = Book()
+    provider = ScriptedProvider(ServerFailed("boom", status=500), AttemptTimeout(timer="attempt", elapsed=1))
+    pipe = Pipeline(provider, [Retry(attempts=3), CostAccounting(book, Prices())], clock=clock)
+    heard = []
+    result = await pipe.send(CHAT, listener=heard.append)
+    assert [end.state for end in book.ends] == ["settled", "unknown", "estimated"]
+    assert [event.state for event in heard if isinstance(event, SendSettled)] == [end.state for end in book.ends]
+    assert [row.attempt for row in book.rows] == [1, 2, 3]
+    assert len({row.send_id for row in book.rows}) == 3
+    assert (result.cost.amount, result.cost.complete, result.cost.source) == (16, False, "mixed")
+
+
+@pytest.mark.parametrize("outer", [Retry(), Cache(Book())], ids=["Retry", "Cache"])
+async def test_accounting_stands_inside_of_what_repeats(outer):
+    """A stack that would count several sends as one is refused, with the reason."""
+    with pytest.raises(ConfigurationError, match="CostAccounting must stand after"):
+        Pipeline(ScriptedProvider(), [CostAccounting(), outer])
+
+
+async def test_listeners_and_the_callback_hear_of_every_send(clock):
+    """The event says what the row says."""
+    heard, called = [], []
+    pipe, book = accounted(1.0, chat_result(), prices=Prices(), on_settled=called.append, clock=clock)
+    await pipe.send(CHAT, listener=heard.append)
+    (event,) = [event for event in heard if isinstance(event, SendSettled)]
+    assert called == [event]
+    end = only(book)
+    assert (event.send_id, event.state, event.cost, event.elapsed) == (end.send_id, end.state, end.cost, end.elapsed)
+    assert (event.model, event.error, event.usage) == ("m", None, end.usage)
+
+
+@pytest.mark.parametrize("operation", [CHAT, STREAM])
+async def test_accounting_never_fails_a_call(operation, caplog):
+    """A ledger, a price book and a callback that raise are logged by name, without what they say."""
+    raising = Raising()
+    pipe = Pipeline(ScriptedProvider(), [CostAccounting(raising, raising, on_settled=raising)])
+    result = await pipe.send(operation)
+    answer = await result.result() if isinstance(result, StreamResult) else result
+    assert answer.text == "Hello."
+    assert len([record for record in caplog.records if "passed over Raising" in record.message]) == 4
+    assert "secret" not in caplog.text
+
+
+async def test_without_anybody_to_tell_the_call_still_knows_its_cost():
+    """Without ledger and listeners the cost reaches the result."""
+    assert (await Pipeline(ScriptedProvider(), [CostAccounting(None, Prices())]).send(CHAT)).cost.amount == 16
+
+
+async def test_closing_closes_the_ledger():
+    """The ledger is closed with the stack; without one there is nothing to close."""
+    pipe, book = accounted()
+    await pipe.aclose()
+    await CostAccounting().aclose()
+    assert book.shut
+
+
+def test_a_stream_that_outlives_its_loop_is_closed():
+    """A row is closed even where the clock has stopped."""
+    book = Book()
+
+    async def main():
+        call = Call(STREAM, FakeClock(), record=CallRecord())
+
+        async def proceed(call):
+            return streaming(3600.0)
+
+        return await CostAccounting(book)(call, proceed)
+
+    stream = asyncio.run(main())
+    del stream
+    gc.collect()
+    assert (only(book).state, only(book).elapsed) == ("unknown", 0.0)
