@@ -3,6 +3,7 @@
 import copy
 import os
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -33,14 +34,23 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
+class _Loop:
+    """The event loop of one process, once it runs."""
+
+    __slots__ = ("context", "lock", "portal")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.portal: BlockingPortal | None = None
+        self.context: AbstractContextManager[BlockingPortal] | None = None
+
+
 class Portal:
     """Runs coroutines on one event loop in a background thread; a forked child gets a loop of its own."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._portal: BlockingPortal | None = None
-        self._context: AbstractContextManager[BlockingPortal] | None = None
-        self._pid = os.getpid()
+        # By process: the parent's thread does not exist in a child, and its lock may be held there for ever.
+        self._loops: dict[int, _Loop] = {}
 
     def run(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run `function(*args)` to its end; whatever interrupts the waiting, such as Ctrl-C, cancels it."""
@@ -52,21 +62,19 @@ class Portal:
             raise
 
     def _open(self) -> BlockingPortal:
-        if self._pid != os.getpid():
-            # The parent's thread does not exist here, and its lock may be held for ever.
-            self._lock = threading.Lock()
-            self._portal, self._context, self._pid = None, None, os.getpid()
-        with self._lock:
-            if self._portal is None:
-                self._context = start_blocking_portal()
-                self._portal = self._context.__enter__()
-            return self._portal
+        loop = self._loops.setdefault(os.getpid(), _Loop())
+        with loop.lock:
+            if loop.portal is None:
+                loop.context = start_blocking_portal()
+                loop.portal = loop.context.__enter__()
+            return loop.portal
 
     def close(self) -> None:
         """Stop the loop and its thread."""
-        with self._lock:
-            context, self._context, self._portal = self._context, None, None
-        if context is not None and self._pid == os.getpid():
+        loop = self._loops.setdefault(os.getpid(), _Loop())
+        with loop.lock:
+            context, loop.context, loop.portal = loop.context, None, None
+        if context is not None:
             context.__exit__(None, None, None)
 
 
@@ -76,12 +84,18 @@ class BlockingStream:
     def __init__(self, stream: StreamResult, portal: Portal) -> None:
         self._stream = stream
         self._portal = portal
+        self._ready: deque[StreamEvent] = deque()
 
     def __iter__(self) -> Iterator[StreamEvent]:
         """Yield the events that have not been read yet."""
-        aiter(self._stream)  # refuses a stream that holds no more events
-        while events := self._portal.run(self._stream.next_events):
-            yield from events
+        if not self._ready:
+            aiter(self._stream)  # refuses a stream that holds no more events
+        while self._ready or self._fill():
+            yield self._ready.popleft()
+
+    def _fill(self) -> bool:
+        self._ready.extend(self._portal.run(self._stream.next_events))
+        return bool(self._ready)
 
     def result(self) -> ChatResult:
         """Read to the end and return the whole answer; raises as `StreamResult.result` does."""
@@ -244,8 +258,10 @@ class Client:
     def close(self) -> None:
         """Write what is pending, close connections and stop the background thread; a view closes nothing."""
         if self._owner:
-            self._portal.run(self._client.aclose)
-            self._portal.close()
+            try:
+                self._portal.run(self._client.aclose)
+            finally:
+                self._portal.close()
 
     def __enter__(self) -> Self:
         return self

@@ -93,8 +93,8 @@ class Settings(BaseSettings):
             raise ConfigurationError(f"{FILE_VARIABLE}: there is no file {path!r}")
         try:
             file: InitSettingsSource = TomlConfigSettingsSource(settings_cls, Path(path))
-        except ValueError as error:
-            raise ConfigurationError(f"{path}: not valid TOML: {error}") from error
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"{path}: cannot be read as TOML: {error}") from error
         return init_settings, env_settings, file
 
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Awaitable, Callable
-from decimal import Decimal
 from typing import Any, TypeVar
 
 import orjson
@@ -86,7 +85,7 @@ def _together(first: ChatResult, second: ChatResult) -> ChatResult:
     if first.cost and second.cost:
         cost = Cost(
             amount=first.cost.amount + second.cost.amount,
-            wasted=first.cost.wasted + second.cost.wasted + Decimal(0),
+            wasted=first.cost.wasted + second.cost.wasted,
             source=first.cost.source if first.cost.source == second.cost.source else "mixed",
             complete=first.cost.complete and second.cost.complete,
         )

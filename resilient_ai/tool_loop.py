@@ -57,7 +57,7 @@ async def run_tools(send: Send, chat: Chat, *, max_rounds: int = 8) -> ToolRun:
     """Send `chat`, call the functions its answers ask for, and go on until an answer asks for none.
 
     The functions of one answer run at the same time, blocking ones in threads. An error of a function, of its arguments or of
-    its name is told to the model, which may try again.
+    its name is told to the model, which may try again. A `tool_choice` that forces a call holds for the first answer alone.
 
     Args:
         send: Sends a chat through the pipeline.
@@ -77,10 +77,12 @@ async def run_tools(send: Send, chat: Chat, *, max_rounds: int = 8) -> ToolRun:
             f"tools: a tool loop needs functions to call, missing for {names}", field="tools", value=names
         )
     messages = chat.messages
+    # A choice that forces a call would force one after every answer, so it holds for the first round alone.
+    later = chat if chat.tool_choice in {None, "auto", "none"} else chat.model_copy(update={"tool_choice": "auto"})
     steps: list[ToolStep] = []
     answers: list[ChatResult] = []
     for number in range(1, max_rounds + 2):
-        answer = await send(chat.model_copy(update={"messages": messages}))
+        answer = await send((chat if number == 1 else later).model_copy(update={"messages": messages}))
         answers.append(answer)
         messages = (*messages, answer.message)
         if not answer.tool_calls:
@@ -99,8 +101,7 @@ async def _call(tools: Mapping[str, Tool], call: ToolCall, number: int) -> ToolS
     if tool is None or tool.function is None:
         return _failed(call, number, f"there is no tool named {call.name!r}; there are {sorted(tools)}")
     try:
-        arguments = call.parsed()
-        output = await _invoke(tool.function, arguments)
+        output = _as_text(await _invoke(tool.function, call.parsed()))
     except OutputInvalid as error:
         return _failed(call, number, str(error))
     except ValidationError as error:
@@ -108,7 +109,7 @@ async def _call(tools: Mapping[str, Tool], call: ToolCall, number: int) -> ToolS
         return _failed(call, number, f"the arguments do not fit: {'; '.join(problems)}")
     except Exception as error:  # noqa: BLE001 - whatever a user's function raises is the model's to know
         return _failed(call, number, f"{type(error).__name__}: {error}")
-    return ToolStep(round=number, call=call, output=_as_text(output))
+    return ToolStep(round=number, call=call, output=output)
 
 
 async def _invoke(function: Callable[..., Any], arguments: dict[str, Any]) -> object:
@@ -117,7 +118,8 @@ async def _invoke(function: Callable[..., Any], arguments: dict[str, Any]) -> ob
     checked = validate_call(function)
     if inspect.iscoroutinefunction(function):
         return await cast("Callable[..., Awaitable[object]]", checked)(**arguments)
-    return await anyio.to_thread.run_sync(lambda: checked(**arguments))
+    output: object = await anyio.to_thread.run_sync(lambda: checked(**arguments))
+    return await cast("Awaitable[object]", output) if inspect.isawaitable(output) else output
 
 
 def _as_text(output: object) -> str:

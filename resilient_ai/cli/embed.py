@@ -50,15 +50,15 @@ def embed(
     lines = _texts(texts or [], file)
     options: dict[str, Any] = {} if dimensions is None else {"dimensions": dimensions}
 
-    async def work(client: "AsyncClient") -> "EmbedResult":
+    async def work(client: "AsyncClient") -> "tuple[EmbedResult, float]":
+        started = time.monotonic()
         with _progress(len(lines)) as progress:
-            return await client.embed(model, lines, progress=progress, **options)
+            return await client.embed(model, lines, progress=progress, **options), time.monotonic() - started
 
     with _target(output) as target:
-        result = with_client(work, base_url=base_url, timeout=timeout, tags=tags, cache=not no_cache)
+        result, elapsed = with_client(work, base_url=base_url, timeout=timeout, tags=tags, cache=not no_cache)
         if target is not None:
             target.writelines(_jsonl(lines, result))
-    elapsed = time.monotonic() - started
     summary = {"texts": len(lines), "dimensions": result.dimensions, "from_cache": result.hits, **facts_of(result)}
     if json:
         where = {"output": str(output)} if output else {"vectors": [result.vectors[i] for i in range(len(lines))]}

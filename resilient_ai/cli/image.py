@@ -46,13 +46,13 @@ def image(
     options: dict[str, Any] = {"size": size, "seed": seed, "steps": steps, "n": count}
     options = {name: value for name, value in options.items() if value is not None}
 
-    async def work(client: "AsyncClient") -> "ImageResult":
+    async def work(client: "AsyncClient") -> "tuple[ImageResult, float]":
+        started = time.monotonic()
         with terminal.err().status(f"drawing with {terminal.one_line(model, 80)}"):
-            return await client.image(model, asked, **options)
+            return await client.image(model, asked, **options), time.monotonic() - started
 
-    result = with_client(work, base_url=base_url, timeout=timeout, tags=tags, cache=not no_cache)
+    result, elapsed = with_client(work, base_url=base_url, timeout=timeout, tags=tags, cache=not no_cache)
     paths = [_save(picture, output, number, len(result.images)) for number, picture in enumerate(result.images, 1)]
-    elapsed = time.monotonic() - started
     if json:
         pictures = [_details(picture, path) for picture, path in zip(result.images, paths, strict=True)]
         terminal.write_json({"images": pictures, "seed": result.seed, **facts_of(result), "elapsed": elapsed})

@@ -1,5 +1,6 @@
 """The base of the frozen pydantic models."""
 
+from collections.abc import Set, Sized
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -23,16 +24,27 @@ class FrozenModel(BaseModel):
     )
 
 
-def explain(name: str, error: ValidationError) -> InvalidInput:
-    """Turn the first complaint of pydantic into one sentence that names the field and the value."""
+def explain(name: str, error: ValidationError, *, hidden: Set[str] = frozenset()) -> InvalidInput:
+    """Turn the first complaint of pydantic into one sentence that names the field and the value.
+
+    A value below one of the fields in `hidden` is content: its type and size are named instead. Neither is the value of a
+    field that does not exist shown, which may be a misspelled secret.
+    """
     first = error.errors(include_url=False, include_context=False)[0]
     field = ".".join(str(part) for part in first["loc"])
     value: Any = first["input"]
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if not field:  # a check over several fields names them itself
         return InvalidInput(f"{name}: {message}", field=message.partition(":")[0], value=None)
-    shown = repr(value)
-    if len(shown) > _SHOWN:
-        shown = shown[:_SHOWN] + "..."
-    given = "" if first["type"] == "missing" else f", got {shown}"
+    message = message.removeprefix(f"{field}: ")
+    says_all = first["type"] in {"missing", "extra_forbidden"} or ", got " in message
+    given = "" if says_all else f", got {_shown(value, hide=first['loc'][0] in hidden)}"
     return InvalidInput(f"{name}: {field}: {message[:1].lower()}{message[1:]}{given}", field=field, value=value)
+
+
+def _shown(value: object, *, hide: bool) -> str:
+    if hide and value and not isinstance(value, int | float):
+        size = f" of length {len(value)}" if isinstance(value, Sized) else ""
+        return f"{type(value).__name__}{size}"
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."

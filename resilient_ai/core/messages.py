@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal, cast
 import orjson
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from resilient_ai.core._base import FrozenModel
+from resilient_ai.core._base import FrozenModel, explain
 from resilient_ai.core.errors import InvalidInput, OutputInvalid
 from resilient_ai.core.media import media_type_of
 
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
-_TOOL_NAME = re.compile(r"^[A-Za-z0-9_.:-]{1,128}$")
+_TOOL_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif")
 
 
@@ -77,7 +77,8 @@ class ImagePart(FrozenModel):
         try:
             return cls(url=url, detail=detail)
         except ValidationError as error:
-            raise InvalidInput(f"image: {error.errors()[0]['msg']}", field="image", value=url[:80]) from error
+            message = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise InvalidInput(f"image: {message}", field="image", value=url[:80]) from error
 
 
 class AudioPart(FrozenModel):
@@ -184,12 +185,18 @@ def system(content: str) -> SystemMessage:
 def user(*content: "str | bytes | Path | TextPart | ImagePart | AudioPart") -> UserMessage:
     """Return a user message of text and images: `str` is text, bytes and paths are images, parts are themselves.
 
+    Raises:
+        InvalidInput: If there is nothing in it, or an image cannot be used.
+
     >>> user("Do both drawings show the same floor?").content
     'Do both drawings show the same floor?'
     """
-    if len(content) == 1 and isinstance(content[0], str):
-        return UserMessage(content=content[0])
-    return UserMessage(content=tuple(_part(item) for item in content))
+    alone = content[0] if len(content) == 1 else None
+    parts = alone if isinstance(alone, str) else tuple(_part(item) for item in content)
+    try:
+        return UserMessage(content=parts)
+    except ValidationError as error:
+        raise explain("user", error, hidden={"content"}) from None
 
 
 def assistant(content: str) -> AssistantMessage:
@@ -221,7 +228,7 @@ class Tool(FrozenModel):
     @field_validator("name")
     @classmethod
     def _valid_name(cls, name: str) -> str:
-        if not _TOOL_NAME.match(name):
+        if not _TOOL_NAME.fullmatch(name):
             raise ValueError("a tool's name has 1 to 128 letters, digits, '_', '-', '.' or ':'")
         return name
 

@@ -1,7 +1,7 @@
 """What can be asked of a model: each operation is a value that names the type of its result."""
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, Unpack, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Self, Unpack, cast
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from typing_extensions import TypeVar, override
@@ -24,7 +24,21 @@ R = TypeVar("R", covariant=True, default=Any)
 Kind = Literal["chat", "stream", "complete", "embed", "image"]
 
 
-_CONTENT = frozenset({"messages", "prompt", "texts", "images", "mask", "tools", "negative_prompt", "extra"})
+_CONTENT = frozenset(
+    {
+        "messages",
+        "prompt",
+        "texts",
+        "images",
+        "mask",
+        "tools",
+        "negative_prompt",
+        "extra",
+        "stop",
+        "chat_template_kwargs",
+    }
+)
+_ModelId = Annotated[str, Field(min_length=1, pattern=r"^[^\s\x00-\x1f\x7f-\x9f]+$")]
 
 
 class _Size:
@@ -49,8 +63,8 @@ class Operation(FrozenModel, Generic[R]):
     """
 
     kind: ClassVar[Kind]
-    model: str = Field(min_length=1, pattern=r"^[^\s\x00-\x1f]+$")
-    fallbacks: tuple[str, ...] = ()
+    model: _ModelId
+    fallbacks: tuple[_ModelId, ...] = ()
     extra: Mapping[str, Any] = Field(default_factory=dict)
 
     if not TYPE_CHECKING:
@@ -59,7 +73,7 @@ class Operation(FrozenModel, Generic[R]):
             try:
                 super().__init__(**data)
             except ValidationError as error:
-                raise explain(type(self).__name__, error) from None
+                raise explain(type(self).__name__, error, hidden=_CONTENT) from None
 
     @override
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
@@ -76,10 +90,18 @@ class Operation(FrozenModel, Generic[R]):
         values = cast("dict[str, Any]", data if isinstance(data, dict) else {})
         if isinstance(values.get("model"), list | tuple):
             models: Sequence[Any] = values["model"]
-            if not models or len(set(map(str, models))) != len(models):
-                raise ValueError("model: a list of models must name at least one, and each once")
+            if not models:
+                raise ValueError("model: a list of models must name at least one")
+            if values.get("fallbacks"):
+                raise ValueError("model and fallbacks: give a list of models or fallbacks, not both")
             return {**values, "model": models[0], "fallbacks": tuple(models[1:])}
         return cast("Any", data)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if self.fallbacks and len(set(self.models)) != len(self.models):
+            raise ValueError(f"model: each model once, got {list(self.models)!r}")
+        return self
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -104,9 +126,9 @@ class ResponseFormat(FrozenModel):
 
     type: Literal["text", "json_object", "json_schema", "regex"]
     name: str = "output"
-    json_schema: Mapping[str, Any] | None = None
+    json_schema: Mapping[str, Any] | None = Field(default=None, repr=False)
     strict: bool = True
-    regex: str | None = None
+    regex: str | None = Field(default=None, repr=False)
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -126,7 +148,7 @@ class Sampling(Operation[R]):
         min_p: 0 to 1; 0 is off.
         top_k: 0 to 999; 0 is off.
         max_tokens: 1 to 1,000,000 tokens of output; None leaves it to the service, which most often stops at 16,384.
-        stop: Up to 16 texts that end the answer.
+        stop: Up to 16 texts that end the answer, none of them empty.
         n: 1 to 4 answers.
         presence_penalty: -2 to 2.
         frequency_penalty: -2 to 2.
@@ -142,7 +164,7 @@ class Sampling(Operation[R]):
     min_p: float | None = Field(default=None, ge=0, le=1)
     top_k: int | None = Field(default=None, ge=0, lt=1000)
     max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
-    stop: tuple[str, ...] = Field(default=(), max_length=16)
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), max_length=16)
     n: int = Field(default=1, ge=1, le=4)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)

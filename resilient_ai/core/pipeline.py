@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
@@ -51,7 +52,7 @@ class Description(tuple[Layer, ...]):
 
     @override
     def __str__(self) -> str:
-        width = max(len(layer.name) for layer in self)
+        width = max((len(layer.name) for layer in self), default=0)
         return "\n".join(f"{layer.name:<{width}}  {layer.settings}".rstrip() for layer in self)
 
 
@@ -141,12 +142,13 @@ class Pipeline:
         return Description(_layer(part) for part in (*self.stack, self.provider))
 
     async def aclose(self) -> None:
-        """Close every middleware that holds something, outermost first, then the provider."""
-        for part in self.stack:
-            close = getattr(part, "aclose", None)
-            if close is not None:
-                await close()
-        await self.provider.aclose()
+        """Close every middleware that holds something, outermost first, then the provider; one that fails stops no other."""
+        async with AsyncExitStack() as parts:
+            parts.push_async_callback(self.provider.aclose)
+            for part in reversed(self.stack):
+                close = getattr(part, "aclose", None)
+                if close is not None:
+                    parts.push_async_callback(close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -209,5 +211,6 @@ def _name(part: object) -> str:
 def _layer(part: object) -> Layer:
     name = _name(part)
     text = "" if inspect.isroutine(part) or type(part).__repr__ is object.__repr__ else repr(part)
-    settings = text.removeprefix(f"{type(part).__qualname__}(").removesuffix(")") if text.startswith(name) else ""
-    return Layer(name, settings)
+    # A class inside of a function shows itself with the whole path.
+    head = next((head for head in (f"{name}(", f"{type(part).__qualname__}(") if text.startswith(head)), None)
+    return Layer(name, "" if head is None else text.removeprefix(head).removesuffix(")"))

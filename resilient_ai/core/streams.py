@@ -1,5 +1,6 @@
 """Streamed answers: an iterator of events that ends exactly once."""
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -10,6 +11,8 @@ from resilient_ai.core.deltas import Finished, ReasoningDelta, StreamEvent, Text
 from resilient_ai.core.errors import CallRejected, ProviderError, StreamInterrupted, StreamMisused
 from resilient_ai.core.results import ChatResult
 from resilient_ai.core.transcript import Transcript
+
+_log = logging.getLogger("resilient_ai")
 
 Ending = Literal["completed", "closed", "failed", "abandoned"]
 
@@ -91,6 +94,8 @@ class StreamResult:
         self._stamp: Callable[[ChatResult], ChatResult] | None = None
         self._reading = False
         self._failure: Exception | None = None
+        if self.transcript.finished is not None:
+            self._finish("completed")
 
     # What the reader uses
 
@@ -158,10 +163,11 @@ class StreamResult:
     def on_end(self, callback: Callable[[StreamEnd], None]) -> None:
         """Have `callback` called once when the stream ends, at once if it has ended.
 
-        It must be synchronous and quick: it also runs while a task is being cancelled and from the garbage collector.
+        It must be synchronous and quick: it also runs while a task is being cancelled and from the garbage collector. What it
+        raises is logged by name and changes nothing.
         """
         if self._end is not None:
-            callback(self._end)
+            _tell(callback, self._end)
         else:
             self._callbacks.append(callback)
 
@@ -191,36 +197,46 @@ class StreamResult:
         try:
             events = await self._read()
         except Exception as error:
-            raise self._fail(error) from error
+            if self._end is not None:
+                raise StreamMisused("the stream was closed while it was being read") from error
+            failure = self._fail(error)
+            if failure is error:
+                raise
+            raise failure from error
         except BaseException as error:
             self._finish("closed", error)
             raise
         finally:
             self._reading = False
+        if self._end is not None:
+            raise StreamMisused("the stream was closed while it was being read")
         self.transcript.add(events)
         self._ready.extend(events)
-        if self.transcript.finished is not None:
+        if self.transcript.finished is not None or not events:
             self._finish("completed")
         return bool(events)
 
     async def _read(self) -> Sequence[StreamEvent]:
         seconds, error = self._tightest_limit()
-        try:
-            if seconds is None:
-                events = await self._source.read()
-            else:
+        if seconds is None:
+            events = await self._source.read()
+        elif seconds <= 0 and error is not None:
+            raise error()
+        else:
+            try:
                 async with self._clock.timeout(seconds):
                     events = await self._source.read()
-        except TimeoutError:
-            if error is not None:
-                raise error() from None
-            events = None
+            except TimeoutError:
+                if error is not None:
+                    raise error() from None
+                events = None
         return self._source.conclude() if events is None else events
 
     def _tightest_limit(self) -> tuple[float | None, Callable[[], Exception] | None]:
         seconds: float | None = None
         error: Callable[[], Exception] | None = None
-        if self._source.finishing:
+        finishing = self._source.finishing
+        if finishing:
             seconds = FINISH_GRACE
         elif self._idle is not None:
             seconds, error = self._idle
@@ -228,7 +244,8 @@ class StreamResult:
             now = self._clock.monotonic()
             for at, limit_error in self._limits:
                 if seconds is None or at - now < seconds:
-                    seconds, error = at - now, limit_error
+                    # The answer is whole once it is finishing: a limit then only ends the wait for what may follow.
+                    seconds, error = at - now, None if finishing else limit_error
         return seconds, error
 
     def _fail(self, error: Exception) -> Exception:
@@ -249,11 +266,20 @@ class StreamResult:
         if self._end is not None:
             return
         self._end = StreamEnd(how, error, self.transcript)
-        if how != "completed":
-            self._source.abort()
         callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback(self._end)
+        try:
+            if how != "completed":
+                self._source.abort()
+        finally:
+            for callback in callbacks:
+                _tell(callback, self._end)
+
+
+def _tell(callback: Callable[[StreamEnd], None], end: StreamEnd) -> None:
+    try:
+        callback(end)
+    except Exception as error:  # noqa: BLE001 - what one holder does wrong must not keep the next from letting go
+        _log.warning("a callback at the end of a stream raised %s", type(error).__name__)
 
 
 class Replay:

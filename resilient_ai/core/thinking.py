@@ -15,12 +15,12 @@ def split_thinking(text: str, reasoning: str | None = None) -> tuple[str, str | 
     """
     if CLOSE not in text or reasoning:
         opened = text.lstrip().startswith(OPEN) and not reasoning
-        return ("", text.lstrip()[len(OPEN) :].strip()) if opened else (text, reasoning)
+        return ("", text.lstrip()[len(OPEN) :].strip() or None) if opened else (text, reasoning)
     thought, _, answer = text.partition(CLOSE)
     opening = thought.lstrip()
     if OPEN in opening and not opening.startswith(OPEN):
         return text, reasoning
-    return answer.lstrip("\n "), opening.removeprefix(OPEN).strip()
+    return answer.lstrip("\n "), opening.removeprefix(OPEN).strip() or None
 
 
 class ThinkingSplitter:
@@ -53,21 +53,25 @@ class ThinkingSplitter:
         if len(head) < len(OPEN) and OPEN.startswith(head):
             return []
         if head.startswith(OPEN):
-            self._state, self._held = "reasoning", head[len(OPEN) :]
+            self._state, self._held = "opened", head[len(OPEN) :]
             return self._reasoning()
         self._state = "text"
         return self._take("text", len(self._held))
 
     def _reasoning(self) -> list[tuple[str, str]]:
-        end = self._held.find(CLOSE)
-        if end >= 0:
-            pieces = self._take("reasoning", end)
-            self._held = self._held[len(CLOSE) :]
-            self._state = "after"
+        if self._state == "opened":
+            self._held = self._held.lstrip()
+        thought, closing, rest = self._held.partition(CLOSE)
+        if closing:
+            pieces = self._take("reasoning", len(thought.rstrip()))
+            self._state, self._held = "after", rest
             return pieces + self._answer()
-        # The end of what is held may be the beginning of the closing tag.
-        keep = next((size for size in range(len(CLOSE) - 1, 0, -1) if self._held.endswith(CLOSE[:size])), 0)
-        return self._take("reasoning", len(self._held) - keep)
+        # What is held may end with the beginning of the closing tag, and with blanks that turn out to be the last.
+        keep = next((size for size in range(len(CLOSE) - 1, 0, -1) if thought.endswith(CLOSE[:size])), 0)
+        pieces = self._take("reasoning", len(thought[: len(thought) - keep].rstrip()))
+        if pieces:
+            self._state = "reasoning"
+        return pieces
 
     def _answer(self) -> list[tuple[str, str]]:
         self._held = self._held.lstrip("\n ")
@@ -82,4 +86,6 @@ class ThinkingSplitter:
 
     def flush(self) -> list[tuple[str, str]]:
         """Return what was held back when the text ends."""
-        return self._take("reasoning" if self._state == "reasoning" else "text", len(self._held))
+        if self._state in {"opened", "reasoning"}:
+            return self._take("reasoning", len(self._held.rstrip()))
+        return self._take("text", len(self._held))

@@ -47,16 +47,18 @@ class Vectors(Sequence[list[float]]):
             ValueError: If the vectors differ in length, or one holds something that is not a finite number.
         """
         dimensions = len(vectors[0]) if vectors else 0
+        if vectors and not dimensions:
+            raise ValueError("vector 0 is empty")
         packed = array("d")
         total = 0.0
         for index, vector in enumerate(vectors):
             if len(vector) != dimensions:
                 raise ValueError(f"vector {index} has {len(vector)} dimensions, the first has {dimensions}")
             try:
-                packed.fromlist(vector) if isinstance(vector, list) else packed.extend(vector)
+                packed.fromlist(vector) if isinstance(vector, list) else packed.extend(iter(vector))
                 total += sum(vector)
-            except TypeError as error:
-                raise ValueError(f"vector {index} holds something that is not a number") from error
+            except (TypeError, OverflowError) as error:
+                raise ValueError(f"vector {index} holds something that is not a machine number") from error
         # A sum over all is finite unless one number is not, or the numbers are absurdly large: then each is looked at.
         if not math.isfinite(total) and not all(map(math.isfinite, packed)):
             raise ValueError("a vector holds a number that is not finite")
@@ -124,7 +126,8 @@ class Vectors(Sequence[list[float]]):
 
     @override
     def __hash__(self) -> int:
-        return hash((self.dimensions, self.buffer.tobytes()))
+        # Equal numbers may have different bytes: 0.0 and -0.0, four bytes and eight.
+        return hash((self.dimensions, *self.buffer[: self.dimensions]))
 
     @override
     def __repr__(self) -> str:

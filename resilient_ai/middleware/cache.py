@@ -150,6 +150,10 @@ class Cache(OperationMiddleware):
         vectors |= {key: fresh.vectors.packed(index) for index, key in enumerate(missing)}
         if is_own(call):
             await keep(call, store, {key: encode_vector(vectors[key]) for key in missing}, self.ttl)
+        if len(missing) == len(
+            keys
+        ):  # nothing was known and no text comes twice: the vectors are in order as they came
+            return fresh
         return fresh.model_copy(update={"vectors": in_order(vectors, keys), "hits": hits})
 
     async def aclose(self) -> None:

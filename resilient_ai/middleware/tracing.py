@@ -70,12 +70,12 @@ class Tracing:
     tracer_provider: "TracerProvider | None" = None
     _: KW_ONLY
     provider_name: str = "deepinfra"
-    inner_half: "_AttemptSpans" = field(init=False, repr=False, compare=False)
+    inner_half: "AttemptSpans" = field(init=False, repr=False, compare=False)
     _kept: list[Otel] = field(init=False, repr=False, compare=False, default_factory=list["Otel"])
 
     def __post_init__(self) -> None:
         """Make the part that stands next to the provider."""
-        object.__setattr__(self, "inner_half", _AttemptSpans(self))
+        object.__setattr__(self, "inner_half", AttemptSpans(self))
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
         """Put a span around a call."""
@@ -178,7 +178,7 @@ class _CallSpan(Ending):
         return found
 
 
-class _AttemptSpans:
+class AttemptSpans:
     """The inner half: a span around every request, next to the provider."""
 
     def __init__(self, tracing: Tracing) -> None:

@@ -282,8 +282,8 @@ async def test_pings_do_not_keep_a_silent_stream_alive():
 async def test_done_without_the_end_of_the_body_ends_the_stream():
     """`[DONE]` is the end even when the connection stays open."""
     last = b'data: {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
-    async with client_of(streaming(last, 5.0)) as (ai, _), ai.stream("m", "hi") as stream:
-        answer = await asyncio.wait_for(stream.result(), 2)
+    async with client_of(streaming(last, 1.0)) as (ai, _), ai.stream("m", "hi") as stream:
+        answer = await asyncio.wait_for(stream.result(), 0.8)
 
     assert (answer.text, stream.ended) == ("Hi", "completed")
 

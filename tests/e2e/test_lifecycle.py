@@ -160,7 +160,7 @@ def test_ctrl_c_cancels_the_call(sim, settings):
     """An interrupt while waiting is raised at once, and the client stays usable."""
     sim.faults.script(CHAT, Fault.delay(30))
     with Client(api_key="k", base_url=sim.base_url, settings=settings) as ai:
-        timer = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
+        timer = threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT])
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             ai.chat(CHAT, "hi")

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import json
-import logging
 import subprocess
 import sys
 from decimal import Decimal
@@ -40,9 +39,9 @@ from resilient_ai.core.events import (
     PermitGranted,
     RetryScheduled,
 )
-from resilient_ai.core.operations import Chat, Complete, Embed, Image, Stream
+from resilient_ai.core.operations import Chat, Complete, Embed, Image, Operation, Stream
 from resilient_ai.core.pipeline import Pipeline
-from resilient_ai.core.results import Choice, Cost, Usage
+from resilient_ai.core.results import Choice, Cost, Result, Usage
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.middleware.cache import Cache
 from resilient_ai.middleware.cost import CostAccounting
@@ -272,9 +271,9 @@ async def test_attempts_are_children_and_bear_their_own_errors(clock):
     assert {span.parent.span_id for span in attempts} == {call.context.span_id}
     assert {span.kind for span in attempts} == {SpanKind.INTERNAL}
     retries = [event for event in call.events if event.name == "resilient_ai.retry"]
-    assert [dict(event.attributes) for event in retries][0] == {
+    assert dict(retries[0].attributes) == {
         "resilient_ai.attempt.number": 1,
-        "resilient_ai.retry.delay": 3.0,
+        "resilient_ai.retry.delay": clock.slept[0],
         "resilient_ai.retry.delay_source": "retry_after",
         "error.type": "429",
     }
@@ -600,7 +599,7 @@ async def test_no_content_reaches_a_span():
 async def test_the_described_stack_shows_both_halves():
     """The part next to the provider is in the stack, where it stands."""
     names = [layer.name for layer in Pipeline(ScriptedProvider(), [Tracing(), Retry()]).describe()]
-    assert names == ["Tracing", "Retry", "_AttemptSpans", "ScriptedProvider"]
+    assert names == ["Tracing", "Retry", "AttemptSpans", "ScriptedProvider"]
 
 
 def test_the_global_provider_is_the_default():
@@ -608,4 +607,22 @@ def test_the_global_provider_is_the_default():
     assert Tracing().otel().tracer.__class__.__name__ == "ProxyTracer"
 
 
-logging.getLogger("opentelemetry").propagate = True
+async def test_before_opentelemetry_is_imported_calls_pass_through(monkeypatch):
+    """While nobody has imported the API there is nobody to report to."""
+    monkeypatch.delitem(sys.modules, "opentelemetry.trace")
+    monkeypatch.delenv("OTEL_PYTHON_TRACER_PROVIDER", raising=False)
+    tracing = Tracing()
+    assert (await Pipeline(ScriptedProvider(), [tracing]).send(CHAT)).text == "Hello."
+    assert tracing.otel() is None
+
+
+async def test_an_operation_and_a_result_of_somebody_elses():
+    """What is not one of ours has a span with what all have in common."""
+
+    class Own(Operation):
+        kind = "chat"
+
+    traced = Traced(Result(model="m"))
+    await traced.send(Own(model="meta/llama"))
+    common = {"gen_ai.response.model": "m", "resilient_ai.attempts": 1, "resilient_ai.outcome": "success"}
+    assert ours(traced.call) == START | common

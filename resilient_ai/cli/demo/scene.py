@@ -1,0 +1,49 @@
+"""What the steps of the tour act with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resilient_ai.cli.demo.tally import Tally
+from resilient_ai.client import AsyncClient
+from resilient_ai.core.call import Middleware
+from resilient_ai.stores import SQLiteLedger
+
+if TYPE_CHECKING:
+    from resilient_ai.core.vectors import Vectors
+    from resilient_ai.simulator import Fault, Simulator
+
+
+@dataclass(kw_only=True)
+class Scene:
+    """The client, what stands around it, and what one step leaves for another.
+
+    Args:
+        ai: The client under way.
+        stack: Its middleware, to be put around another provider.
+        ledger: Its book of costs.
+        base_url: Where it sends to.
+        output: The folder for pictures.
+        tally: Sums over the tour.
+        started: Seconds since 1970 at which the tour began.
+        simulator: The service, None where it is the real one.
+    """
+
+    ai: AsyncClient
+    stack: Sequence[Middleware]
+    ledger: SQLiteLedger
+    base_url: str
+    output: Path
+    tally: Tally
+    started: float
+    simulator: "Simulator | None" = None
+    vectors: "Vectors | None" = None
+    vectors_cost: Decimal = field(default=Decimal(0))
+    picture: Path | None = None
+
+    def break_next(self, model: str, fault: "Fault", times: int = 1) -> None:
+        """Let the next requests to a model meet a fault, where the service is simulated."""
+        if self.simulator is not None:
+            self.simulator.faults.script(model, fault, times)
