@@ -98,8 +98,12 @@ async def code(ai: AsyncClient) -> None:
     answer = await ai.chat(CODER, task, temperature=0, max_tokens=400)
     block = re.search(r"```(?:python)?\n(.*?)```", answer.text, re.DOTALL)
     source = block.group(1) if block else answer.text
-    names = [node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
-    print(f"  {len(source.splitlines())} lines that parse, with {', '.join(names)}()")
+    try:
+        names = [node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    except SyntaxError as error:
+        print(f"  this is no Python: {error}")
+    else:
+        print(f"  {len(source.splitlines())} lines that parse, with {', '.join(names)}()")
 
 
 async def search(ai: AsyncClient) -> None:

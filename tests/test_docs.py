@@ -23,6 +23,7 @@ MODULES = sorted(
     if path.name != "__main__.py"
 )
 _BLOCK = re.compile(r"^```python(?P<marks>[^\n]*)\n(?P<source>.*?)^```$", re.MULTILINE | re.DOTALL)
+_PROMISE = re.compile(r"# -> (.+)$", re.MULTILINE)
 _LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -55,8 +56,8 @@ def blocks_of(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
-def test_the_blocks_of_a_page_run_in_order(page, service):
-    """They share their names, as in one session of a reader who types them in; blocks that await run in one loop."""
+def test_the_blocks_of_a_page_run_in_order(page, service, capsys):
+    """They share their names, as in one session of a reader who types them in, and print what `# ->` promises."""
     names = {"__name__": "__main__"}
     with asyncio.Runner() as runner:
         try:
@@ -67,6 +68,10 @@ def test_the_blocks_of_a_page_run_in_order(page, service):
         finally:
             for name in [name for name, value in names.items() if isinstance(value, AsyncClient)]:
                 runner.run(names[name].aclose())
+
+    shown = capsys.readouterr().out.splitlines()
+    for promise in _PROMISE.findall(page.read_text()):
+        assert any(line.startswith(promise) for line in shown), promise
 
 
 def test_most_pages_have_blocks_that_run():

@@ -83,7 +83,7 @@ def _complain(text: str) -> None:
     say(f"error: {text}", "red")
 
 
-def _show_warning(message: Warning | str, *_: Any) -> None:
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     say(f"warning: {one_line(str(message))}", "yellow")
 
 

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
 def chat(
     prompt: Annotated[str | None, typer.Argument(help="What to ask; `-` reads standard input.")] = None,
+    *,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", help=f"May be repeated: the next serves when one is down. \\[default: {CHAT_MODEL}]"),
+        typer.Option(
+            "--model", "-m", help=f"May be repeated: the next serves when one is down. \\[default: {CHAT_MODEL}]"
+        ),
     ] = None,
     system: Annotated[str | None, typer.Option("--system", "-s", help="Instructions that stand before it.")] = None,
     image: Annotated[

@@ -61,9 +61,7 @@ def ledger_file() -> Path:
     return home / "ledger.sqlite"
 
 
-async def _read(
-    path: Path, columns: Sequence[str], since: float | None
-) -> "tuple[LedgerTotal, list[LedgerRow]]":
+async def _read(path: Path, columns: Sequence[str], since: float | None) -> "tuple[LedgerTotal, list[LedgerRow]]":
     from resilient_ai.stores import SQLiteLedger  # noqa: PLC0415 - as above
 
     ledger = SQLiteLedger(path)
@@ -93,7 +91,9 @@ def _moment(text: str) -> float:
 
 
 def _table(total: "LedgerTotal", rows: "list[LedgerRow]", columns: Sequence[str]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0), show_footer=True, footer_style="bold")
+    table = Table(
+        box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0), show_footer=True, footer_style="bold"
+    )
     for position, column in enumerate(columns):
         table.add_column(column.capitalize(), "" if position else "Total", overflow="fold")
     for name, value in (

@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -17,7 +17,7 @@ from rich.table import Table
 from resilient_ai.cli import terminal
 from resilient_ai.cli.failures import WrongUseError
 from resilient_ai.cli.options import EMBEDDING_MODEL, BaseUrl, Json, NoCache, Tag, Timeout, tags_of
-from resilient_ai.cli.session import facts_of, standard_input, with_client
+from resilient_ai.cli.session import checked, facts_of, standard_input, with_client
 
 if TYPE_CHECKING:
     from resilient_ai.client import AsyncClient
@@ -28,6 +28,7 @@ _SHOWN = 20
 
 def embed(
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; `-` reads one per line of standard input.")] = None,
+    *,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="A file with one text per line.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A .jsonl file to write, one line per text.")
@@ -44,7 +45,8 @@ def embed(
 ) -> None:
     """Turn texts into vectors.
 
-    They go to a .jsonl file or to standard output; a terminal gets a preview. Texts that were embedded before come from the cache and are not sent again.
+    They go to a .jsonl file or to standard output; a terminal gets a preview. Texts that were embedded before come from the
+    cache and are not sent again.
     """
     tags = tags_of(tag)
     lines = _texts(texts or [], file)
@@ -80,12 +82,12 @@ def _texts(arguments: Sequence[str], file: Path | None) -> list[str]:
     elif list(arguments) == ["-"] or (not arguments and not sys.stdin.isatty()):
         lines = standard_input().splitlines()
     else:
-        lines = list(arguments)
+        lines = [checked(text) for text in arguments]
     found = [line for line in lines if line.strip()]
     if not found:
         raise WrongUseError("there is nothing to embed: give texts, --file, or `-` and standard input")
     if len(found) < len(lines):
-        terminal.say(f"{len(lines) - len(found)} blank lines were left out", "yellow")
+        terminal.say(f"{terminal.counted(len(lines) - len(found), 'blank line')} left out", "yellow")
     return found
 
 
@@ -97,7 +99,10 @@ def _target(output: Path | None) -> "Generator[IO[bytes] | None]":
         return
     if output.suffix != ".jsonl":
         raise WrongUseError(f"--output: the file must end in .jsonl, got {str(output)!r}")
-    handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    try:
+        handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    except OSError as error:
+        raise WrongUseError(f"--output: {output} cannot be written: {error.strerror}") from None
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -109,11 +114,22 @@ def _target(output: Path | None) -> "Generator[IO[bytes] | None]":
 
 
 @contextmanager
-def _progress(total: int) -> Generator[Any]:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=terminal.err(), transient=True) as bar:
+def _progress(total: int) -> "Generator[Callable[[int, int], None]]":
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    screen = terminal.err()
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("embedding", total=total)
-        yield lambda done, to_send: bar.update(task, completed=done, total=to_send)
+
+        def advance(done: int, to_send: int) -> None:
+            bar.update(task, completed=done, total=to_send)
+
+        yield advance
 
 
 def _jsonl(texts: Sequence[str], result: "EmbedResult") -> Iterable[bytes]:
@@ -137,10 +153,10 @@ def _show(texts: Sequence[str], result: "EmbedResult") -> None:
 
 
 def _tell_facts(result: "EmbedResult", count: int, output: Path | None, elapsed: float) -> None:
-    facts = [f"{count} vectors of {result.dimensions:,} dimensions"]
+    facts = [f"{terminal.counted(count, 'vector')} of {result.dimensions:,} dimensions"]
     if result.hits:
         facts.append(f"{result.hits} from the cache")
-    facts += [f"{result.attempts} requests" if result.attempts != 1 else "1 request"]
+    facts += [terminal.counted(result.attempts, "request")]
     facts += [terminal.usd(result.cost.amount if result.cost else None), terminal.seconds(elapsed)]
     if output is not None:
         facts.append(f"written to {output}")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def image(
     prompt: Annotated[str | None, typer.Argument(help="What to draw; `-` reads standard input.")] = None,
+    *,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The file to write; by default image-1.png or the next that is free."),

@@ -1,5 +1,6 @@
 """`resilient-ai models`: what there is, what it can do, what it costs."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -26,6 +27,7 @@ _UNITS = {
 
 
 def models(
+    *,
     kind: Annotated[str | None, typer.Option("--kind", "-k", help="Such as chat, embedding, image.")] = None,
     search: Annotated[str | None, typer.Option("--search", "-s", help="Part of the id.")] = None,
     tools: Annotated[bool, typer.Option("--tools", help="Calls functions.")] = False,
@@ -65,40 +67,50 @@ def models(
         terminal.write_json([_details(model) for model in found])
         return
     if found:
-        terminal.out().print(_table(found, with_kind=kind is None, with_status=everything))
+        terminal.out().print(_table(found, with_status=everything))
     terminal.say(f"{len(found)} of {len(catalogue)} models; prices as of {catalogue.as_of}", "dim")
 
 
-def _table(found: "tuple[ModelInfo, ...]", *, with_kind: bool, with_status: bool) -> Table:
+def _table(found: "Sequence[ModelInfo]", *, with_status: bool) -> Table:
+    with_kind = len({model.kind for model in found}) > 1
+    with_input = any(model.pricing.input_per_1m is not None for model in found)
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("Model", overflow="fold")
+    table.add_column("Model", no_wrap=True)
     if with_kind:
         table.add_column("Kind")
     if with_status:
         table.add_column("Status")
-    for name in ("Context", "In", "Out"):
+    for name in ("Context", "In", "Out") if with_input else ("Context", "Price"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("Can", style="dim")
     for model in found:
         cells = [terminal.one_line(model.id)]
         cells += [model.kind] if with_kind else []
         cells += [model.status.replace("_", " ")] if with_status else []
-        cells += [_tokens(model.context_length or model.max_input_tokens), *_prices(model)]
+        prices = _prices(model)
+        cells += [_tokens(model.context_length or model.max_input_tokens), *(prices if with_input else prices[1:])]
         cells.append(" ".join(name for name in _ABILITIES if getattr(model, name)))
         table.add_row(*cells, style="dim" if model.retired else "")
     return table
 
 
 def _tokens(count: int | None) -> str:
-    return "" if count is None else f"{count / 1024:,.0f}k" if count >= 1024 else str(count)
+    if count is None:
+        return ""
+    if count >= 1_000_000:
+        return f"{count / 1_000_000:.3g}M"
+    return f"{count / 1000:.0f}k" if count >= 1000 else str(count)
 
 
 def _prices(model: "ModelInfo") -> tuple[str, str]:
+    """Return the prices of input and of output; other units stand where the price of the output stands."""
     pricing = model.pricing
     unit = pricing.image or pricing.per_unit
-    if unit is not None:
-        return "", f"{_price(unit.usd_per_unit)} / {_UNITS.get(unit.unit, unit.unit)}"
-    return _price(pricing.input_per_1m), _price(pricing.output_per_1m)
+    if unit is None:
+        return _price(pricing.input_per_1m), _price(pricing.output_per_1m)
+    steps = pricing.image.base_steps if pricing.image is not None else None
+    per_steps = "" if steps is None else f" and {steps} step{'s' if steps > 1 else ''}"
+    return "", f"{_price(unit.usd_per_unit)} / {_UNITS.get(unit.unit, unit.unit)}{per_steps}"
 
 
 def _price(amount: Decimal | None) -> str:

@@ -41,10 +41,23 @@ def text_of(prompt: str | None) -> str:
     """
     if prompt is None and sys.stdin.isatty():
         raise WrongUseError("there is no prompt: give it as an argument, or `-` and standard input")
-    text = standard_input() if prompt in {None, "-"} else str(prompt)
+    text = standard_input() if prompt in {None, "-"} else checked(str(prompt))
     if not text.strip():
         raise WrongUseError("the prompt is empty")
     return text
+
+
+def checked(argument: str) -> str:
+    """Return an argument that is text.
+
+    Raises:
+        WrongUseError: If it holds bytes that are none.
+    """
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise WrongUseError("an argument is not UTF-8 text") from None
+    return argument
 
 
 def standard_input() -> str:
@@ -54,9 +67,9 @@ def standard_input() -> str:
         WrongUseError: If it is not text.
     """
     try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise WrongUseError(f"standard input is not {error.encoding} text") from None
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError:
+        raise WrongUseError("standard input is not UTF-8 text") from None
 
 
 def facts_of(result: "Result") -> dict[str, object]:

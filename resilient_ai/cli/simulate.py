@@ -2,7 +2,8 @@
 
 import signal
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Generator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def simulate(
+    *,
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="0 takes a free one.")] = 8765,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     limit: Annotated[int, typer.Option("--limit", min=1, help="Requests in flight per model before 429.")] = 200,
@@ -30,10 +32,14 @@ def simulate(
     For tests and trials that shall cost nothing.
     """
     stop = threading.Event()
+
+    def end(_number: int, _frame: object) -> None:
+        stop.set()
+
     # Being stopped is how this command ends, so neither signal is an error.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    with serve(host=host, port=port, limit=limit) as simulator:
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
+    with _listening(serve(host=host, port=port, limit=limit), f"{host}:{port}") as simulator:
         add_faults(simulator, faults_rate, seed)
         if json:
             terminal.write_json({"url": simulator.url, "base_url": simulator.base_url})
@@ -41,6 +47,16 @@ def simulate(
         stop.wait()
         stats = simulator.stats()
     terminal.say(f"stopped after {stats.requests:,} requests and a bill of {terminal.usd(stats.bill)}")
+
+
+@contextmanager
+def _listening(server: "AbstractContextManager[Simulator]", address: str) -> "Generator[Simulator]":
+    with ExitStack() as stack:
+        try:
+            simulator = stack.enter_context(server)
+        except OSError as error:
+            raise WrongUseError(f"{address} cannot be listened on: {error.strerror}") from None
+        yield simulator
 
 
 def serve(**options: Any) -> "AbstractContextManager[Simulator]":

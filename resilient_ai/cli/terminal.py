@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 from typing_extensions import override
 
+_WIDE = 200
 # Whatever a terminal could take as a command: C0 and C1 controls but for line feed and tab, and the overrides of direction.
 _CONTROLS = dict.fromkeys(
     (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
@@ -27,12 +28,20 @@ class Screen(Console):
 
 def out() -> Screen:
     """Return the console of standard output."""
-    return Screen(highlight=False)
+    return _screen(stderr=False)
 
 
 def err() -> Screen:
     """Return the console of standard error."""
-    return Screen(stderr=True, highlight=False)
+    return _screen(stderr=True)
+
+
+def _screen(*, stderr: bool) -> Screen:
+    screen = Screen(stderr=stderr, highlight=False)
+    # A table in a pipe is read by programs, for which nothing shall be folded.
+    if not screen.is_terminal and "COLUMNS" not in os.environ:
+        screen.width = _WIDE
+    return screen
 
 
 def sanitise(text: str) -> str:
@@ -47,9 +56,9 @@ def sanitise(text: str) -> str:
 
 
 def one_line(text: str, most: int = 300) -> str:
-    """Return `text` sanitised, on one line, and not longer than `most` characters.
+    r"""Return `text` sanitised, on one line, and not longer than `most` characters.
 
-    >>> one_line("first\\n  second", most=9)
+    >>> one_line("first\n  second", most=9)
     'first se…'
     """
     line = " ".join(sanitise(text).split())
@@ -103,6 +112,15 @@ def seconds(elapsed: float) -> str:
     if elapsed < 1:
         return f"{elapsed * 1000:.0f} ms"
     return f"{elapsed:.1f} s"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "request"), counted(1200, "request")
+    ('1 request', '1,200 requests')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def forgive_odd_characters() -> None:

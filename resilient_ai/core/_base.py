@@ -1,6 +1,7 @@
 """The base of the frozen pydantic models."""
 
-from collections.abc import Set, Sized
+from collections.abc import Set as AbstractSet
+from collections.abc import Sized
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -24,7 +25,7 @@ class FrozenModel(BaseModel):
     )
 
 
-def explain(name: str, error: ValidationError, *, hidden: Set[str] = frozenset()) -> InvalidInput:
+def explain(name: str, error: ValidationError, *, hidden: AbstractSet[str] = frozenset()) -> InvalidInput:
     """Turn the first complaint of pydantic into one sentence that names the field and the value.
 
     A value below one of the fields in `hidden` is content: its type and size are named instead. Neither is the value of a

@@ -1,6 +1,7 @@
 """Messages of a conversation, their parts, and tools."""
 
 import base64
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -281,9 +282,8 @@ class Tool(FrozenModel):
         except Exception as error:
             name = getattr(function, "__name__", repr(function))
             raise InvalidInput(f"tools: no schema for {name!r}: {error}", field="tools", value=name) from error
-        return cls(
-            name=function.__name__, description=inspect.getdoc(function) or "", parameters=schema, function=function
-        )
+        named = function.func if isinstance(function, functools.partial) else function
+        return cls(name=named.__name__, description=inspect.getdoc(named) or "", parameters=schema, function=function)
 
 
 ToolSource = Tool | Callable[..., Any] | type[BaseModel] | Mapping[str, Any]

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Any, Unpack
 
-import httpx
 from typing_extensions import override
 
 from resilient_ai.core.call import Call
@@ -66,6 +65,8 @@ def _openai_request(operation: Image) -> tuple[str, Multipart | dict[str, Any]]:
 
 
 def _encode(fields: list[FormField]) -> Multipart:
+    import httpx  # noqa: PLC0415 - only forms need it here, and it takes long to import
+
     # httpx writes the form; the request it needs for that goes nowhere.
     files = [(name, (filename, content, media_type)) for name, filename, content, media_type in fields]
     form = httpx.Request("POST", "https://form.invalid", files=files)

@@ -15,7 +15,6 @@ from resilient_ai.deepinfra.catalogue import warn_if_retired
 from resilient_ai.deepinfra.embedding_model import DeepInfraEmbeddingModel, send_embed
 from resilient_ai.deepinfra.image_model import DeepInfraImageModel, send_image
 from resilient_ai.deepinfra.language_model import DeepInfraLanguageModel, send_chat, send_complete, send_stream
-from resilient_ai.deepinfra.transport import Transport
 
 if TYPE_CHECKING:
     import httpx
@@ -69,6 +68,8 @@ class DeepInfraProvider:
         if not connect_timeout > 0:
             raise ConfigurationError(f"connect_timeout: must be a positive number of seconds, got {connect_timeout!r}")
         self.origin = _checked_url(base_url)
+        from resilient_ai.deepinfra.transport import Transport  # noqa: PLC0415 - a network library takes long to import
+
         own = _checked_headers({"User-Agent": f"resilient-ai/{__version__}", **(headers or {})})
         self._transport = Transport(self.origin, _find_key(api_key), own, http=http, connect_timeout=connect_timeout)
 

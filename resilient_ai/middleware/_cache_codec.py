@@ -91,7 +91,7 @@ def decode_vectors(entries: Mapping[str, bytes]) -> "tuple[dict[str, array[float
     for key, entry in entries.items():
         try:
             vectors[key] = _decode_vector(entry)
-        except ValueError:
+        except (TypeError, ValueError):  # a store that is set up wrongly may return text
             damaged.append(key)
     if len({len(vector) for vector in vectors.values()}) > 1:
         return {}, [*damaged, *vectors]
@@ -125,6 +125,9 @@ def _split(entry: bytes) -> tuple[Decimal | None, bytes]:
     if version != b"1":
         raise ValueError("an entry of another version")
     try:
-        return (Decimal(cost.decode()) if cost else None), body
+        amount = Decimal(cost.decode()) if cost else None
     except ArithmeticError as error:
         raise ValueError("the cost of the entry is damaged") from error
+    if amount is not None and not amount.is_finite():
+        raise ValueError("the cost of the entry is no number")
+    return amount, body

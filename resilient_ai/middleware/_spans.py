@@ -30,6 +30,14 @@ class Otel(NamedTuple):
     internal: Any
     failed: Any
 
+    def start(self, name: str, kind: Any, attributes: Attributes) -> "Span | None":
+        """Start a span, without making it current; None where the provider fails."""
+        try:
+            return self.tracer.start_span(name, kind=kind, attributes=attributes)
+        except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+            _log.warning("tracing could not start a span: %s", type(fault).__name__)
+            return None
+
 
 def load(tracer_provider: "TracerProvider | None") -> Otel:
     """Import the API and ask the provider for a tracer."""

@@ -206,7 +206,7 @@ class Cache(OperationMiddleware):
         elif (entry := entries.get(key)) is not None:
             try:
                 answer, cost = decode(entry)
-            except ValueError:
+            except (TypeError, ValueError):  # damaged, or text from a store that is set up wrongly
                 await forget(call, self.answers, [key])
             else:
                 call.record.cache = "hit"

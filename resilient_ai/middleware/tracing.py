@@ -83,9 +83,9 @@ class Tracing:
         if otel is None:
             return await proceed(call)
         operation = names.OPERATION_NAMES[call.operation.kind]
-        span = otel.tracer.start_span(
-            f"{operation} {call.model}", kind=otel.client, attributes=start_attributes(call, self.provider_name)
-        )
+        span = otel.start(f"{operation} {call.model}", otel.client, start_attributes(call, self.provider_name))
+        if span is None:
+            return await proceed(call)
         if not span.is_recording():
             if not span.get_span_context().is_valid:
                 return await proceed(call)
@@ -189,9 +189,9 @@ class AttemptSpans:
         otel = self._tracing.otel()
         if otel is None or not otel.current_span().is_recording():
             return await proceed(call)
-        span = otel.tracer.start_span(
-            names.SPAN_ATTEMPT, kind=otel.internal, attributes=_attempt_start_attributes(call)
-        )
+        span = otel.start(names.SPAN_ATTEMPT, otel.internal, _attempt_start_attributes(call))
+        if span is None:
+            return await proceed(call)
         attempt = _AttemptSpan(otel, span)
         try:
             result = await inside(otel, span, call, proceed)

@@ -1,11 +1,15 @@
 """Cache: what is kept, under which key, and what a hit gives."""
 
 import asyncio
+import contextlib
 import gc
+import struct
 from array import array
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from resilient_ai.core.deltas import Finished, TextDelta, ToolCallDelta
 from resilient_ai.core.errors import InvalidResponse, ServerFailed, StreamInterrupted
@@ -485,7 +489,7 @@ async def test_embeddings_have_their_own_store():
 
 @pytest.mark.parametrize(
     "damaged",
-    [b"", b"garbage", b"2 \n{}", b"1 \n{", b"1 much\n{}", b'1 \n{"model": "m"}', b"1 \n" + b"\xff"],
+    [b"", b"garbage", b"2 \n{}", b"1 \n{", b"1 much\n{}", b"1 NaN\n{}", b'1 \n{"model": "m"}', b"1 \n" + b"\xff"],
 )
 @pytest.mark.parametrize("operation", [CHAT, Image(model="m", prompt="p", seed=1)], ids=["chat", "image"])
 async def test_a_damaged_answer_is_a_miss_and_deleted(operation, damaged):
@@ -591,6 +595,54 @@ async def test_a_cancelled_lookup_is_a_cancelled_call(clock):
     with pytest.raises(asyncio.CancelledError):
         await task
     assert pipe.provider.calls == []
+
+
+async def test_a_cancelled_write_is_a_cancelled_call(clock):
+    """A caller who gives up while the answer is written gets the cancellation; what was sent stays on record."""
+
+    class Slow(Memory):
+        async def set_many(self, entries, *, ttl=None):
+            await asyncio.sleep(3600)
+
+    pipe, store = pipeline(paid, store=Slow(), clock=clock)
+    task = asyncio.create_task(pipe.send(CHAT))
+    await asyncio.sleep(0.5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (store, pipe.provider.calls[0].record.sends) == ({}, 1)
+
+
+@pytest.mark.parametrize("operation", [CHAT, Embed(model="m", texts="a")], ids=["chat", "embed"])
+async def test_a_store_that_returns_text_is_a_miss(operation):
+    """Entries that are not bytes cannot be read, and do not fail the call."""
+    pipe, store = pipeline()
+    await pipe.send(operation)
+    store.update(dict.fromkeys(store, "1 text"))
+    assert (await pipe.send(operation)).cache == "miss"
+
+
+@given(
+    entry=st.binary() | st.binary().map(lambda tail: b"1 0.5\n" + tail) | st.text().map(lambda t: b"1 " + t.encode())
+)
+def test_any_bytes_are_an_entry_or_a_value_error(entry):
+    """Whatever a store returns, reading it raises nothing but ValueError."""
+    for decode in (codec.decode_chat, codec.decode_image):
+        with contextlib.suppress(ValueError):
+            decode(entry)
+    vectors, damaged = codec.decode_vectors({"k": entry})
+    assert [*vectors, *damaged] == ["k"]
+
+
+@given(st.lists(st.lists(st.floats(allow_nan=False), min_size=3, max_size=3), min_size=1), st.sampled_from("fd"))
+def test_any_vector_survives(vectors, code):
+    """Encoding and decoding give back the same bits."""
+    packed = [
+        array(code, [struct.unpack(f"<{code}", struct.pack(f"<{code}", min(max(x, -1e30), 1e30)))[0] for x in v])
+        for v in vectors
+    ]
+    decoded, damaged = codec.decode_vectors({str(i): codec.encode_vector(v) for i, v in enumerate(packed)})
+    assert ([v.tobytes() for v in decoded.values()], damaged) == ([v.tobytes() for v in packed], [])
 
 
 async def test_closing_writes_what_is_pending_and_closes_each_store_once():

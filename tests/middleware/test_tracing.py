@@ -12,7 +12,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import SpanKind, StatusCode
 
 from resilient_ai.core.deltas import Finished, TextDelta
@@ -573,6 +573,25 @@ async def test_telemetry_never_fails_a_call(operation, caplog):
         assert (result.text, "could not describe" in caplog.text) == ("Hello.", True)
     assert "could not end a span: KeyError" in caplog.text
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["chat meta/llama", "resilient_ai.attempt"])
+async def test_a_sampler_that_raises_leaves_the_call_alone(name, caplog):
+    """A span that cannot be started is left out."""
+
+    class Broken(Sampler):
+        def should_sample(self, parent_context, trace_id, span_name, *args, **options):
+            if span_name == name:
+                raise KeyError("secret")
+            return ALWAYS_ON.should_sample(parent_context, trace_id, span_name)
+
+        def get_description(self):
+            return "Broken"
+
+    traced = Traced(provider=TracerProvider(sampler=Broken()))
+    assert (await traced.send(CHAT)).text == "Hello."
+    assert name not in [span.name for span in traced.spans]
+    assert "could not start a span: KeyError" in caplog.text
 
 
 async def test_no_content_reaches_a_span():

@@ -57,12 +57,16 @@ class Closing:
         console.print(self._costs())
         console.print()
         self._compare(console)
-        console.print(f"[dim]spans[/dim]    {self.scene.output / 'trace.jsonl'} [dim]({self.spans.spans} OpenTelemetry spans)[/dim]")
+        console.print(
+            f"[dim]spans[/dim]    {self.scene.output / 'trace.jsonl'} [dim]({self.spans.spans} OpenTelemetry spans)[/dim]"
+        )
         if self.scene.picture is not None:
             console.print(f"[dim]picture[/dim]  {self.scene.picture}")
         failed = [outcome.title for outcome in self.outcomes if not outcome.ok]
         if failed:
-            console.print(f"[bold red]✗ {len(failed)} of {len(self.outcomes)} steps failed: {', '.join(failed)}[/bold red]")
+            console.print(
+                f"[bold red]✗ {len(failed)} of {len(self.outcomes)} steps failed: {', '.join(failed)}[/bold red]"
+            )
 
     def _sums(self) -> Table:
         tally = self.scene.tally
@@ -73,24 +77,33 @@ class Closing:
             ("Retries", f"{tally.retries:,}"),
             ("Cache hits", f"{tally.hits:,}"),
             ("Saved by the cache", usd(tally.saved)),
-            ("Breaker", f"{opened} × opened, {half} × half-open, {closed} × closed"),
+            ("Breaker went", f"opened {opened}, half-open {half}, closed {closed}"),
             ("Tokens in", f"{tally.input_tokens:,}"),
             ("Tokens out", f"{tally.output_tokens:,}"),
         ]
         table = Table.grid(padding=(0, 3, 0, 0))
         for (left, first), (right, second) in zip(pairs[::2], pairs[1::2], strict=True):
-            table.add_row(f"[dim]{left}[/dim]", f"[bold]{first}[/bold]", f"[dim]{right}[/dim]", f"[bold]{second}[/bold]")
+            table.add_row(
+                f"[dim]{left}[/dim]", f"[bold]{first}[/bold]", f"[dim]{right}[/dim]", f"[bold]{second}[/bold]"
+            )
         return table
 
     def _costs(self) -> Table:
-        table = Table(box=None, header_style="bold", footer_style="bold", pad_edge=False, padding=(0, 3, 0, 0), show_footer=True)
         total = self.total
-        table.add_column("Cost by model", "Total")
-        sums = ("", "", "", "") if total is None else _numbers(total)
-        for name, footer in zip(("Requests", "Tokens in", "Tokens out", "Cost"), sums, strict=True):
-            table.add_column(name, footer, justify="right")
-        for row in sorted(self.models, key=lambda row: -row.cost):
-            table.add_row(str(row.key[0]), *_numbers(row))
+        rows: list[tuple[str, LedgerTotal]] = [
+            (str(row.key[0]), row) for row in sorted(self.models, key=_dearest_first)
+        ]
+        rows += [] if total is None else [("Total", total)]
+        # So many digits that every amount is exact and all of them stand below one another.
+        digits = max((-int(row.cost.normalize().as_tuple().exponent) for _, row in rows), default=0)
+        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
+        table.add_column("Cost by model")
+        for name in ("Requests", "Tokens in", "Tokens out", "US dollars"):
+            table.add_column(name, justify="right")
+        for name, row in rows:
+            cost = f"{row.cost:.{max(digits, 2)}f}" + (f" + {row.unknown} unknown" if row.unknown else "")
+            cells = (name, f"{row.sends:,}", f"{row.input_tokens:,}", f"{row.output_tokens:,}", cost)
+            table.add_row(*cells, style="bold" if row is total else "")
         return table
 
     def _compare(self, console: Console) -> None:
@@ -108,7 +121,10 @@ class Closing:
         """Return everything for JSON."""
         scene, tally = self.scene, self.scene.tally
         steps = [{"title": o.title, "ok": o.ok, "fact": o.fact, "elapsed": o.elapsed} for o in self.outcomes]
-        rows = [{"model": row.key[0], "requests": row.sends, "cost": row.cost, "unknown": row.unknown} for row in self.models]
+        rows = [
+            {"model": row.key[0], "requests": row.sends, "cost": row.cost, "unknown": row.unknown}
+            for row in self.models
+        ]
         server = None if scene.simulator is None else {"requests": self.requests, "bill": self.bill}
         return {
             "ok": self.all_well,
@@ -129,8 +145,5 @@ class Closing:
         }
 
 
-def _numbers(row: LedgerTotal) -> tuple[str, str, str, str]:
-    cost = f"${row.cost.normalize():f}" if row.cost else "$0"
-    if row.unknown:
-        cost = f"{cost} + {row.unknown} unknown"
-    return f"{row.sends:,}", f"{row.input_tokens:,}", f"{row.output_tokens:,}", cost
+def _dearest_first(row: LedgerRow) -> tuple[Decimal, str]:
+    return -row.cost, str(row.key[0])

@@ -29,6 +29,7 @@ def demo(
     The client is the real one with its default stack; the service is simulated, and fails now and then. With --live it is
     DeepInfra itself, and the steps that need it to fail are left out.
     """
+    output.mkdir(parents=True, exist_ok=True)
     if live:
         _agree(yes=yes)
     closing = asyncio.run(_tour(live=live, output=output, quiet=json))

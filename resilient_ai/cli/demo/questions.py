@@ -47,8 +47,10 @@ async def stream(scene: Scene, line: Line) -> str:
         answer = await events.result()
     expect(bool(answer.text.strip()), "the stream brought no answer")
     thoughts = len((answer.reasoning or "").split())
-    line.note(f"{pieces} pieces, the first after {seconds(first)}; {thoughts} words of thoughts kept apart")
-    return f"“{_short(answer.text)}” {_price_tag(answer)}"
+    line.note(
+        f"{pieces} pieces, the first after {seconds(first)}; {thoughts} words of thoughts kept apart {_price_tag(answer)}"
+    )
+    return f"“{_short(answer.text)}”"
 
 
 def tides(port: str) -> str:
@@ -85,7 +87,8 @@ async def vision(scene: Scene, line: Line) -> str:
     line.show(f"a PNG of {len(data)} bytes travels along")
     answer = await scene.ai.chat(ask.model, user("What is in this picture?", data), max_tokens=ask.max_tokens)
     expect(bool(answer.text.strip()), "the model saw nothing")
-    return f"“{_short(answer.text, 60)}” {_price_tag(answer)}"
+    line.note(_price_tag(answer))
+    return f"“{_short(answer.text, 68)}”"
 
 
 class Passage(BaseModel):
@@ -94,7 +97,7 @@ class Passage(BaseModel):
     origin: str
     destination: str
     passengers: int
-    fare_in_euros: float
+    fare: float
 
 
 async def structured(scene: Scene, line: Line) -> str:
@@ -103,7 +106,7 @@ async def structured(scene: Scene, line: Line) -> str:
     text = "Extract the passage: a ferry sails from Kiel to Oslo with 1200 passengers, each of whom paid 89.5 euros."
     answer = await scene.ai.chat(ask.model, text, output=Passage, max_tokens=ask.max_tokens)
     line.note(_price_tag(answer))
-    return repr(answer.output)
+    return ", ".join(f"{name}={value!r}" for name, value in answer.output)
 
 
 async def code(scene: Scene, line: Line) -> str:

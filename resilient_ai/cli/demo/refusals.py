@@ -18,7 +18,8 @@ async def unknown_model(scene: Scene, line: Line) -> str:
     try:
         await scene.ai.chat(UNKNOWN, "Hello?", max_tokens=1)
     except ModelNotFound as error:
-        return f"ModelNotFound after {scene.tally.sends - before} request: {sentence(error)}"
+        line.note(sentence(error))
+        return f"ModelNotFound, after {scene.tally.sends - before} request"
     raise UnexpectedError(f"{UNKNOWN} answered")
 
 
@@ -31,7 +32,8 @@ async def bad_key(scene: Scene, line: Line) -> str:
     try:
         await pipeline.send(Chat(model=plan.CHAT.model, messages="Hello?", max_tokens=1))
     except AuthenticationFailed as error:
-        return f"AuthenticationFailed after {scene.tally.sends - before} request: {sentence(error)}"
+        line.note(sentence(error))
+        return f"AuthenticationFailed, after {scene.tally.sends - before} request"
     finally:
         await provider.aclose()
     raise UnexpectedError("a wrong key was accepted")

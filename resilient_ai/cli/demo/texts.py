@@ -4,9 +4,9 @@ import struct
 import zlib
 
 _HARBOURS = (
-    "Kiel Emden Husum Rostock Stralsund Wismar Flensburg Cuxhaven Bremerhaven Norddeich Sassnitz Travemünde Büsum Dagebüll "
-    "Heiligenhafen Eckernförde Warnemünde Borkum Juist Norderney Langeoog Spiekeroog Wangerooge Helgoland Amrum"
-).split()
+    "Kiel Emden Husum Rostock Stralsund Wismar Flensburg Cuxhaven Bremerhaven Norddeich Sassnitz Travemünde Büsum Dagebüll"
+    " Heiligenhafen Eckernförde Warnemünde Borkum Juist Norderney Langeoog Spiekeroog Wangerooge Helgoland Amrum"
+)
 _SENTENCES = (
     "High water in {} comes about twelve hours after the one before.",
     "The harbour master of {} answers on channel twelve.",
@@ -29,7 +29,7 @@ _SENTENCES = (
     "Dredgers keep the channel of {} nine metres deep.",
     "The regatta of {} ends with fireworks.",
 )
-KNOWN = tuple(sentence.format(harbour) for harbour in _HARBOURS for sentence in _SENTENCES)
+KNOWN = tuple(sentence.format(harbour) for harbour in _HARBOURS.split() for sentence in _SENTENCES)
 NEW = tuple(sentence.format("Oslo") for sentence in _SENTENCES)
 QUESTION = "Where can I see seals resting on sandbanks?"
 

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -48,7 +49,6 @@ async def simulated(console: Console, output: Path) -> Closing:
         tempfile.TemporaryDirectory(prefix="resilient-ai-demo-") as home,
         serve(token_delay=0.004, first_token_delay=0.02) as simulator,
     ):
-        console.print(f"[bold]resilient-ai {__version__}[/bold] against a simulated DeepInfra on {simulator.url}, with faults")
         settings = Settings(
             api_key="demo",
             base_url=simulator.base_url,
@@ -63,17 +63,27 @@ async def simulated(console: Console, output: Path) -> Closing:
         )
         async with _scene(settings, output) as (scene, spans):
             scene.simulator = simulator
-            await _perform(Stage(console), scene, (*_CALM, *_trouble(scene), *_REFUSED), closing := Closing(scene, spans))
+            _introduce(console, scene, f"a simulated DeepInfra on {simulator.url}, with faults")
+            await _perform(
+                Stage(console), scene, (*_CALM, *_trouble(scene), *_REFUSED), closing := Closing(scene, spans)
+            )
             return closing
 
 
 async def live(console: Console, output: Path) -> Closing:
     """Give the tour against DeepInfra itself, without the steps that need it to fail."""
     settings = Settings()
-    console.print(f"[bold]resilient-ai {__version__}[/bold] against {settings.base_url}")
     async with _scene(settings, output) as (scene, spans):
+        _introduce(console, scene, settings.base_url)
         await _perform(Stage(console), scene, (*_CALM, *_REFUSED), closing := Closing(scene, spans))
         return closing
+
+
+def _introduce(console: Console, scene: Scene, service: str) -> None:
+    console.print(f"[bold]resilient-ai {__version__}[/bold] against {service}")
+    names = " → ".join(type(part).__name__ for part in scene.stack[1:])
+    console.print(f"[dim]{names}[/dim]", soft_wrap=True)
+    console.print()
 
 
 def _trouble(scene: Scene) -> tuple[tuple[str, Step], ...]:
@@ -92,7 +102,6 @@ def _trouble(scene: Scene) -> tuple[tuple[str, Step], ...]:
 @asynccontextmanager
 async def _scene(settings: Settings, output: Path) -> AsyncGenerator[tuple[Scene, JsonLines]]:
     """The client with its default stack, plus a middleware that counts calls and a provider of tracers."""
-    output.mkdir(parents=True, exist_ok=True)
     spans = JsonLines(output / "trace.jsonl")
     tracers = tracing_to(spans)
     built, tally = default_stack(settings), Tally()
@@ -118,6 +127,6 @@ async def _scene(settings: Settings, output: Path) -> AsyncGenerator[tuple[Scene
 
 async def _perform(stage: Stage, scene: Scene, steps: tuple[tuple[str, Step], ...], closing: Closing) -> None:
     for title, step in steps:
-        outcome = await stage.perform(scene.ai, title, lambda line, step=step: step(scene, line))
+        outcome = await stage.perform(scene.ai, title, partial(step, scene))
         closing.outcomes.append(outcome)
     await closing.read_the_books()

@@ -70,4 +70,5 @@ def _embedded(scene: Scene) -> int:
 
 
 def _cosine(one: list[float], other: list[float]) -> float:
-    return sum(map(operator.mul, one, other)) / (math.hypot(*one) * math.hypot(*other))
+    product: float = sum(map(operator.mul, one, other))
+    return product / (math.hypot(*one) * math.hypot(*other))
