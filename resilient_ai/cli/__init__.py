@@ -15,9 +15,10 @@ def main() -> NoReturn:
     try:
         from resilient_ai.cli.app import run  # noqa: PLC0415 - the packages it needs are optional
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _NEEDED:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _NEEDED:
             raise
-        sys.stderr.write(f"error: {error.name} is missing; install it with: pip install 'resilient-ai[cli]'\n")
+        sys.stderr.write(f"error: {missing} is missing; install it with: pip install 'resilient-ai[cli]'\n")
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -118,5 +118,4 @@ def root(
 
 def run() -> NoReturn:
     """Run the command that the arguments name, and exit."""
-    typer.main.get_command(app).main(prog_name="resilient-ai")
-    raise SystemExit(0)
+    sys.exit(typer.main.get_command(app).main(prog_name="resilient-ai"))

@@ -158,13 +158,20 @@ async def _server(findings: Findings, transport: Transport, origin: str) -> None
         findings.note("server", "good", f"{origin} answers after {seconds(elapsed)} and lists {count} models")
     else:
         findings.note("server", "wrong", f"{origin} lists no models (status {reply.status}); is it the right address?")
+    _clock(findings, reply.headers.get("date", ""))
+
+
+def _clock(findings: Findings, date: str) -> None:
     try:
-        apart = abs(parsedate_to_datetime(reply.headers.get("date", "")).timestamp() - time.time())
+        apart = abs(parsedate_to_datetime(date).timestamp() - time.time())
     except ValueError:
         findings.note("clock", "doubtful", "the server tells no time to compare with")
+        return
+    if apart < _APART:
+        findings.note("clock", "good", "agrees with the server's")
     else:
-        wrong = f"is {apart:,.0f} s apart from the server's, so days in the book of costs are wrong"
-        findings.note("clock", *(("good", "agrees with the server's") if apart < _APART else ("wrong", wrong)))
+        detail = f"is {apart:,.0f} s apart from the server's, so days in the book of costs are wrong"
+        findings.note("clock", "wrong", detail)
 
 
 async def _account(findings: Findings, transport: Transport, settings: Settings) -> None:

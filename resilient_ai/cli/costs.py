@@ -48,7 +48,8 @@ def costs(
     else:
         terminal.out().print(_table(total, rows, columns))
         if total.unknown:
-            terminal.say(f"the cost of {total.unknown} requests is unknown and not in the sums", "yellow")
+            unknown = terminal.counted(total.unknown, "request")
+            terminal.say(f"the cost of {unknown} is unknown and not in the sums", "yellow")
 
 
 def ledger_file() -> Path:

@@ -33,13 +33,7 @@ def simulate(
     """
     stop = threading.Event()
 
-    def end(_number: int, _frame: object) -> None:
-        stop.set()
-
-    # Being stopped is how this command ends, so neither signal is an error.
-    signal.signal(signal.SIGINT, end)
-    signal.signal(signal.SIGTERM, end)
-    with _listening(serve(host=host, port=port, limit=limit), f"{host}:{port}") as simulator:
+    with _told_to(stop), _listening(serve(host=host, port=port, limit=limit), f"{host}:{port}") as simulator:
         add_faults(simulator, faults_rate, seed)
         if json:
             terminal.write_json({"url": simulator.url, "base_url": simulator.base_url})
@@ -47,6 +41,21 @@ def simulate(
         stop.wait()
         stats = simulator.stats()
     terminal.say(f"stopped after {stats.requests:,} requests and a bill of {terminal.usd(stats.bill)}")
+
+
+@contextmanager
+def _told_to(stop: threading.Event) -> Generator[None]:
+    """Let the signals that end a program set `stop`: for this one, ending so is no error."""
+
+    def end(_number: int, _frame: object) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -69,7 +78,7 @@ def serve(**options: Any) -> "AbstractContextManager[Simulator]":
         from resilient_ai.simulator import serve as start  # noqa: PLC0415 - an optional part
     except ModuleNotFoundError as error:
         raise WrongUseError(
-            f"{error.name} is missing; install it with: pip install 'resilient-ai[simulator]'"
+            f"{(error.name or '').partition('.')[0]} is missing; install it with: pip install 'resilient-ai[simulator]'"
         ) from None
     return start(**options)
 
@@ -82,7 +91,7 @@ def add_faults(simulator: "Simulator", rate: float, seed: int) -> None:
     share = rate / len(faults)
     for number, fault in enumerate(faults):
         # Each is asked for only where those before it did not happen, and all shall be equally frequent.
-        simulator.faults.rate(fault, share / (1 - number * share), seed=seed + number)
+        simulator.faults.rate(fault, min(1.0, share / (1 - number * share)), seed=seed + number)
 
 
 def _introduce(simulator: "Simulator", rate: float) -> None:

@@ -77,8 +77,9 @@ def write(text: str) -> None:
 
 
 def write_json(value: Any) -> None:
-    """Write one JSON document; money is exact decimal text."""
-    write(orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2).decode() + "\n")
+    """Write one JSON document, on one line unless a person is looking; money is exact decimal text."""
+    option = orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0)
+    write(orjson.dumps(value, default=_plain, option=option).decode())
 
 
 def _plain(value: object) -> str:

@@ -25,7 +25,17 @@ _serial = itertools.count()
 
 def new_id() -> str:
     """Return a name for a call or a send that no other process, thread or fork gives out."""
-    return f"{os.urandom(6).hex()}{next(_serial) & 0xFFFFFF:06x}"
+    return f"{_prefix}{next(_serial) & 0xFFFFFF:06x}"
+
+
+def _new_prefix() -> None:
+    global _prefix  # noqa: PLW0603 - one per process: a system call for every id would cost more than the rest of it
+    _prefix = os.urandom(6).hex()
+
+
+_prefix = ""
+_new_prefix()
+os.register_at_fork(after_in_child=_new_prefix)
 
 
 @dataclass(slots=True)
@@ -77,7 +87,7 @@ class CallRecord:
         return result.model_copy(update=update)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Call(Generic[R]):
     """An operation under way, with everything middleware share about it. `replace` makes a changed copy.
 
@@ -110,12 +120,16 @@ class Call(Generic[R]):
     listeners: tuple[Listener, ...] = ()
 
     def replace(self, **changes: Any) -> Self:
-        """Return a copy with some fields changed; the record stays the same object."""
+        """Return a copy with some fields changed; the record stays the same object.
+
+        Raises:
+            TypeError: If a call has no such field.
+        """
         copy = object.__new__(type(self))
-        for name in _CALL_FIELDS:
-            object.__setattr__(copy, name, changes.pop(name) if name in changes else getattr(self, name))
-        if changes:
-            raise TypeError(f"a call has no field {sorted(changes)!r}")
+        copy.__dict__.update(self.__dict__)
+        copy.__dict__.update(changes)
+        if len(copy.__dict__) > len(self.__dict__):
+            raise TypeError(f"a call has no field {sorted(changes.keys() - self.__dict__.keys())!r}")
         return copy
 
     @property
@@ -141,8 +155,6 @@ class Call(Generic[R]):
         if self.listeners:
             self.emit(SendStarted(call_id=self.id, model=self.model, number=self.record.sends))
 
-
-_CALL_FIELDS = tuple(Call.__dataclass_fields__)
 
 Next = Callable[[Call[R]], Awaitable[R]]
 

@@ -17,6 +17,7 @@ from resilient_ai.core.results import Result
 from resilient_ai.core.streams import StreamResult
 
 R = TypeVar("R")
+_CACHE_MODES: frozenset[CacheMode | None] = frozenset({None, "on", "off", "refresh"})
 _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -102,6 +103,8 @@ class Pipeline:
         """
         if timeout is not None:
             self._check_timeout(timeout)
+        if cache not in _CACHE_MODES:
+            raise InvalidInput(f"cache: 'on', 'off' or 'refresh', got {cache!r}", field="cache", value=cache)
         clock = self.clock
         listeners = self._listeners if listener is None else (*self._listeners, listener)
         call = Call(

@@ -304,7 +304,10 @@ class Replay:
                 for index, call in enumerate(choice.tool_calls)
             )
         reasons = tuple(choice.finish_reason for choice in answer.choices)
-        return [*events, Finished(reasons, answer.usage, answer.model, answer.request_id, answer.service_tier)]
+        closing = Finished(
+            reasons, answer.usage, answer.model, answer.request_id, answer.service_tier, answer.cost
+        )
+        return [*events, closing]
 
     async def read(self) -> Sequence[StreamEvent] | None:
         """Return everything at once."""

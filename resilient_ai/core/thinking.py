@@ -1,26 +1,28 @@
 """Reasoning that arrives inside the answer, between `<think>` tags."""
 
+import re
+
 OPEN = "<think>"
 CLOSE = "</think>"
+_CLOSE_ALONE = re.compile(r"</think>[ \t]*\n|\n[ \t]*</think>")
 
 
 def split_thinking(text: str, reasoning: str | None = None) -> tuple[str, str | None]:
     """Return the answer and the reasoning of a whole text.
 
     Only a tag at the very beginning counts, so that an answer may speak of tags. Where a chat template has emitted the
-    opening tag itself, the text begins with the reasoning and holds the closing tag alone.
+    opening tag itself, the text begins with the reasoning and holds the closing tag alone, at the end of a line or on its own.
 
-    >>> split_thinking("<think>17 * 23</think>391"), split_thinking("17 * 23</think>391"), split_thinking("391")
+    >>> split_thinking("<think>17 * 23</think>391"), split_thinking("17 * 23</think>\\n391"), split_thinking("391")
     (('391', '17 * 23'), ('391', '17 * 23'), ('391', None))
     """
-    if CLOSE not in text or reasoning:
-        opened = text.lstrip().startswith(OPEN) and not reasoning
-        return ("", text.lstrip()[len(OPEN) :].strip() or None) if opened else (text, reasoning)
-    thought, _, answer = text.partition(CLOSE)
-    opening = thought.lstrip()
-    if OPEN in opening and not opening.startswith(OPEN):
-        return text, reasoning
-    return answer.lstrip("\n "), opening.removeprefix(OPEN).strip() or None
+    if reasoning:
+        return text, reasoning.strip() or None
+    opened = text.lstrip().startswith(OPEN)
+    thought, closed, answer = text.partition(CLOSE)
+    if opened or (OPEN not in thought and _CLOSE_ALONE.search(text)):
+        return (answer.lstrip("\n ") if closed else ""), thought.lstrip().removeprefix(OPEN).strip() or None
+    return text, None
 
 
 class ThinkingSplitter:

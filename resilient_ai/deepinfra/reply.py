@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 import httpx
@@ -40,14 +40,14 @@ class Reply:
 
     Attributes:
         status: The HTTP status.
-        headers: The headers, found whatever their case.
+        headers: The headers, names in lower case; several of one name are joined by a comma.
     """
 
     __slots__ = ("_body", "_chunks", "_loop", "headers", "status")
 
     def __init__(self, response: httpx.Response) -> None:
         self.status = response.status_code
-        self.headers = response.headers
+        self.headers = _joined(response.headers.raw)
         body = response.stream
         if not isinstance(body, httpx.AsyncByteStream):
             raise TypeError("an answer of a synchronous httpx transport cannot be read here")
@@ -148,6 +148,14 @@ def _inflater(encoding: str, limit: int) -> Inflate:
         return data
 
     return inflate
+
+
+def _joined(raw: Iterable[tuple[bytes, bytes]]) -> Mapping[str, str]:
+    headers: dict[str, str] = {}
+    for key, value in raw:
+        name, text = key.decode("latin-1").lower(), value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {text}" if name in headers else text
+    return headers
 
 
 def _too_long(limit: int) -> InvalidResponse:

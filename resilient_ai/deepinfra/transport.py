@@ -19,6 +19,7 @@ from typing_extensions import override
 from resilient_ai.deepinfra.connection_errors import translate
 from resilient_ai.deepinfra.reply import Reply
 
+JSON = "application/json"
 _RAW_BODY_LIMIT = 1 << 20  # aiohttp wants larger bodies as a file, so that writing them yields to the loop
 _DRAIN = (
     0.5  # seconds to wait for the end of a body whose content is complete, so that its connection can be used again
@@ -91,7 +92,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             response = await (await self._session()).request(
                 request.method,
                 str(request.url),
-                headers=request.headers,
+                headers=[(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw],
                 data=io.BytesIO(content) if len(content) > _RAW_BODY_LIMIT else content or None,
                 allow_redirects=False,
             )
@@ -177,9 +178,10 @@ class Transport:
         )
         self._connect_timeout = connect_timeout
         self._urls: dict[str, httpx.URL] = {}
+        self._json_headers: dict[str, httpx.Headers] = {}
 
     async def open(
-        self, path: str, content: bytes, *, content_type: str = "application/json", accept_encoding: str = "identity"
+        self, path: str, content: bytes, *, content_type: str = JSON, accept_encoding: str = "identity"
     ) -> Reply:
         """Post a body and return the answer once its head has arrived.
 
@@ -188,7 +190,7 @@ class Transport:
             AttemptTimeout: If no connection was made in time.
             InvalidResponse: If the answer is no HTTP.
         """
-        headers = {**self._headers, "Content-Type": content_type, "Accept-Encoding": accept_encoding}
+        headers = self._prepared(content_type, accept_encoding)
         return await self._send(httpx.Request("POST", self._url(path), headers=headers, content=content))
 
     async def get(self, path: str) -> Reply:
@@ -204,6 +206,14 @@ class Transport:
         except httpx.HTTPError as error:
             raise translate(error, self._connect_timeout) from error
         return Reply(response)
+
+    def _prepared(self, content_type: str, accept_encoding: str) -> httpx.Headers:
+        kept = self._json_headers.get(accept_encoding) if content_type == JSON else None
+        if kept is None:
+            kept = httpx.Headers({**self._headers, "Content-Type": content_type, "Accept-Encoding": accept_encoding})
+            if content_type == JSON:
+                self._json_headers[accept_encoding] = kept
+        return kept
 
     def _url(self, path: str) -> httpx.URL:
         url = self._urls.get(path)

@@ -31,13 +31,13 @@ class ConcurrencyLimit:
 
     Args:
         limit: Requests at once per origin and model, at least 1.
-        queue_size: How many may wait, at least 0; twice the limit by default. Who finds the queue full gets `LimitReached`.
+        queue_size: How many may wait, at least 0. Who finds the queue full gets `LimitReached`.
 
     Raises:
         ValueError: If a number is out of its range.
 
     >>> ConcurrencyLimit(limit=50)
-    ConcurrencyLimit(limit=50, queue_size=100)
+    ConcurrencyLimit(limit=50, queue_size=10000)
     """
 
     inside_of: ClassVar[Mapping[str, str]] = {
@@ -48,7 +48,7 @@ class ConcurrencyLimit:
     }
 
     limit: int = 200
-    queue_size: int | None = None
+    queue_size: int = 10_000
     _permits: dict[_Key, Permits["_Waiter"]] = field(
         default_factory=dict[_Key, Permits["_Waiter"]], init=False, repr=False, compare=False
     )
@@ -56,9 +56,7 @@ class ConcurrencyLimit:
 
     def __post_init__(self) -> None:
         check_at_least("limit", self.limit, 1)
-        if self.queue_size is None:
-            object.__setattr__(self, "queue_size", 2 * self.limit)
-        check_at_least("queue_size", self._queue_size, 0)
+        check_at_least("queue_size", self.queue_size, 0)
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
         """Send the call once a permit is there."""
@@ -85,10 +83,6 @@ class ConcurrencyLimit:
             permits = self._permits.get((origin, model))
             return permits.waiting if permits else 0
 
-    @property
-    def _queue_size(self) -> int:
-        return 2 * self.limit if self.queue_size is None else self.queue_size
-
     def _enter(self, call: Call[R]) -> tuple[Permits["_Waiter"], "_Waiter | None"]:
         """Take a permit, or a place in the queue, which is the second of what is returned."""
         key = (call.origin, call.model)
@@ -107,7 +101,7 @@ class ConcurrencyLimit:
         if len(self._permits) >= _MOST_MODELS:
             for known in [known for known, permits in self._permits.items() if not permits.in_use]:
                 del self._permits[known]
-        permits = self._permits[key] = Permits(limit=self.limit, queue_size=self._queue_size)
+        permits = self._permits[key] = Permits(limit=self.limit, queue_size=self.queue_size)
         return permits
 
     async def _wait(self, call: Call[R], permits: Permits["_Waiter"], waiter: "_Waiter") -> None:

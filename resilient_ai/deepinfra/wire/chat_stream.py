@@ -8,6 +8,7 @@ import orjson
 
 from resilient_ai.core.deltas import Finished, StreamEvent, TextDelta
 from resilient_ai.core.errors import InvalidResponse, ProviderError
+from resilient_ai.core.results import Cost
 from resilient_ai.core.streams import Replay
 from resilient_ai.deepinfra.wire.chat import read_chat
 from resilient_ai.deepinfra.wire.choices import choice_index
@@ -194,9 +195,11 @@ class ChatEvents:
             choice.finish_reason if (choice := self._choices.get(index)) else None
             for index in range(max(self._choices) + 1)
         )
+        usage, amount = read_usage(self._usage)
         return Finished(
             reasons,
-            usage=read_usage(self._usage)[0],
+            usage=usage,
+            cost=None if amount is None else Cost(amount=amount, source="provider"),
             model=self._names.get("model"),
             request_id=self._names.get("id") or header_request_id(self._headers),
             service_tier=self._names.get("service_tier"),

@@ -1,0 +1,68 @@
+"""Fixtures of the command line's tests: a simulated service on a real socket, and a way to run commands against it."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from resilient_ai.cli.app import app
+from resilient_ai.simulator import serve
+
+_OWN = ("RESILIENT_AI_", "DEEPINFRA_")
+
+
+@pytest.fixture
+def simulator():
+    with serve() as running:
+        yield running
+
+
+@dataclass
+class Shell:
+    """Runs commands with an environment of their own, in this process or in another."""
+
+    env: dict[str, str | None]
+    folder: Path
+    runner: CliRunner = field(default_factory=CliRunner)
+
+    def run(self, *args, stdin=None, **env):
+        result = self.runner.invoke(app, [str(arg) for arg in args], input=stdin, env={**self.env, **env})
+        assert result.exc_info is None or isinstance(result.exc_info[1], SystemExit), result.exc_info
+        assert "Traceback" not in result.output
+        return result
+
+    def environment(self, **env):
+        given = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
+        return {name: value for name, value in {**given, **self.env, **env}.items() if value is not None}
+
+    def start(self, *args, **env):
+        return subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-c", "from resilient_ai.cli import main; main()", *map(str, args)],
+            env=self.environment(**env),
+            cwd=self.folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """Commands without a service and without a key."""
+    for name in list(os.environ):
+        if name.startswith(_OWN):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    env = {"RESILIENT_AI_HOME": str(tmp_path / "home"), "COLUMNS": "100", "NO_COLOR": "1"}
+    return Shell(env=env, folder=tmp_path)
+
+
+@pytest.fixture
+def shell(offline, simulator):
+    """Commands that reach the simulated service."""
+    offline.env |= {"DEEPINFRA_API_KEY": "key", "RESILIENT_AI_BASE_URL": simulator.base_url}
+    return offline

@@ -1,0 +1,78 @@
+import io
+from decimal import Decimal
+
+import pytest
+from rich.console import Console
+
+from resilient_ai.cli.demo.closing import Closing
+from resilient_ai.cli.demo.stage import Outcome
+from resilient_ai.cli.demo.traces import JsonLines
+from resilient_ai.core.protocols import SendClosed, SendOpened
+from resilient_ai.simulator import serve
+
+pytestmark = pytest.mark.anyio
+LLAMA = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
+
+
+def screen_of(closing):
+    console = Console(file=io.StringIO(), width=100)
+    closing.show(console)
+    return console.file.getvalue()
+
+
+async def test_books_that_agree_are_said_to(scene_of, tmp_path):
+    """After ordinary calls both books hold the same requests and the same money."""
+    with serve() as simulator:
+        async with scene_of(simulator) as scene:
+            await scene.ai.chat(LLAMA, "hi")
+            closing = Closing(scene, JsonLines(tmp_path / "trace.jsonl"))
+            await closing.read_the_books()
+            closing.spans.shutdown()
+    assert closing.all_well
+    assert "✓ the server counted 1 request and billed $0.0000068; the ledger says the same" in screen_of(closing)
+
+
+async def test_books_that_differ_are_shown(scene_of, tmp_path):
+    """A request or a cent that only one side knows makes the tour fail, and is named."""
+    with serve() as simulator:
+        async with scene_of(simulator) as scene:
+            await scene.ai.chat(LLAMA, "hi")
+            simulator.books.charge(LLAMA, Decimal("0.5"))
+            scene.ledger.opened(SendOpened(send_id="s", call_id="c", at=1.0, kind="chat", model="other", attempt=1))
+            closing = Closing(scene, JsonLines(tmp_path / "trace.jsonl"))
+            await closing.read_the_books()
+            closing.spans.shutdown()
+    assert not closing.all_well
+    screen = screen_of(closing)
+    assert "✗ the books differ: the server counted 1 request, the ledger 2" in screen
+    assert f"{LLAMA}: the server billed 0.5000068, the ledger says 0.0000068" in " ".join(screen.split())
+    assert "0.0000000 + 1 unknown" in screen
+    assert closing.document()["ok"] is False
+
+
+async def test_step_that_failed_is_named(scene_of, tmp_path):
+    """The end of the tour repeats which steps failed."""
+    with serve() as simulator:
+        async with scene_of(simulator) as scene:
+            scene.simulator = None
+            scene.ledger.opened(SendOpened(send_id="s", call_id="c", at=1.0, kind="chat", model=LLAMA, attempt=1))
+            scene.ledger.closed(SendClosed(send_id="s", state="settled", cost=Decimal("0.1")))
+            closing = Closing(scene, JsonLines(tmp_path / "trace.jsonl"))
+            closing.outcomes = [Outcome(title="Chat", ok=False, fact="", elapsed=1.0)]
+            await closing.read_the_books()
+            closing.spans.shutdown()
+    screen = screen_of(closing)
+    assert "✗ 1 of 1 steps failed: Chat" in screen
+    assert "the server counted" not in screen
+    assert closing.document()["server"] is None
+
+
+async def test_closing_without_books_is_still_shown(scene_of, tmp_path):
+    """A tour that was cut short has sums, and no costs."""
+    with serve() as simulator:
+        async with scene_of(simulator) as scene:
+            scene.simulator = None
+            closing = Closing(scene, JsonLines(tmp_path / "trace.jsonl"))
+            closing.spans.shutdown()
+    assert "Cost by model" in screen_of(closing)
+    assert "Total" not in screen_of(closing)

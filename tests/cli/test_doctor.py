@@ -1,0 +1,144 @@
+import json
+
+import pytest
+
+from resilient_ai.cli import checkup
+from resilient_ai.simulator import serve
+
+KEY = "very-secret-key"
+
+
+def checks(result):
+    return {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+
+
+def test_healthy_installation_is_in_order(shell):
+    """Everything is found good, the stack is shown, and the key is not."""
+    result = shell.run("doctor", DEEPINFRA_API_KEY=KEY)
+    assert result.exit_code == 0
+    assert result.stdout.count("✓") == 8
+    assert "✗" not in result.stdout
+    for part in ("Tracing", "ConcurrencyLimit", "DeepInfraProvider", "everything is in order"):
+        assert part in result.stdout
+    assert KEY not in result.output
+
+
+def test_json_is_one_document(shell):
+    """--json has every check with its status, and the stack."""
+    document = json.loads(shell.run("doctor", "--json").stdout)
+    assert document["ok"] is True
+    assert {check["status"] for check in document["checks"]} == {"good"}
+    assert document["stack"][-1]["name"] == "DeepInfraProvider"
+
+
+def test_missing_key_is_wrong(shell):
+    """Without a key nothing is asked of the service, and the exit code is 1."""
+    result = shell.run("doctor", DEEPINFRA_API_KEY=None)
+    assert result.exit_code == 1
+    assert "✗  key" in result.stdout
+    assert "see the lines marked ✗" in result.stdout
+    assert "server" not in result.stdout
+
+
+@pytest.mark.parametrize("variable", ["DEEPINFRA_TOKEN", "RESILIENT_AI_API_KEY"])
+def test_key_may_come_from_elsewhere(shell, variable):
+    """The doctor says where the key was found."""
+    found = checks(shell.run("doctor", "--json", DEEPINFRA_API_KEY=None, **{variable: KEY}))
+    assert found["key"]["status"] == "good"
+    assert found["account"]["status"] == "good"
+
+
+def test_refused_key_is_wrong(shell):
+    """A key that the service refuses is found without spending anything."""
+    result = shell.run("doctor", "--json", DEEPINFRA_API_KEY="bad")
+    assert result.exit_code == 1
+    assert checks(result)["account"]["detail"] == "the service refuses the key (status 401)"
+
+
+def test_key_that_cannot_travel_is_wrong(shell):
+    """A key with a line break is found when the client is built."""
+    result = shell.run("doctor", "--json", DEEPINFRA_API_KEY="a b")
+    assert (result.exit_code, checks(result)["client"]["status"]) == (1, "wrong")
+
+
+def test_unknown_setting_is_wrong(shell):
+    """A misspelt variable stops the check-up at the settings."""
+    result = shell.run("doctor", "--json", RESILIENT_AI_ATTEMPT="3")
+    assert "RESILIENT_AI_ATTEMPT" in checks(result)["settings"]["detail"]
+    assert "home" not in checks(result)
+
+
+def test_settings_name_their_sources(shell, tmp_path):
+    """Variables and the file are named, so that nobody searches for where a value came from."""
+    (tmp_path / "settings.toml").write_text("attempts = 2\n")
+    detail = checks(shell.run("doctor", "--json", RESILIENT_AI_CONFIG="settings.toml"))["settings"]["detail"]
+    assert detail == "from the environment (RESILIENT_AI_BASE_URL, RESILIENT_AI_HOME) and the file settings.toml"
+
+
+def test_defaults_are_called_defaults(offline, tmp_path):
+    """Where nothing is set, that is said."""
+    found = checks(offline.run("doctor", "--json", RESILIENT_AI_HOME=None, XDG_DATA_HOME=str(tmp_path)))
+    assert found["settings"]["detail"] == "all defaults"
+
+
+def test_home_that_cannot_be_written_is_wrong(shell):
+    """A folder that cannot be made is found, with the reason."""
+    found = checks(shell.run("doctor", "--json", RESILIENT_AI_HOME="/proc/nowhere"))
+    assert found["home"]["status"] == "wrong"
+    assert "/proc/nowhere cannot be written" in found["home"]["detail"]
+
+
+def test_server_that_is_not_there_is_wrong(shell):
+    """A refused connection is one line."""
+    found = checks(shell.run("doctor", "--json", "--base-url", "http://127.0.0.1:9/v1"))
+    assert found["server"]["status"] == "wrong"
+    assert found["server"]["detail"].startswith("http://127.0.0.1:9/v1: ")
+
+
+def test_server_of_another_kind_is_wrong(shell, simulator):
+    """An address that lists no models is told from one that does not answer, and the key cannot be tried there."""
+    found = checks(shell.run("doctor", "--json", "--base-url", f"{simulator.url}/v2"))
+    assert "lists no models (status 404)" in found["server"]["detail"]
+    assert found["account"]["detail"] == "the key could not be tried (status 404)"
+    assert found["account"]["status"] == "doubtful"
+
+
+def test_small_limit_is_doubtful(offline):
+    """An account that takes fewer requests at once than the client sends is pointed out, but not wrong."""
+    with serve(limit=50) as simulator:
+        result = offline.run("doctor", "--json", "--base-url", simulator.base_url, DEEPINFRA_API_KEY="key")
+    assert (result.exit_code, checks(result)["account"]["status"]) == (0, "doubtful")
+    assert "RESILIENT_AI_CONCURRENCY=50" in checks(result)["account"]["detail"]
+
+
+def test_silent_server_is_not_waited_for_for_ever(shell, monkeypatch):
+    """After its patience the check-up says that nothing came."""
+    monkeypatch.setattr(checkup, "_PATIENCE", 0.0)
+    assert "did not answer within 0 s" in checks(shell.run("doctor", "--json"))["server"]["detail"]
+
+
+def test_wrong_clock_is_wrong(shell, monkeypatch):
+    """A clock that is far from the server's is found, whichever way it is off."""
+    monkeypatch.setattr(checkup, "_APART", -1.0)
+    result = shell.run("doctor", "--json")
+    assert (result.exit_code, checks(result)["clock"]["status"]) == (1, "wrong")
+
+
+def test_missing_package_is_wrong(shell, monkeypatch):
+    """A package that is not installed is named."""
+    monkeypatch.setattr(checkup, "_PACKAGES", ("httpx", "no-such-package"))
+    result = shell.run("doctor")
+    assert (result.exit_code, "missing: no-such-package" in result.stdout) == (1, True)
+
+
+def test_server_without_a_clock_is_doubtful():
+    """A server that tells no time leaves the clock open."""
+    findings = checkup.Findings()
+    checkup._clock(findings, "")
+    assert findings.checks[0].status == "doubtful"
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b""])
+def test_answer_that_is_no_object_is_empty(body):
+    """Whatever a server answers, the check-up goes on."""
+    assert checkup._json(body) == {}
