@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 _MAX_BATCHES = 256
 _MAX_BYTES = 64 * 2**20
-_SLICE = 128  # entries written in one turn, about 6 ms, so that reads get in between
+_SLICE = 32  # entries written in one turn, about 6 ms, so that reads get in between
 
 
 @dataclass(slots=True)

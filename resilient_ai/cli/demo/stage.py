@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
@@ -90,7 +90,8 @@ class Line:
             case _:
                 pass
 
-    def __rich__(self) -> RenderableType:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Lay the line out in the width there is."""
         mark: RenderableType = self._spinner
         elapsed = ""
         if self.outcome is not None:
@@ -99,13 +100,13 @@ class Line:
         grid = Table.grid(padding=(0, 1))
         grid.add_column(width=1)
         grid.add_column(width=17)
-        grid.add_column(width=_WIDTH - 30, overflow="fold")
+        grid.add_column(width=max(20, min(options.max_width, _WIDTH) - 30), overflow="fold")
         grid.add_column(width=8, justify="right", style="dim")
         notes = [Text(note, "dim") for note in self.notes]
         if self._left_out:
             notes.append(Text(f"and {self._left_out} more of these", "dim"))
         grid.add_row(mark, Text(self.title, "bold"), Group(Text(self.fact), *notes), elapsed)
-        return grid
+        yield grid
 
 
 class Stage:
