@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         BudgetExceeded,
         CallRejected,
         CircuitOpen,
+        ClientClosed,
         ConfigurationError,
         ConnectionFailed,
         ContextLengthExceeded,
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
         SendStarted,
     )
     from resilient_ai.core.messages import (
+        AnyMessage,
         AssistantMessage,
         AudioPart,
         ImagePart,
@@ -146,7 +148,7 @@ _HOMES = {
     "resilient_ai.core.call": "Call Middleware Next OperationMiddleware",
     "resilient_ai.core.deltas": "Finished ReasoningDelta StreamEvent TextDelta ToolCallDelta",
     "resilient_ai.core.errors": (
-        "AttemptTimeout AuthenticationFailed BadRequest BudgetExceeded CallRejected CircuitOpen "
+        "AttemptTimeout AuthenticationFailed BadRequest BudgetExceeded CallRejected CircuitOpen ClientClosed "
         "ConfigurationError ConnectionFailed ContextLengthExceeded DeadlineExceeded FeatureNotSupported "
         "InsufficientBalance InvalidInput InvalidResponse LimitReached ModelNotFound NoModelAvailable "
         "OutputInvalid Overloaded PermissionDenied ProviderError RateLimited RequestTooLarge ResilientAIError "
@@ -157,8 +159,8 @@ _HOMES = {
         "PermitGranted RetryScheduled SendSettled SendStarted"
     ),
     "resilient_ai.core.messages": (
-        "AssistantMessage AudioPart ImagePart SystemMessage TextPart Tool ToolCall ToolMessage UserMessage "
-        "assistant system user"
+        "AnyMessage AssistantMessage AudioPart ImagePart SystemMessage TextPart Tool ToolCall ToolMessage "
+        "UserMessage assistant system user"
     ),
     "resilient_ai.core.operations": "Chat Complete Embed Image Operation ResponseFormat Stream",
     "resilient_ai.core.pipeline": "Pipeline",
@@ -188,6 +190,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "AnyMessage",
     "AssistantMessage",
     "AsyncClient",
     "AttemptTimeout",
@@ -208,6 +211,7 @@ __all__ = [
     "CircuitOpen",
     "CircuitOpened",
     "Client",
+    "ClientClosed",
     "Complete",
     "ConfigurationError",
     "ConnectionFailed",

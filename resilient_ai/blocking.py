@@ -181,8 +181,7 @@ class Client:
         self, model: "ChatModel | str | Sequence[str]", messages: MessagesInput, **options: Unpack[ChatOptions]
     ) -> BlockingStream:
         """Ask a language model for an answer in pieces; use it as `with`, which frees the connection."""
-        stream = self._portal.run(self._client.send, Stream(model=model, messages=messages, **options))
-        return BlockingStream(stream, self._portal)
+        return self.send(Stream(model=model, messages=messages, **options))
 
     def complete(
         self, model: "CompletionModel | str | Sequence[str]", prompt: str, **options: Unpack[CompleteOptions]
@@ -218,6 +217,17 @@ class Client:
         """Chat, call the functions the model asks for, and go on until it asks for none; see `AsyncClient.run_tools`."""
         return self._portal.run(lambda: self._client.run_tools(model, messages, max_rounds=max_rounds, **options))
 
+    @overload
+    def send(
+        self,
+        operation: Stream,
+        *,
+        tags: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        cache: CacheMode | None = None,
+        listener: Listener | None = None,
+    ) -> BlockingStream: ...
+    @overload
     def send(
         self,
         operation: Operation[R],
@@ -226,11 +236,21 @@ class Client:
         timeout: float | None = None,
         cache: CacheMode | None = None,
         listener: Listener | None = None,
-    ) -> R:
-        """Send any operation; see `Pipeline.send`. A `Stream` gives a `BlockingStream` through `stream()` only."""
-        return self._portal.run(
+    ) -> R: ...
+    def send(
+        self,
+        operation: Operation[Any],
+        *,
+        tags: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        cache: CacheMode | None = None,
+        listener: Listener | None = None,
+    ) -> object:
+        """Send any operation; see `Pipeline.send`. A `Stream` gives a `BlockingStream`."""
+        result: object = self._portal.run(
             lambda: self._client.send(operation, tags=tags, timeout=timeout, cache=cache, listener=listener)
         )
+        return BlockingStream(result, self._portal) if isinstance(result, StreamResult) else result
 
     # The client itself
 

@@ -115,8 +115,8 @@ async def _call(tools: Mapping[str, Tool], call: ToolCall, number: int) -> ToolS
 async def _invoke(function: Callable[..., Any], arguments: dict[str, Any]) -> object:
     if isinstance(function, type) and issubclass(function, BaseModel):
         return function.model_validate(arguments)
-    checked = validate_call(function)
-    if inspect.iscoroutinefunction(function):
+    checked: Callable[..., Any] = validate_call(cast("Any", function))
+    if inspect.iscoroutinefunction(cast("object", function)):
         return await cast("Callable[..., Awaitable[object]]", checked)(**arguments)
     output: object = await anyio.to_thread.run_sync(lambda: checked(**arguments))
     return await cast("Awaitable[object]", output) if inspect.isawaitable(output) else output

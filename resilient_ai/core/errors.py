@@ -24,6 +24,7 @@ ResilientAIError
     BudgetExceeded              .spent .limit
     DeadlineExceeded            .timeout .elapsed .sent
     NoModelAvailable            .refused
+    ClientClosed                the client or pipeline was closed before
   OutputInvalid                 the answer does not fit the schema or the tool that was asked for   .raw
     ToolLoopUnfinished          the model still asks for tools after the last round                 .messages
   StreamMisused                 consumed twice, read after close
@@ -325,6 +326,13 @@ class NoModelAvailable(CallRejected):
         reasons = "; ".join(f"{model}: {type(error).__name__}" for model, error in refused.items())
         super().__init__(f"no model of the list could serve the call ({reasons})")
         self.refused = refused
+
+
+class ClientClosed(CallRejected):
+    """The client or pipeline was closed; make a new one."""
+
+    def __init__(self) -> None:
+        super().__init__("the client is closed; make a new one")
 
 
 class OutputInvalid(ResilientAIError):

@@ -282,12 +282,17 @@ class Tool(FrozenModel):
         except Exception as error:
             name = getattr(function, "__name__", repr(function))
             raise InvalidInput(f"tools: no schema for {name!r}: {error}", field="tools", value=name) from error
-        named = function.func if isinstance(function, functools.partial) else function
-        return cls(name=named.__name__, description=inspect.getdoc(named) or "", parameters=schema, function=function)
+        named = _unwrapped(function)
+        description = inspect.getdoc(named) or ""
+        return cls(name=named.__name__, description=description, parameters=schema, function=function)
 
 
 ToolSource = Tool | Callable[..., Any] | type[BaseModel] | Mapping[str, Any]
 MessagesInput = str | AnyMessage | Sequence[AnyMessage | Mapping[str, Any]]
+
+
+def _unwrapped(function: Any) -> Any:
+    return function.func if isinstance(function, functools.partial) else function
 
 
 def _mapping(source: object) -> Mapping[str, Any] | None:

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from resilient_ai.core.call import CacheMode, Call, Listener, Middleware, Next
 from resilient_ai.core.clock import Clock, SystemClock
-from resilient_ai.core.errors import ConfigurationError, InvalidInput
+from resilient_ai.core.errors import ClientClosed, ConfigurationError, InvalidInput
 from resilient_ai.core.operations import Operation
 from resilient_ai.core.results import Result
 from resilient_ai.core.streams import StreamResult
@@ -77,6 +77,7 @@ class Pipeline:
         self.stack: tuple[Middleware, ...] = tuple(_with_inner_halves(stack))
         self.clock = clock or SystemClock()
         self._listeners: tuple[Listener, ...] = ()
+        self._closed = False
         self._has_deadline = any(getattr(layer, "sets_deadline", False) for layer in self.stack)
         self._run = _fold(provider, self.stack)
 
@@ -101,6 +102,8 @@ class Pipeline:
         Raises:
             ResilientAIError: See `resilient_ai.core.errors`.
         """
+        if self._closed:
+            raise ClientClosed
         if timeout is not None:
             self._check_timeout(timeout)
         if cache not in _CACHE_MODES:
@@ -146,6 +149,9 @@ class Pipeline:
 
     async def aclose(self) -> None:
         """Close every middleware that holds something, outermost first, then the provider; one that fails stops no other."""
+        if self._closed:
+            return
+        self._closed = True
         async with AsyncExitStack() as parts:
             parts.push_async_callback(self.provider.aclose)
             for part in reversed(self.stack):

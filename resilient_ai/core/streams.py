@@ -304,9 +304,7 @@ class Replay:
                 for index, call in enumerate(choice.tool_calls)
             )
         reasons = tuple(choice.finish_reason for choice in answer.choices)
-        closing = Finished(
-            reasons, answer.usage, answer.model, answer.request_id, answer.service_tier, answer.cost
-        )
+        closing = Finished(reasons, answer.usage, answer.model, answer.request_id, answer.service_tier, answer.cost)
         return [*events, closing]
 
     async def read(self) -> Sequence[StreamEvent] | None:

@@ -8,12 +8,12 @@ _CLOSE_ALONE = re.compile(r"</think>[ \t]*\n|\n[ \t]*</think>")
 
 
 def split_thinking(text: str, reasoning: str | None = None) -> tuple[str, str | None]:
-    """Return the answer and the reasoning of a whole text.
+    r"""Return the answer and the reasoning of a whole text.
 
     Only a tag at the very beginning counts, so that an answer may speak of tags. Where a chat template has emitted the
     opening tag itself, the text begins with the reasoning and holds the closing tag alone, at the end of a line or on its own.
 
-    >>> split_thinking("<think>17 * 23</think>391"), split_thinking("17 * 23</think>\\n391"), split_thinking("391")
+    >>> split_thinking("<think>17 * 23</think>391"), split_thinking("17 * 23</think>\n391"), split_thinking("391")
     (('391', '17 * 23'), ('391', '17 * 23'), ('391', None))
     """
     if reasoning:

@@ -80,7 +80,7 @@ class DeepInfraProvider:
             raise InvalidInput(
                 "model: a list of models needs Routing in the stack", field="model", value=operation.models
             )
-        warn_if_retired(operation.model, stacklevel=3)
+        warn_if_retired(operation.model)
         # The kind of an operation fixes its result type, which no type checker can follow through a table.
         send = cast("Any", _SENDERS[operation.kind])
         return cast("R", await send(self._transport, call, operation))

@@ -12,6 +12,7 @@ from resilient_ai.core.errors import (
     AttemptTimeout,
     BudgetExceeded,
     CircuitOpen,
+    ClientClosed,
     ConnectionFailed,
     DeadlineExceeded,
     InvalidInput,
@@ -47,6 +48,7 @@ EXAMPLES = {
     NoModelAvailable: lambda: NoModelAvailable({"a": RateLimited("busy", status=429), "b": ValueError("x")}),
     OutputInvalid: lambda: OutputInvalid("odd", raw="{"),
     ToolLoopUnfinished: lambda: ToolLoopUnfinished("on", raw="", messages=(user("hi"),)),
+    ClientClosed: ClientClosed,
     InvalidInput: lambda: InvalidInput("wrong", field="n", value=9),
 }
 

@@ -64,9 +64,13 @@ async def passing(call, proceed):
 )
 async def test_the_first_is_outermost(clock, stack, seconds):
     """Three tries of two seconds each take six; three tries within two seconds take two."""
+
+    async def slow(_call):
+        await clock.sleep(9)
+
     started = clock.monotonic()
     with pytest.raises(TimeoutError):
-        await Pipeline(ScriptedProvider(*[9.0, chat_result()] * 3), stack, clock=clock).send(CHAT)
+        await Pipeline(ScriptedProvider(slow, slow, slow), stack, clock=clock).send(CHAT)
     assert clock.monotonic() - started == pytest.approx(seconds)
 
 
@@ -219,6 +223,8 @@ def test_a_stack_is_described_outermost_first():
     @dataclass(frozen=True)
     class Local:
         size: int = 5
+
+        async def __call__(self, call, proceed): ...
 
     class Odd:
         async def __call__(self, call, proceed): ...

@@ -68,7 +68,7 @@ def test_log_probabilities_are_joined():
 
 def test_reasoning_behind_a_lone_closing_tag_is_found_at_the_end():
     """Where the chat template opened the tag, the whole text shows the reasoning that its pieces hid."""
-    answer = joined(TextDelta("17 * 23</thi"), TextDelta("nk>391"), Finished(("stop",)))
+    answer = joined(TextDelta("17 * 23</thi"), TextDelta("nk>\n391"), Finished(("stop",)))
     assert (answer.text, answer.reasoning) == ("391", "17 * 23")
 
 

@@ -40,18 +40,6 @@ def test_the_warning_names_the_place_of_the_call():
     assert found[0].filename == __file__
 
 
-def test_stacklevel_moves_the_place_further_out():
-    """A wrapper can name its own caller."""
-    models = Catalogue([record("a/outer")], as_of=date(2026, 1, 31))
-    wrapper = {}
-    exec("def use(warn, models): warn('a/outer', models=models, stacklevel=3)", wrapper)  # noqa: S102
-
-    with pytest.warns(RetiredModelWarning) as found:
-        wrapper["use"](warn_if_retired, models)
-
-    assert found[0].filename == __file__
-
-
 def test_a_model_no_longer_listed_says_as_of_when():
     """Where there is no date of retirement, the date of the data stands in."""
     models = Catalogue([record("a/unlisted", status="presumed_removed")], as_of=date(2026, 1, 31))

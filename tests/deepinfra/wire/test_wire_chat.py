@@ -184,7 +184,7 @@ def test_a_bare_answer():
         ({"content": "391", "reasoning_content": "17 * 23"}, "391", "17 * 23"),
         ({"content": "391", "reasoning": "17 * 23", "reasoning_content": None}, "391", "17 * 23"),
         ({"content": "<think>17 * 23</think>\n391"}, "391", "17 * 23"),
-        ({"content": "17 * 23</think>391"}, "391", "17 * 23"),
+        ({"content": "17 * 23</think>\n391"}, "391", "17 * 23"),
         ({"content": None, "reasoning_content": "17"}, "", "17"),
         ({"content": [{"type": "text", "text": "39"}, {"text": "1"}, 3]}, "391", None),
         ({"content": "391", "reasoning": {"a": 1}}, "391", None),
