@@ -35,7 +35,10 @@ def chat_answer() -> bytes:
 def stream_events() -> list[bytes]:
     head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1790000000, "model": "m"}
     events = [
-        {**head, "choices": [{"index": 0, "delta": {"role": "assistant", "content": f" word{i}"}, "finish_reason": None}]}
+        {
+            **head,
+            "choices": [{"index": 0, "delta": {"role": "assistant", "content": f" word{i}"}, "finish_reason": None}],
+        }
         for i in range(CHUNKS)
     ]
     usage = {"prompt_tokens": 27, "total_tokens": 527, "completion_tokens": 500, "estimated_cost": 1.6e-04}
@@ -49,7 +52,9 @@ def embedding_answer() -> bytes:
         {"index": i, "object": "embedding", "embedding": [round(chance.uniform(-1, 1), 8) for _ in range(DIMENSIONS)]}
         for i in range(TEXTS)
     ]
-    return orjson.dumps({"object": "list", "model": "m", "usage": {"prompt_tokens": 960, "total_tokens": 960}, "data": data})
+    return orjson.dumps(
+        {"object": "list", "model": "m", "usage": {"prompt_tokens": 960, "total_tokens": 960}, "data": data}
+    )
 
 
 def whole(body: bytes) -> list[bytes]:
@@ -69,12 +74,11 @@ async def main() -> None:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+                length = next(
+                    int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
+                )
                 body = await reader.readexactly(length)
-                if b"/embeddings" in head:
-                    answer = embeddings
-                else:
-                    answer = stream if b'"stream":true' in body else chat
+                answer = embeddings if b"/embeddings" in head else stream if b'"stream":true' in body else chat
                 for part in answer:
                     writer.write(part)
                 await writer.drain()

@@ -117,7 +117,9 @@ def main() -> None:
     print(f"{'':<22}{'bare httpx':>12}{'full stack':>12}{'ratio':>8}{'aim':>8}")
     for name, both in found.items():
         ratio = both["resilient_ai"] / both["httpx"]
-        print(f"{name:<22}{both['httpx'] * 1e6:>9.0f} µs{both['resilient_ai'] * 1e6:>9.0f} µs{ratio:>8.2f}{GOALS[name]:>8.2f}")
+        print(
+            f"{name:<22}{both['httpx'] * 1e6:>9.0f} µs{both['resilient_ai'] * 1e6:>9.0f} µs{ratio:>8.2f}{GOALS[name]:>8.2f}"
+        )
 
 
 if __name__ == "__main__":

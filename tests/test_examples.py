@@ -39,7 +39,7 @@ def run(service, tmp_path):
     }
 
     def run(name, *arguments):
-        return subprocess.run(  # noqa: S603 - our own programs
+        return subprocess.run(
             [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments],
             env=environment,
             cwd=tmp_path,

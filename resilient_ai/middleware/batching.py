@@ -84,18 +84,18 @@ class _Batches:
 
     async def run(self, in_flight: int) -> EmbedResult:
         """Send everything, at most `in_flight` batches at once, and join the results."""
-        failure: BaseException | None = None
+        # A TaskGroup would wrap the error, and on Python 3.11 its own cancellation stays counted on the caller's task,
+        # where it would hide that of an enclosing timeout.
+        workers = [asyncio.create_task(self._work()) for _ in range(min(in_flight, len(self._pending)))]
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(in_flight, len(self._pending))):
-                    group.create_task(self._work())
-        except BaseExceptionGroup as failures:
-            failure = failures.exceptions[0]
-        if failure is not None:  # raised here, where the group does not become its context
-            try:
-                raise failure
-            finally:
-                del failure
+            await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+            failed = [worker for worker in workers if worker.done() and not worker.cancelled() and worker.exception()]
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+        if failed:
+            failed[0].result()
         return self._joined()
 
     async def _work(self) -> None:

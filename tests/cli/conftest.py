@@ -40,7 +40,7 @@ class Shell:
         return {name: value for name, value in {**given, **self.env, **env}.items() if value is not None}
 
     def start(self, *args, **env):
-        return subprocess.Popen(  # noqa: S603 - our own program
+        return subprocess.Popen(
             [sys.executable, "-c", "from resilient_ai.cli import main; main()", *map(str, args)],
             env=self.environment(**env),
             cwd=self.folder,

@@ -95,7 +95,7 @@ def test_closed_pipe_is_141(offline, monkeypatch):
 
 def run_python(offline, code):
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=offline.environment(), capture_output=True, check=False)  # noqa: S603 - our own
+    return subprocess.run(command, env=offline.environment(), capture_output=True, check=False)
 
 
 @pytest.mark.parametrize("command", ["--help", "models"])

@@ -40,7 +40,11 @@ def test_values_do_not_change():
         ({"crew": ("a", 5)}, "Boat: crew.1: input should be a valid string, got 5", "crew.1"),
         ({"length": 1, "crew": ("a", "b")}, "Boat: crew: too many for the boat", "crew"),
         ({"key": "secret"}, "Boat: key: extra inputs are not permitted", "key"),
-        ({"length": "x" * 99}, f"Boat: length: input should be a valid number, unable to parse string as a number, got '{'x' * 79}...", "length"),
+        (
+            {"length": "x" * 99},
+            f"Boat: length: input should be a valid number, unable to parse string as a number, got '{'x' * 79}...",
+            "length",
+        ),
     ],
 )
 def test_a_complaint_is_one_sentence(values, sentence, field):

@@ -170,7 +170,11 @@ async def test_a_middleware_may_be_about_one_operation(kind, clock):
 
 @pytest.mark.parametrize(
     "cls",
-    [SendOpened, SendClosed, *(cls for cls in vars(events).values() if isinstance(cls, type) and issubclass(cls, Event))],
+    [
+        SendOpened,
+        SendClosed,
+        *(cls for cls in vars(events).values() if isinstance(cls, type) and issubclass(cls, Event)),
+    ],
     ids=lambda cls: cls.__name__,
 )
 def test_facts_are_frozen_and_said_by_name(cls):

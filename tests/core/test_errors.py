@@ -71,7 +71,11 @@ def state(error):
 @pytest.mark.parametrize("cls", tree(), ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize(
     "again",
-    [copy.copy, copy.deepcopy, *(lambda e, p=p: pickle.loads(pickle.dumps(e, p)) for p in (2, pickle.HIGHEST_PROTOCOL))],
+    [
+        copy.copy,
+        copy.deepcopy,
+        *(lambda e, p=p: pickle.loads(pickle.dumps(e, p)) for p in (2, pickle.HIGHEST_PROTOCOL)),
+    ],
 )
 def test_every_error_survives_copying_and_pickling(cls, again):
     """A worker process or a queue gets the same error: class, sentence, every attribute and every note."""

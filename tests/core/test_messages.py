@@ -138,7 +138,11 @@ def test_a_tool_may_come_in_any_form():
     model = Tool.of(Tide)
     assert (model.name, model.description, model.function) == ("Tide", "The tide of a port.", Tide)
     schema = {"name": "f", "description": None, "parameters": {"type": "object"}}
-    assert Tool.of({"type": "function", "function": schema}) == Tool.of(schema) == Tool(name="f", parameters={"type": "object"})
+    assert (
+        Tool.of({"type": "function", "function": schema})
+        == Tool.of(schema)
+        == Tool(name="f", parameters={"type": "object"})
+    )
     assert Tool.of({"name": "f"}).parameters == {"type": "object", "properties": {}}
     partial = Tool.of(functools.partial(tides, days=2))
     assert (partial.name, partial.description) == ("tides", "Look up the tide times.")

@@ -46,7 +46,12 @@ def bounds():
             if field.annotation is not int and not {int, float} & set(kinds):
                 continue
             step = 1e-6 if float in kinds else 1
-            limits = {key: getattr(rule, key) for rule in field.metadata for key in ("ge", "gt", "le", "lt") if hasattr(rule, key)}
+            limits = {
+                key: getattr(rule, key)
+                for rule in field.metadata
+                for key in ("ge", "gt", "le", "lt")
+                if hasattr(rule, key)
+            }
             yield pytest.param(cls, name, limits, step, id=f"{cls.__name__}.{name}")
 
 
@@ -66,7 +71,9 @@ def test_every_range_is_kept(cls, name, limits, step):
 
 
 @pytest.mark.parametrize(("cls", "name", "limits", "step"), list(bounds()))
-@pytest.mark.parametrize("value", [math.nan, math.inf, "much", [], object()], ids=["nan", "inf", "text", "list", "object"])
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, "much", [], object()], ids=["nan", "inf", "text", "list", "object"]
+)
 def test_no_number_takes_what_is_none(cls, name, limits, step, value):
     """NaN, infinity and values of other types are refused for every number."""
     with pytest.raises(InvalidInput, match=f"^{cls.__name__}: {name}: input should be .*, got "):
@@ -84,7 +91,13 @@ def test_every_field_refuses_a_value_of_a_foreign_type(cls):
 
 @pytest.mark.parametrize(
     ("cls", "options"),
-    [(Chat, ChatOptions), (Stream, ChatOptions), (Complete, CompleteOptions), (Embed, EmbedOptions), (Image, ImageOptions)],
+    [
+        (Chat, ChatOptions),
+        (Stream, ChatOptions),
+        (Complete, CompleteOptions),
+        (Embed, EmbedOptions),
+        (Image, ImageOptions),
+    ],
 )
 def test_the_typed_options_are_the_fields(cls, options):
     """What a type checker offers is exactly what the operation takes beside its required fields."""
@@ -98,7 +111,9 @@ def test_each_kind_has_an_operation():
 
 
 @pytest.mark.parametrize("cls", OPERATIONS)
-@pytest.mark.parametrize("model", ["", " ", "a b", "a\n", "a\r\nX-Key: 1", "a\x00", "a\x7f", "a\x85", "a\u2028b", None, 5])
+@pytest.mark.parametrize(
+    "model", ["", " ", "a b", "a\n", "a\r\nX-Key: 1", "a\x00", "a\x7f", "a\x85", "a\u2028b", None, 5]
+)
 def test_a_model_id_has_no_blanks_or_control_characters(cls, model):
     """Ids that could become another header or path are refused, alone, in a list and as a fallback."""
     for fields in ({"model": model}, {"model": [model]}, {"model": ["m", model]}, {"fallbacks": (model,)}):
@@ -121,7 +136,10 @@ def test_a_list_of_models_is_the_first_and_its_fallbacks():
         ({"model": []}, "model: a list of models must name at least one"),
         ({"model": ["a", "a"]}, r"model: each model once, got \['a', 'a'\]"),
         ({"model": "a", "fallbacks": ("a",)}, r"model: each model once, got \['a', 'a'\]"),
-        ({"model": ["a", "b"], "fallbacks": ("c",)}, "model and fallbacks: give a list of models or fallbacks, not both"),
+        (
+            {"model": ["a", "b"], "fallbacks": ("c",)},
+            "model and fallbacks: give a list of models or fallbacks, not both",
+        ),
         ({"fallbacks": "bcd"}, "fallbacks: input should be a valid tuple, got 'bcd'"),
         ({"nonsense": 1}, "nonsense: extra inputs are not permitted"),
     ],
@@ -247,7 +265,12 @@ def test_repr_shows_what_was_given_alone():
 
 def test_content_stays_out_of_complaints():
     """A refused conversation is not quoted in the error's sentence."""
-    for messages in ([{"role": "pirate", "content": "secret"}], ["secret"], [{"role": "user", "content": ["secret"]}], b"secret"):
+    for messages in (
+        [{"role": "pirate", "content": "secret"}],
+        ["secret"],
+        [{"role": "user", "content": ["secret"]}],
+        b"secret",
+    ):
         with pytest.raises(InvalidInput) as caught:
             make(Chat, messages=messages)
         assert "secret" not in str(caught.value)

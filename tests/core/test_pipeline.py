@@ -189,7 +189,9 @@ async def test_a_subscription_ends(clock):
 
 def test_an_order_that_cannot_work_is_refused():
     """A middleware that must stand inside of another says why; in the right order, or alone, it is fine."""
-    with pytest.raises(ConfigurationError, match="Inner must stand after Retry in the stack: each try is counted alone"):
+    with pytest.raises(
+        ConfigurationError, match="Inner must stand after Retry in the stack: each try is counted alone"
+    ):
         Pipeline(ScriptedProvider(), [Inner(), passing, Retry()])
     Pipeline(ScriptedProvider(), [Retry(), passing, Inner()])
     Pipeline(ScriptedProvider(), [Inner()])

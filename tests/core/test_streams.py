@@ -294,7 +294,9 @@ async def test_a_callback_that_raises_keeps_no_other_from_running(caplog):
         await watched.stream.result()
         watched.stream.on_end(broken)
     assert seen == ["broken", watched.ends[0], "broken"]
-    assert [record.getMessage() for record in caplog.records] == ["a callback at the end of a stream raised LookupError"] * 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "a callback at the end of a stream raised LookupError"
+    ] * 2
 
 
 async def test_callbacks_run_even_where_dropping_the_connection_fails():

@@ -54,7 +54,8 @@ def test_what_is_held_back_comes_at_the_end(text):
 
 
 TEXTS = st.lists(
-    st.sampled_from(["<think>", "</think>", "<thi", "</th", "nk>", "<", "</", " ", "\n", "\u2003", "a", "b c"]), max_size=12
+    st.sampled_from(["<think>", "</think>", "<thi", "</th", "nk>", "<", "</", " ", "\n", "\u2003", "a", "b c"]),
+    max_size=12,
 ).map("".join)
 
 

@@ -61,7 +61,9 @@ def test_arrays_of_other_kinds_are_packed():
 @pytest.mark.parametrize(("count", "dimensions"), [(3, 2), (1, 0), (0, -1)])
 def test_a_buffer_is_a_whole_number_of_vectors(count, dimensions):
     """A buffer that does not fit the dimensions is refused."""
-    with pytest.raises(ValueError, match=f"{count} numbers are not a whole number of vectors of {dimensions} dimensions"):
+    with pytest.raises(
+        ValueError, match=f"{count} numbers are not a whole number of vectors of {dimensions} dimensions"
+    ):
         Vectors(array("d", [0.0] * count), dimensions)
 
 

@@ -60,7 +60,9 @@ async def test_a_body_that_is_no_answer(body):
             await ai.chat("m", "hi")
 
 
-@pytest.mark.parametrize("body", [*BAD_BODIES.values(), b'{"data": []}', b'{"data": [{"embedding": ["x"], "index": 0}]}'])
+@pytest.mark.parametrize(
+    "body", [*BAD_BODIES.values(), b'{"data": []}', b'{"data": [{"embedding": ["x"], "index": 0}]}']
+)
 async def test_a_body_that_holds_no_vectors(body):
     """Whatever is no list of vectors is an InvalidResponse."""
     async with client_of(http(body)) as (ai, _):
@@ -68,7 +70,9 @@ async def test_a_body_that_holds_no_vectors(body):
             await ai.embed("m", ["a"])
 
 
-@pytest.mark.parametrize("body", [*BAD_BODIES.values(), b'{"images": []}', b'{"images": ["data:image/png;base64,AAAA"]}'])
+@pytest.mark.parametrize(
+    "body", [*BAD_BODIES.values(), b'{"images": []}', b'{"images": ["data:image/png;base64,AAAA"]}']
+)
 async def test_a_body_that_holds_no_pictures(body):
     """Whatever is no picture is an InvalidResponse."""
     async with client_of(http(body)) as (ai, _):
@@ -290,7 +294,10 @@ async def test_done_without_the_end_of_the_body_ends_the_stream():
 
 async def test_statuses_become_errors_with_the_wait_the_server_asked_for():
     """429 and 503 carry Retry-After; HTML bodies do not hide the status."""
-    async with client_of(http(b'{"error": {"message": "Rate limited"}}', "429 Too Many", "retry-after: 1.5")) as (ai, _):
+    async with client_of(http(b'{"error": {"message": "Rate limited"}}', "429 Too Many", "retry-after: 1.5")) as (
+        ai,
+        _,
+    ):
         with pytest.raises(RateLimited) as limited:
             await ai.chat("m", "hi")
     async with client_of(http(b"<html>bad gateway</html>", "502 Bad Gateway")) as (ai, _):

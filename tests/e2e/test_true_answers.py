@@ -44,10 +44,8 @@ async def test_a_chat_costs_what_the_server_bills(ai, sim):
 
 async def test_a_stream_ends_with_the_answer_of_a_chat(ai, sim):
     """The pieces joined are the text of the result, and its cost is on the server's bill."""
-    pieces = []
     async with ai.stream(CHAT, "Name three tides.") as stream:
-        async for event in stream:
-            pieces.append(event)
+        pieces = [event async for event in stream]
         answer = await stream.result()
 
     assert "".join(event.text for event in pieces if isinstance(event, TextDelta)) == answer.text
@@ -69,7 +67,7 @@ async def test_failed_sends_are_counted(ai, sim):
     assert (await ai.ledger.total()).cost == sim.stats().bill == answer.cost.amount
 
 
-@pytest.mark.filterwarnings("ignore::resilient_ai.RetiredModelWarning")  # every completion model in the catalogue is retired
+@pytest.mark.filterwarnings("ignore::resilient_ai.RetiredModelWarning")  # every completion model is retired
 async def test_the_ledger_is_the_bill(ai, sim):
     """The ledger's sum equals the sum of the costs that the server reported, over all operations."""
     await ai.chat(CHAT, "hi")

@@ -85,7 +85,9 @@ def test_a_pipeline_answers():
 def test_the_stack_cannot_be_imported_under_another_name():
     """The link at the top of the tree is for people: importing it as `middleware` says what to import instead."""
     home = pathlib.Path(resilient_ai.__file__).parent
-    done = subprocess.run([sys.executable, "-c", "import middleware"], cwd=home, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", "import middleware"], cwd=home, capture_output=True, text=True, check=False
+    )
 
     assert done.returncode == 1
     assert "this package is `resilient_ai.middleware`" in done.stderr

@@ -31,11 +31,11 @@ def lock(connection):
 def test_importing_the_stores_costs_nothing():
     """Neither diskcache nor SQLite is imported before a store is used."""
     code = "import sys, resilient_ai.stores; sys.exit(bool({'diskcache', 'sqlite3'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=_root()).returncode == 0  # noqa: S603
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=_root()).returncode == 0
 
 
 def _root():
-    import resilient_ai  # noqa: PLC0415
+    import resilient_ai
 
     return os.path.dirname(os.path.dirname(resilient_ai.__file__))  # noqa: PTH120
 

@@ -1,5 +1,6 @@
 """Streamed chats: both orders of chunks, every habit of models, failures, and breaks."""
 
+import itertools
 from decimal import Decimal
 
 import orjson
@@ -176,14 +177,32 @@ def call(**fields):
             ],
             [("a", "tides", '{"port": "Kiel"}')],
         ),
-        ([[call(index=0, arguments="{")], [call(index=0, id="a", arguments="}")], [call(index=0, name="f")]], [("a", "f", "{}")]),
-        ([[call(index=1, id="b", name="g", arguments="2")], [call(index=0, id="a", name="f", arguments="1")]], [("a", "f", "1"), ("b", "g", "2")]),
-        ([[call(id="a", name="f", arguments="1"), call(id="b", name="g", arguments="2")]], [("a", "f", "1"), ("b", "g", "2")]),
         (
-            [[call(id="a", name="f")], [call(arguments="1")], [call(id="b", name="g")], [call(arguments="2")], [call(id="a", arguments="3")]],
+            [[call(index=0, arguments="{")], [call(index=0, id="a", arguments="}")], [call(index=0, name="f")]],
+            [("a", "f", "{}")],
+        ),
+        (
+            [[call(index=1, id="b", name="g", arguments="2")], [call(index=0, id="a", name="f", arguments="1")]],
+            [("a", "f", "1"), ("b", "g", "2")],
+        ),
+        (
+            [[call(id="a", name="f", arguments="1"), call(id="b", name="g", arguments="2")]],
+            [("a", "f", "1"), ("b", "g", "2")],
+        ),
+        (
+            [
+                [call(id="a", name="f")],
+                [call(arguments="1")],
+                [call(id="b", name="g")],
+                [call(arguments="2")],
+                [call(id="a", arguments="3")],
+            ],
             [("a", "f", "13"), ("b", "g", "2")],
         ),
-        ([[call(name="f", arguments="1"), call(name="g", arguments="2")]], [("call_0", "f", "1"), ("call_1", "g", "2")]),
+        (
+            [[call(name="f", arguments="1"), call(name="g", arguments="2")]],
+            [("call_0", "f", "1"), ("call_1", "g", "2")],
+        ),
         ([[call(name="f")], [call(id="late", arguments="1")]], [("late", "f", "1")]),
         ([[call(index=0, id="", name="f", arguments=None)], [call(index=0, id="a", name="")]], [("a", "f", "")]),
         ([[call(index=0, id="a", name="f", arguments={"x": 1})]], [("a", "f", '{"x":1}')]),
@@ -235,11 +254,15 @@ def test_an_answer_that_never_began_is_not_whole():
 
 def test_log_probabilities_go_with_their_text():
     """They wait while the text is held back, and none is lost."""
+
     def logged(content, token, **more):
         return text(content, choice={"logprobs": {"content": [{"token": token, "logprob": -0.5}]}}, **more)
 
     one, two = TokenLogprob(token="a", logprob=-0.5), TokenLogprob(token="b", logprob=-0.5)
-    assert read(logged(" ", "a"), logged("x", "b"), text("y"), END)[:-1] == [TextDelta(" x", 0, (one, two)), TextDelta("y")]
+    assert read(logged(" ", "a"), logged("x", "b"), text("y"), END)[:-1] == [
+        TextDelta(" x", 0, (one, two)),
+        TextDelta("y"),
+    ]
     assert read(text("x"), logged("", "a"), text("y"), END)[:-1] == [TextDelta("x"), TextDelta("y", 0, (one,))]
     assert read(text("x"), logged("", "a"), END)[:-1] == [TextDelta("x"), TextDelta("", 0, (one,))]
 
@@ -311,7 +334,9 @@ def test_an_event_that_cannot_be_read(body, reason):
         after.feed(body)
 
 
-@pytest.mark.parametrize("body", [(), (text("a"),), (text("a"), text("b")[:-9]), (b": ping\n\n",), (b"<html>oops</html>",)])
+@pytest.mark.parametrize(
+    "body", [(), (text("a"),), (text("a"), text("b")[:-9]), (b": ping\n\n",), (b"<html>oops</html>",)]
+)
 def test_a_stream_that_breaks_off_is_not_a_short_answer(body):
     """Neither finish reason nor end mark: the connection was lost."""
     with pytest.raises(InvalidResponse, match="without a finish reason and without") as caught:
@@ -336,7 +361,11 @@ def test_nothing_counts_after_the_end_mark():
     assert read(text("a") + DONE + text("b"), b"garbage", text("c"))[:-1] == [TextDelta("a")]
 
 
-WHOLE = {"id": "c9", "choices": [{"index": 0, "message": {"content": "Bern."}, "finish_reason": "stop"}], "usage": USAGE}
+WHOLE = {
+    "id": "c9",
+    "choices": [{"index": 0, "message": {"content": "Bern."}, "finish_reason": "stop"}],
+    "usage": USAGE,
+}
 
 
 def test_one_whole_body_instead_of_a_stream():
@@ -382,5 +411,5 @@ def test_any_split_gives_the_same_events(cuts):
     """Cuts inside tags, lines and characters change nothing."""
     points = [0, *sorted(cuts), len(STREAM)]
 
-    assert read(*(STREAM[start:end] for start, end in zip(points, points[1:], strict=False))) == read(STREAM)
+    assert read(*(STREAM[start:end] for start, end in itertools.pairwise(points))) == read(STREAM)
     assert read(*(STREAM[i : i + 1] for i in range(len(STREAM)))) == read(STREAM)

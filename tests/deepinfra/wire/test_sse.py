@@ -51,7 +51,21 @@ def test_events_follow_the_standard(text, events):
 
 
 PIECES = st.sampled_from(
-    [b"data: ", b"data:", b"data", b"x", b"\n", b"\r", b"\r\n", b"\n\n", b"\r\n\r\n", b": ping", b"id: 1", b"{}", b"\xef\xbb\xbf"]
+    [
+        b"data: ",
+        b"data:",
+        b"data",
+        b"x",
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"\n\n",
+        b"\r\n\r\n",
+        b": ping",
+        b"id: 1",
+        b"{}",
+        b"\xef\xbb\xbf",
+    ]
 )
 
 

@@ -82,7 +82,9 @@ def test_messages_of_every_role():
     uri = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
     messages = [
         SystemMessage(content=(TextPart(text="short"),), name="s", cache_control={"type": "ephemeral"}),
-        UserMessage(content=(ImagePart.of(PNG, detail="low"), ImagePart.of("https://a.example/b.png"), TextPart(text="?"))),
+        UserMessage(
+            content=(ImagePart.of(PNG, detail="low"), ImagePart.of("https://a.example/b.png"), TextPart(text="?"))
+        ),
         UserMessage(content=(AudioPart(data="UklGRg=="),)),
         AssistantMessage(tool_calls=(call,), reasoning="hm"),
         ToolMessage(content="04:12", tool_call_id="c1"),
@@ -92,7 +94,12 @@ def test_messages_of_every_role():
     ]
 
     assert body_of(messages)["messages"] == [
-        {"role": "system", "content": [{"type": "text", "text": "short"}], "cache_control": {"type": "ephemeral"}, "name": "s"},
+        {
+            "role": "system",
+            "content": [{"type": "text", "text": "short"}],
+            "cache_control": {"type": "ephemeral"},
+            "name": "s",
+        },
         {
             "role": "user",
             "content": [
@@ -165,7 +172,12 @@ def test_a_plain_answer():
     result = read({**answer(message), "model": "served", "usage": usage, "service_tier": "priority"})
 
     assert (result.text, result.reasoning, result.tool_calls, result.finish_reason) == ("Bern.", None, (), "stop")
-    assert (result.model, result.served_by, result.request_id, result.service_tier) == ("served", "asked", "c1", "priority")
+    assert (result.model, result.served_by, result.request_id, result.service_tier) == (
+        "served",
+        "asked",
+        "c1",
+        "priority",
+    )
     assert (result.usage.input_tokens, result.usage.output_tokens) == (27, 12)
     assert (result.cost.amount, result.cost.source) == (Decimal("0.00000654"), "provider")
 
@@ -234,7 +246,11 @@ def test_log_probabilities():
 
 def test_several_choices_come_in_order():
     """Choices are sorted by index; one without an index keeps its place."""
-    choices = [{"index": 1, "message": {"content": "b"}}, {"index": 0, "message": {"content": "a"}}, {"message": {}, "index": -1}]
+    choices = [
+        {"index": 1, "message": {"content": "b"}},
+        {"index": 0, "message": {"content": "a"}},
+        {"message": {}, "index": -1},
+    ]
     result = read({"choices": choices})
 
     assert [(choice.index, choice.text) for choice in result.choices] == [(0, "a"), (1, "b"), (2, "")]

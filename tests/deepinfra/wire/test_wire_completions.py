@@ -38,7 +38,10 @@ def test_an_answer():
     result = read({"id": "cmpl-1", "choices": [choice], "usage": {"prompt_tokens": 6, "estimated_cost": 0}})
 
     assert (result.text, result.finish_reason, result.request_id) == ("<think>a</think>b", "length", "cmpl-1")
-    assert [(one.token, one.logprob, one.top) for one in result.logprobs] == [("b", -0.5, (("b", -0.5),)), ("c", -1.0, ())]
+    assert [(one.token, one.logprob, one.top) for one in result.logprobs] == [
+        ("b", -0.5, (("b", -0.5),)),
+        ("c", -1.0, ()),
+    ]
     assert (result.usage.input_tokens, result.cost.amount) == (6, 0)
 
 

@@ -33,7 +33,10 @@ def error_of(status, body, **options):
         ({"detail": {"error": "Model not found"}}, "Model not found"),
         ({"detail": {"message": "Model gone"}}, "Model gone"),
         ({"detail": "Not Found"}, "Not Found"),
-        ({"detail": [{"loc": ["body", "inputs"], "msg": "Field required", "type": "missing"}]}, "inputs: Field required"),
+        (
+            {"detail": [{"loc": ["body", "inputs"], "msg": "Field required", "type": "missing"}]},
+            "inputs: Field required",
+        ),
         ({"detail": [{"msg": "one"}, {"loc": ["query", 0], "msg": "two"}, 3, {"loc": []}]}, "one; query.0: two"),
         ({"error": "Model not found"}, "Model not found"),
         ({"error": {"message": "Model busy, retry later"}}, "Model busy, retry later"),
