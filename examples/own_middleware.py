@@ -72,7 +72,7 @@ class HideAddresses(OperationMiddleware):
 async def main() -> None:
     """Put the three outside of the default stack, and see them at work."""
     own: list[Middleware] = [announce, OnlyModels(allowed=(MODEL,)), HideAddresses()]
-    async with AsyncClient(stack=[*own, *default_stack().middleware]) as ai:
+    async with AsyncClient(stack=[*own, *default_stack()]) as ai:
         print(f"outermost: {', '.join(layer.name for layer in ai.describe()[:3])}")
         anna = ai.with_options(tags={"user": "anna"})
         answer = await anna.chat(MODEL, "Repeat exactly: write to anna@example.org", max_tokens=40)

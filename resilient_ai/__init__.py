@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         __version__,
     )
     from resilient_ai.blocking import (
+        BlockingLedger,
         BlockingStream,
         Client,
     )
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
     )
     from resilient_ai.core.call import (
         Call,
+        Listener,
         Middleware,
         Next,
         OperationMiddleware,
+    )
+    from resilient_ai.core.clock import (
+        Clock,
     )
     from resilient_ai.core.deltas import (
         Finished,
@@ -104,6 +109,12 @@ if TYPE_CHECKING:
     )
     from resilient_ai.core.pipeline import (
         Pipeline,
+        Provider,
+    )
+    from resilient_ai.core.protocols import (
+        CacheStore,
+        Ledger,
+        PriceBook,
     )
     from resilient_ai.core.results import (
         ChatResult,
@@ -116,7 +127,9 @@ if TYPE_CHECKING:
         Usage,
     )
     from resilient_ai.core.streams import (
+        StreamEnd,
         StreamResult,
+        when_done,
     )
     from resilient_ai.core.vectors import (
         Vectors,
@@ -143,9 +156,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "resilient_ai._version": "__version__",
-    "resilient_ai.blocking": "BlockingStream Client",
+    "resilient_ai.blocking": "BlockingLedger BlockingStream Client",
     "resilient_ai.client": "AsyncClient",
-    "resilient_ai.core.call": "Call Middleware Next OperationMiddleware",
+    "resilient_ai.core.call": "Call Listener Middleware Next OperationMiddleware",
+    "resilient_ai.core.clock": "Clock",
     "resilient_ai.core.deltas": "Finished ReasoningDelta StreamEvent TextDelta ToolCallDelta",
     "resilient_ai.core.errors": (
         "AttemptTimeout AuthenticationFailed BadRequest BudgetExceeded CallRejected CircuitOpen ClientClosed "
@@ -163,9 +177,10 @@ _HOMES = {
         "UserMessage assistant system user"
     ),
     "resilient_ai.core.operations": "Chat Complete Embed Image Operation ResponseFormat Stream",
-    "resilient_ai.core.pipeline": "Pipeline",
+    "resilient_ai.core.pipeline": "Pipeline Provider",
+    "resilient_ai.core.protocols": "CacheStore Ledger PriceBook",
     "resilient_ai.core.results": "ChatResult Choice Cost EmbedResult ImageResult StructuredResult TokenLogprob Usage",
-    "resilient_ai.core.streams": "StreamResult",
+    "resilient_ai.core.streams": "StreamEnd StreamResult when_done",
     "resilient_ai.core.vectors": "Vectors",
     "resilient_ai.deepinfra.catalogue": "ModelInfo RetiredModelWarning catalogue",
     "resilient_ai.deepinfra.provider": "DeepInfraProvider",
@@ -198,9 +213,11 @@ __all__ = [
     "AuthenticationFailed",
     "BadRequest",
     "BatchDone",
+    "BlockingLedger",
     "BlockingStream",
     "BudgetExceeded",
     "CacheLookedUp",
+    "CacheStore",
     "Call",
     "CallRejected",
     "Chat",
@@ -212,6 +229,7 @@ __all__ = [
     "CircuitOpened",
     "Client",
     "ClientClosed",
+    "Clock",
     "Complete",
     "ConfigurationError",
     "ConnectionFailed",
@@ -230,7 +248,9 @@ __all__ = [
     "InsufficientBalance",
     "InvalidInput",
     "InvalidResponse",
+    "Ledger",
     "LimitReached",
+    "Listener",
     "Middleware",
     "ModelInfo",
     "ModelNotFound",
@@ -244,6 +264,8 @@ __all__ = [
     "PermissionDenied",
     "PermitGranted",
     "Pipeline",
+    "PriceBook",
+    "Provider",
     "ProviderError",
     "RateLimited",
     "ReasoningDelta",
@@ -259,6 +281,7 @@ __all__ = [
     "Settings",
     "StatusError",
     "Stream",
+    "StreamEnd",
     "StreamEvent",
     "StreamInterrupted",
     "StreamMisused",
@@ -284,4 +307,5 @@ __all__ = [
     "default_stack",
     "system",
     "user",
+    "when_done",
 ]

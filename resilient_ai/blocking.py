@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import httpx
 
     from resilient_ai.deepinfra.catalogue.ids import ChatModel, CompletionModel, EmbeddingModel, ImageModel
-    from resilient_ai.stores import SQLiteLedger
+    from resilient_ai.stores import LedgerRow, LedgerSend, LedgerTotal, SQLiteLedger
+    from resilient_ai.stores._ledger_queries import Column
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -121,6 +122,34 @@ class BlockingStream:
     @override
     def __repr__(self) -> str:
         return f"BlockingStream(model={self._stream.model!r}, ended={self._stream.ended!r})"
+
+
+class BlockingLedger:
+    """An `SQLiteLedger` for code that does not await; the methods are the same."""
+
+    def __init__(self, ledger: "SQLiteLedger", portal: Portal) -> None:
+        self._ledger = ledger
+        self._portal = portal
+
+    def total(self, *, since: float | None = None, until: float | None = None, **tags: str) -> "LedgerTotal":
+        """Return the sums over all sends; see `SQLiteLedger.total`."""
+        return self._portal.run(lambda: self._ledger.total(since=since, until=until, **tags))
+
+    def by(self, *columns: "Column", since: float | None = None, until: float | None = None) -> "Sequence[LedgerRow]":
+        """Return the sums by one or more columns; see `SQLiteLedger.by`."""
+        return self._portal.run(lambda: self._ledger.by(*columns, since=since, until=until))
+
+    def sends(self, *, limit: int = 100, call_id: str | None = None) -> "Sequence[LedgerSend]":
+        """Return the latest sends; see `SQLiteLedger.sends`."""
+        return self._portal.run(lambda: self._ledger.sends(limit=limit, call_id=call_id))
+
+    def flush(self) -> None:
+        """Wait until everything that was reported is written."""
+        self._portal.run(self._ledger.flush)
+
+    @override
+    def __repr__(self) -> str:
+        return f"BlockingLedger({self._ledger!r})"
 
 
 class Client:
@@ -271,9 +300,9 @@ class Client:
         return self._client.describe()
 
     @property
-    def ledger(self) -> "SQLiteLedger":
-        """The book of all sends and what they cost; its methods are asynchronous."""
-        return self._client.ledger
+    def ledger(self) -> "BlockingLedger":
+        """The book of all sends and what they cost; raises as `AsyncClient.ledger` does."""
+        return BlockingLedger(self._client.ledger, self._portal)
 
     def close(self) -> None:
         """Write what is pending, close connections and stop the background thread; a view closes nothing."""

@@ -19,8 +19,10 @@ from resilient_ai.core.pipeline import Description, Pipeline
 from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult, StructuredResult
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.deepinfra.provider import DeepInfraProvider
+from resilient_ai.middleware import CostAccounting
 from resilient_ai.presets import default_stack
 from resilient_ai.settings import Settings
+from resilient_ai.stores import SQLiteLedger
 from resilient_ai.structured_output import ask_for
 from resilient_ai.tool_loop import ToolRun, run_tools
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     import httpx
 
     from resilient_ai.deepinfra.catalogue.ids import ChatModel, CompletionModel, EmbeddingModel, ImageModel
-    from resilient_ai.stores import SQLiteLedger
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -70,11 +71,7 @@ class AsyncClient:
         provider = DeepInfraProvider(
             api_key, base_url=base_url or settings.base_url, http=http, connect_timeout=settings.connect_timeout
         )
-        self._ledger: SQLiteLedger | None = None
-        if stack is None:
-            built = default_stack(settings)
-            stack, self._ledger = built.middleware, built.ledger
-        self._pipeline = Pipeline(provider, stack, clock=clock)
+        self._pipeline = Pipeline(provider, default_stack(settings) if stack is None else stack, clock=clock)
         self._tags: Mapping[str, str] = {}
         self._timeout: float | None = None
         self._cache: CacheMode | None = None
@@ -232,11 +229,12 @@ class AsyncClient:
         """The book of all sends and what they cost.
 
         Raises:
-            ConfigurationError: If the client was built with a stack of its own, whose ledger you hold yourself.
+            ConfigurationError: If the stack has no `CostAccounting` with an `SQLiteLedger`.
         """
-        if self._ledger is None:
-            raise ConfigurationError("this client was built with a stack of its own; read the ledger you put into it")
-        return self._ledger
+        for layer in self._pipeline.stack:
+            if isinstance(layer, CostAccounting) and isinstance(layer.ledger, SQLiteLedger):
+                return layer.ledger
+        raise ConfigurationError("the stack of this client has no CostAccounting with an SQLiteLedger")
 
     async def aclose(self) -> None:
         """Write what is pending and close connections; a view closes nothing."""

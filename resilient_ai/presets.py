@@ -3,7 +3,6 @@
 import os
 import tempfile
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
@@ -32,20 +31,7 @@ class ResilientAIWarning(UserWarning):
     """Something works less well than it could, and says so once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """A stack and the parts of it that a client shows.
-
-    Args:
-        middleware: Outermost first.
-        ledger: The book of costs.
-    """
-
-    middleware: list[Middleware]
-    ledger: SQLiteLedger
-
-
-def default_stack(settings: Settings | None = None) -> Stack:
+def default_stack(settings: Settings | None = None) -> list[Middleware]:
     """Build the stack that a client has by default.
 
     Outermost first, with the reason for each place:
@@ -76,14 +62,14 @@ def default_stack(settings: Settings | None = None) -> Stack:
         CostAccounting(ledger, PriceTable()),
         Timeout(),
     ]
-    return Stack(stack, ledger)
+    return stack
 
 
 def _cache(settings: Settings, home: Path | None) -> Cache:
     answers: CacheStore = MemoryStore(max_bytes=settings.cache_memory)
     embeddings: CacheStore = MemoryStore(max_bytes=settings.cache_memory)
     if home:
-        disk = DiskStore(home / "cache", size_limit=settings.cache_disk)
+        disk = DiskStore(home / "cache", max_bytes=settings.cache_disk)
         embeddings = TieredStore(embeddings, disk)
         if settings.cache_answers_on_disk:
             answers = TieredStore(answers, disk)

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from resilient_ai.core.errors import FeatureNotSupported, OutputInvalid
 from resilient_ai.core.messages import AnyMessage, assistant, user
 from resilient_ai.core.operations import Chat, ResponseFormat
-from resilient_ai.core.results import ChatResult, Cost, StructuredResult
+from resilient_ai.core.results import ChatResult, Cost, StructuredResult, Usage
 
 T = TypeVar("T")
 Send = Callable[[Chat], Awaitable[ChatResult]]
@@ -22,7 +22,7 @@ async def ask_for(send: Send, chat: Chat, output: type[T]) -> StructuredResult[T
     """Send `chat` so that its answer fits `output`, and return the answer with `.output`.
 
     A model that does not know JSON schemas is asked in words instead. An answer that does not fit is sent back once with the
-    complaint; attempts and cost are those of both rounds.
+    complaint; attempts, usage and cost are those of both rounds.
 
     Args:
         send: Sends a chat through the pipeline.
@@ -81,12 +81,11 @@ def _result(answer: ChatResult, output: T) -> StructuredResult[T]:
 
 
 def _together(first: ChatResult, second: ChatResult) -> ChatResult:
-    cost = None
-    if first.cost and second.cost:
-        cost = Cost(
-            amount=first.cost.amount + second.cost.amount,
-            wasted=first.cost.wasted + second.cost.wasted,
-            source=first.cost.source if first.cost.source == second.cost.source else "mixed",
-            complete=first.cost.complete and second.cost.complete,
-        )
-    return second.model_copy(update={"attempts": first.attempts + second.attempts, "cost": cost})
+    both = (first, second)
+    return second.model_copy(
+        update={
+            "attempts": sum(answer.attempts for answer in both),
+            "usage": Usage.total(answer.usage for answer in both),
+            "cost": Cost.total(answer.cost for answer in both),
+        }
+    )

@@ -3,16 +3,16 @@
 import asyncio
 import selectors
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar, cast
 
 from typing_extensions import override
 
 from resilient_ai.core.call import Call
+from resilient_ai.core.clock import Timer
 from resilient_ai.core.deltas import Finished, StreamEvent, TextDelta
 from resilient_ai.core.errors import InvalidResponse
 from resilient_ai.core.operations import Embed, Image, Operation, Stream
-from resilient_ai.core.results import ChatResult, Choice, EmbedResult, ImageResult, Usage
+from resilient_ai.core.results import ChatResult, Choice, EmbedResult, ImageResult, Result, Usage
 from resilient_ai.core.results import Image as Picture
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.core.vectors import Vectors
@@ -98,7 +98,7 @@ class FakeClock:
         self.slept.append(seconds)
         await asyncio.sleep(seconds)
 
-    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[Any]:
+    def timeout(self, seconds: float | None) -> Timer:
         """Return a timeout in virtual time."""
         return asyncio.timeout(seconds)
 
@@ -195,7 +195,6 @@ class ScriptedProvider:
         """Take the next step of the script."""
         self.calls.append(call)
         call.send_started()
-        call.record.served_by = call.model
         while self.script:
             step = self.script.pop(0)
             if isinstance(step, BaseException):
@@ -204,12 +203,18 @@ class ScriptedProvider:
                 await asyncio.sleep(step)
                 continue
             answer = await cast("Handler", step)(call) if callable(step) else step
-            return cast("R", answer)
-        return cast("R", answer_to(call.operation))
+            return cast("R", _served_by(answer, call.model))
+        return cast("R", _served_by(answer_to(call.operation), call.model))
 
     async def aclose(self) -> None:
         """Remember that it was closed."""
         self.closed = True
+
+
+def _served_by(answer: object, model: str) -> object:
+    if isinstance(answer, Result) and not answer.served_by:
+        return answer.model_copy(update={"served_by": model})
+    return answer
 
 
 def answer_to(operation: Operation[Any]) -> object:

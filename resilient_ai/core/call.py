@@ -45,13 +45,11 @@ class CallRecord:
     Attributes:
         sends: Requests that were sent.
         cache: How the cache answered.
-        served_by: The model that answered last.
         costs: One entry per send that ended: the cost (None where not known), its source, and whether its answer was used.
     """
 
     sends: int = 0
     cache: CacheStatus = "off"
-    served_by: str = ""
     costs: list[tuple[Decimal | None, CostSource, bool]] = field(
         default_factory=list[tuple[Decimal | None, CostSource, bool]]
     )
@@ -60,7 +58,7 @@ class CallRecord:
         """Return what the call cost so far; None where an answer that was used has no known cost."""
         if self.cache == "hit" and not self.costs:
             return Cost(amount=Decimal(0), source="cache")
-        if not self.costs or any(amount is None for amount, _, used in self.costs if used):
+        if any(amount is None for amount, _, used in self.costs if used):
             return None
         known: list[tuple[Decimal, CostSource, bool]] = [
             (amount, source, used) for amount, source, used in self.costs if amount is not None
@@ -77,11 +75,7 @@ class CallRecord:
 
     def stamp(self, result: ResultT) -> ResultT:
         """Return `result` with the facts of this call."""
-        update: dict[str, Any] = {
-            "attempts": self.sends,
-            "cache": self.cache,
-            "served_by": self.served_by or result.served_by,
-        }
+        update: dict[str, Any] = {"attempts": self.sends, "cache": self.cache}
         if self.costs or self.cache == "hit":
             update["cost"] = self.cost()
         return result.model_copy(update=update)

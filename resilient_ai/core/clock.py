@@ -3,8 +3,25 @@
 import asyncio
 import random
 import time
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+T = TypeVar("T")
+
+
+class Timer(Protocol):
+    """A context that raises `TimeoutError` when its body takes too long."""
+
+    def expired(self) -> bool:
+        """Return whether it was this timer that ended the body, and not somebody else's `TimeoutError`."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> bool | None: ...
 
 
 class Clock(Protocol):
@@ -30,7 +47,7 @@ class Clock(Protocol):
         """Wait for `seconds`."""
         ...
 
-    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[Any]:
+    def timeout(self, seconds: float | None) -> Timer:
         """Return a context that raises `TimeoutError` when its body takes longer than `seconds`; None never does."""
         ...
 
@@ -51,9 +68,21 @@ class SystemClock:
         """Wait for `seconds`."""
         await asyncio.sleep(seconds)
 
-    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[Any]:
+    def timeout(self, seconds: float | None) -> Timer:
         """Return a timeout of the running loop."""
         return asyncio.timeout(seconds)
 
     def __repr__(self) -> str:
         return "SystemClock()"
+
+
+async def within(clock: Clock, seconds: float, action: Callable[[], Awaitable[T]], error: Callable[[], Exception]) -> T:
+    """Return what `action` returns, or raise `error()` when it takes longer than `seconds`."""
+    timer = clock.timeout(seconds)
+    try:
+        async with timer:
+            return await action()
+    except TimeoutError as timeout:
+        if not timer.expired():
+            raise
+        raise error() from timeout

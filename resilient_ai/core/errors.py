@@ -18,7 +18,7 @@ ResilientAIError
       RateLimited               429
       ServerFailed              5xx
         Overloaded              503 529
-  CallRejected                  we did not ask; nothing was sent, nothing is owed
+  CallRejected                  we ended it; nothing was sent unless it says so                   .sent
     CircuitOpen                 .retry_after
     LimitReached                .retry_after
     BudgetExceeded              .spent .limit
@@ -103,11 +103,12 @@ class AttemptTimeout(ProviderError):
 
     Attributes:
         timer: Which timer: "connect", "first_token", "idle" (between content events) or "attempt".
-        elapsed: Seconds until the timer fired.
+        elapsed: Seconds until the timer fired; None where the timer was not ours.
     """
 
-    def __init__(self, *, timer: Timer, elapsed: float, sent: bool = True, model: str | None = None) -> None:
-        super().__init__(f"no answer in time: the {timer} timer fired after {elapsed:g} s", model=model, sent=sent)
+    def __init__(self, *, timer: Timer, elapsed: float | None, sent: bool = True, model: str | None = None) -> None:
+        after = "" if elapsed is None else f" after {elapsed:g} s"
+        super().__init__(f"no answer in time: the {timer} timer fired{after}", model=model, sent=sent)
         self.timer: Timer = timer
         self.elapsed = elapsed
 
@@ -244,7 +245,13 @@ def status_error_type(status: int) -> type[StatusError]:
 
 
 class CallRejected(ResilientAIError):
-    """One of our own policies refused the call: nothing was sent and nothing is owed, unless `sent` says otherwise."""
+    """One of our own policies ended the call.
+
+    Attributes:
+        sent: Whether a request was under way or had been sent, so that it may be billed; False unless an error says otherwise.
+    """
+
+    sent: bool = False
 
 
 class CircuitOpen(CallRejected):
@@ -326,6 +333,7 @@ class NoModelAvailable(CallRejected):
         reasons = "; ".join(f"{model}: {type(error).__name__}" for model, error in refused.items())
         super().__init__(f"no model of the list could serve the call ({reasons})")
         self.refused = refused
+        self.sent = any(bool(getattr(error, "sent", False)) for error in refused.values())
 
 
 class ClientClosed(CallRejected):

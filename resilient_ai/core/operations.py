@@ -264,10 +264,6 @@ class Stream(Conversation[StreamResult]):
             self, *, model: str | Sequence[str], messages: MessagesInput, **options: Unpack[ChatOptions]
         ) -> None: ...
 
-    def as_chat(self) -> Chat:
-        """Return the same question for a whole answer."""
-        return Chat.model_construct(self.model_fields_set, **dict(self))
-
 
 class Complete(Sampling[ChatResult]):
     """Ask a language model to continue a raw text, without a chat template.

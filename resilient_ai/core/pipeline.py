@@ -74,7 +74,9 @@ class Pipeline:
 
     def __init__(self, provider: Provider, stack: Sequence[Middleware] = (), *, clock: Clock | None = None) -> None:
         self.provider = provider
-        self.stack: tuple[Middleware, ...] = tuple(_with_inner_halves(stack))
+        _check_order(stack)
+        inner = [half for layer in stack if (half := getattr(layer, "inner_half", None)) is not None]
+        self.stack: tuple[Middleware, ...] = (*stack, *inner)
         self.clock = clock or SystemClock()
         self._listeners: tuple[Listener, ...] = ()
         self._closed = False
@@ -187,18 +189,15 @@ def _bind(middleware: Middleware, proceed: Next[Any]) -> Next[Any]:
     return lambda call: middleware(call, proceed)
 
 
-def _with_inner_halves(stack: Sequence[Middleware]) -> list[Middleware]:
-    """Check the order and put inner halves, such as the attempt spans of `Tracing`, next to the provider."""
-    names = [_name(middleware) for middleware in stack]
+def _check_order(stack: Sequence[Middleware]) -> None:
+    names = [{part.__name__ for part in type(middleware).__mro__} for middleware in stack]
     for position, middleware in enumerate(stack):
         if not callable(middleware):
             raise ConfigurationError(f"a middleware is a function or has __call__, got {middleware!r}")
         inside_of: Mapping[str, str] = getattr(middleware, "inside_of", {})
         for outer, reason in inside_of.items():
-            if outer in names[position + 1 :]:
-                raise ConfigurationError(f"{names[position]} must stand after {outer} in the stack: {reason}")
-    inner = [half for middleware in stack if (half := getattr(middleware, "inner_half", None)) is not None]
-    return [*stack, *inner]
+            if any(outer in later for later in names[position + 1 :]):
+                raise ConfigurationError(f"{_name(middleware)} must stand after {outer} in the stack: {reason}")
 
 
 def _checked_tags(tags: Mapping[str, str]) -> Mapping[str, str]:

@@ -1,7 +1,7 @@
 """What comes back: results, usage, cost."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal
@@ -41,6 +41,23 @@ class Usage(FrozenModel):
     reasoning_tokens: int | None = Field(default=None, ge=0)
     raw: Mapping[str, Any] | None = Field(default=None, repr=False)
 
+    @classmethod
+    def total(cls, parts: "Iterable[Usage | None]") -> "Usage | None":
+        """Add up the tokens of several sends; a count that is not known of each is None, and None of all is None.
+
+        >>> Usage.total([Usage(input_tokens=9, output_tokens=1), Usage(input_tokens=1)])
+        Usage(input_tokens=10, output_tokens=None, cached_tokens=None, cache_write_tokens=None, reasoning_tokens=None)
+        """
+        usages = list(parts)
+        if not usages or any(usage is None for usage in usages):
+            return None
+        counts: dict[str, int] = {}
+        for name in cls.model_fields.keys() - {"raw"}:
+            values = [getattr(usage, name) for usage in usages]
+            if None not in values:
+                counts[name] = sum(values)
+        return cls(**counts)
+
     @property
     def total_tokens(self) -> int | None:
         """Input and output together; None where neither is known."""
@@ -67,6 +84,25 @@ class Cost(FrozenModel):
     source: CostSource
     wasted: Decimal = Decimal(0)
     complete: bool = True
+
+    @classmethod
+    def total(cls, parts: "Iterable[Cost | None]") -> "Cost | None":
+        """Add up several costs; None where one is not known.
+
+        >>> str(Cost.total([Cost(amount=Decimal("0.1"), source="table"), Cost(amount=Decimal("0.2"), source="table")]))
+        '0.3 USD'
+        """
+        costs = list(parts)
+        known = [cost for cost in costs if cost is not None]
+        if not known or len(known) < len(costs):
+            return None
+        source = known[0].source
+        return cls(
+            amount=sum((cost.amount for cost in known), Decimal(0)),
+            wasted=sum((cost.wasted for cost in known), Decimal(0)),
+            source=source if all(cost.source == source for cost in known) else "mixed",
+            complete=all(cost.complete for cost in known),
+        )
 
     @override
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, Self
 
 from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.core.deltas import Finished, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
-from resilient_ai.core.errors import CallRejected, ProviderError, StreamInterrupted, StreamMisused
+from resilient_ai.core.errors import DeadlineExceeded, ProviderError, StreamInterrupted, StreamMisused
 from resilient_ai.core.results import ChatResult
 from resilient_ai.core.transcript import Transcript
 
@@ -51,12 +51,20 @@ class StreamEnd:
         transcript: What had arrived.
     """
 
-    __slots__ = ("error", "how", "transcript")
+    __slots__ = ("_answer", "error", "how", "transcript")
 
     def __init__(self, how: Ending, error: BaseException | None, transcript: Transcript) -> None:
         self.how: Ending = how
         self.error = error
         self.transcript = transcript
+        self._answer: ChatResult | None = None
+
+    @property
+    def answer(self) -> ChatResult:
+        """What had arrived, put together once for all who ask; partial unless the stream was completed."""
+        if self._answer is None:
+            self._answer = self.transcript.result()
+        return self._answer
 
 
 class StreamResult:
@@ -131,8 +139,7 @@ class StreamResult:
             pass
         if self._end is None or self._end.how != "completed":
             raise self._failure or StreamMisused("the stream was closed before its end; there is no whole answer")
-        answer = self.transcript.result()
-        return self._stamp(answer) if self._stamp else answer
+        return self._stamped()
 
     @property
     def ended(self) -> Ending | None:
@@ -223,10 +230,13 @@ class StreamResult:
         elif seconds <= 0 and error is not None:
             raise error()
         else:
+            timer = self._clock.timeout(seconds)
             try:
-                async with self._clock.timeout(seconds):
+                async with timer:
                     events = await self._source.read()
             except TimeoutError:
+                if not timer.expired():
+                    raise
                 if error is not None:
                     raise error() from None
                 events = None
@@ -251,16 +261,18 @@ class StreamResult:
     def _fail(self, error: Exception) -> Exception:
         failure = error
         if isinstance(error, ProviderError):
-            failure = StreamInterrupted(
-                f"the stream broke after content had arrived: {error}",
-                partial=self.transcript.result(),
-                model=self.model,
-            )
-        elif isinstance(error, CallRejected):
-            failure.__dict__["partial"] = self.transcript.result()
+            sentence = f"the stream broke after content had arrived: {error}"
+            failure = StreamInterrupted(sentence, partial=None, model=self.model)
         self._failure = failure
         self._finish("failed", failure)
+        # Only now do those who count know what the partial answer cost.
+        if isinstance(failure, StreamInterrupted | DeadlineExceeded):
+            failure.partial = self._stamped()
         return failure
+
+    def _stamped(self) -> ChatResult:
+        answer = self._end.answer if self._end else self.transcript.result()
+        return self._stamp(answer) if self._stamp else answer
 
     def _finish(self, how: Ending, error: BaseException | None = None) -> None:
         if self._end is not None:

@@ -89,13 +89,6 @@ class Vectors(Sequence[list[float]]):
         start = range(len(self))[index] * self.dimensions
         return self.buffer[start : start + self.dimensions]
 
-    def select(self, indexes: Iterable[int]) -> "Vectors":
-        """Return the vectors at `indexes`, in that order; an index may come more than once."""
-        chosen = self.buffer[:0]
-        for index in indexes:
-            chosen.extend(self.packed(index))
-        return Vectors(chosen, self.dimensions)
-
     def to_numpy(self) -> "npt.NDArray[Any]":
         """Return a read-only view of shape (count, dimensions), without a copy; needs the `numpy` extra."""
         import numpy as np  # noqa: PLC0415 - an optional package, imported where it is needed

@@ -10,12 +10,12 @@ import httpx
 from resilient_ai.core.errors import AttemptTimeout, ConnectionFailed, InvalidResponse, Phase, ProviderError
 
 
-def translate(error: httpx.HTTPError, connect_timeout: float = 0.0) -> ProviderError:
+def translate(error: httpx.HTTPError, connect_timeout: float | None = None) -> ProviderError:
     """Return our error for one of httpx; the true cause decides, wherever httpx or a pool under it has filed it."""
     if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
         return AttemptTimeout(timer="connect", elapsed=connect_timeout, sent=False)
     if isinstance(error, httpx.TimeoutException):
-        return AttemptTimeout(timer="attempt", elapsed=0.0, sent=True)
+        return AttemptTimeout(timer="attempt", elapsed=None, sent=True)
     if isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError):
         return InvalidResponse("the answer is not HTTP that can be read")
     if isinstance(error, httpx.ConnectError | httpx.ProxyError | httpx.UnsupportedProtocol):

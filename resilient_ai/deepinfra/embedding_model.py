@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from resilient_ai.core.pipeline import Provider
     from resilient_ai.deepinfra.transport import Transport
 
-TEXTS_PER_CALL = 1024  # the service refuses more
-
 
 class DeepInfraEmbeddingModel:
     """One embedding model without any middleware; a call holds at most 1,024 texts.

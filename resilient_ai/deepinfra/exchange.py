@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 JSON_LIMIT = 64 << 20  # bytes of a JSON answer without pictures or vectors
 LARGE_LIMIT = 256 << 20  # bytes of an answer of pictures or vectors
 _ERROR_LIMIT = 1 << 20
+_SHORTEST_SECRET = 8  # a shorter one would be found in ordinary words, and no real key is
 
 
 class Multipart:
@@ -49,20 +50,38 @@ async def exchange(
         (body.content, body.content_type) if isinstance(body, Multipart) else (_encode(body), "application/json")
     )
     call.send_started()
-    call.record.served_by = call.model
     reply: Reply | None = None
     try:
         encoding = "gzip" if compressed else "identity"
         reply = await transport.open(path, content, content_type=content_type, accept_encoding=encoding)
         if reply.status != 200:
-            raise await _refusal(reply, call.model, transport.secret)  # noqa: TRY301 - one handler names the model for every failure
+            raise await _refusal(reply, call.model)  # noqa: TRY301 - one handler names the model for every failure
         yield reply
     except BaseException as error:
         if reply is not None:
             reply.abort()
-        if isinstance(error, ProviderError) and error.model is None:
-            error.model = call.model
+        if isinstance(error, ProviderError):
+            error.model = error.model or call.model
+            hide_secret(error, transport.secret)
         raise
+
+
+def hide_secret(error: ProviderError, secret: str) -> None:
+    """Take the key out of whatever an error shows, should the service have repeated it."""
+    error.args = tuple(_without(part, secret) for part in error.args)
+    for name in ("body", "code", "excerpt", "param"):
+        if name in error.__dict__:
+            setattr(error, name, _without(getattr(error, name), secret))
+
+
+def _without(value: object, secret: str) -> object:
+    if isinstance(value, str):
+        return value.replace(secret, "[redacted]") if len(secret) >= _SHORTEST_SECRET else value
+    if isinstance(value, Mapping):
+        return {key: _without(part, secret) for key, part in cast("Mapping[object, object]", value).items()}
+    if isinstance(value, list):
+        return [_without(part, secret) for part in cast("list[object]", value)]
+    return value
 
 
 def _encode(body: Mapping[str, Any]) -> bytes:
@@ -72,11 +91,11 @@ def _encode(body: Mapping[str, Any]) -> bytes:
         raise InvalidInput(f"extra: a value cannot be sent as JSON: {error}", field="extra") from error
 
 
-async def _refusal(reply: "Reply", model: str, secret: str) -> ProviderError:
+async def _refusal(reply: "Reply", model: str) -> ProviderError:
     if 300 <= reply.status < 400:
         return InvalidResponse(
             f"the service answered with a redirect (status {reply.status}), which is never followed", retryable=False
         )
     if reply.status < 400:
         return InvalidResponse(f"the service answered with status {reply.status} instead of 200")
-    return read_error(reply.status, await reply.read(_ERROR_LIMIT), reply.headers, model=model, secret=secret)
+    return read_error(reply.status, await reply.read(_ERROR_LIMIT), reply.headers, model=model)

@@ -7,13 +7,14 @@ from typing_extensions import override
 
 from resilient_ai.core.call import Call
 from resilient_ai.core.deltas import StreamEvent
+from resilient_ai.core.errors import ProviderError
 from resilient_ai.core.messages import MessagesInput
 from resilient_ai.core.operations import Chat, Complete, Stream
 from resilient_ai.core.options import ChatOptions, CompleteOptions
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.results import ChatResult
 from resilient_ai.core.streams import StreamResult
-from resilient_ai.deepinfra.exchange import JSON_LIMIT, exchange
+from resilient_ai.deepinfra.exchange import JSON_LIMIT, exchange, hide_secret
 from resilient_ai.deepinfra.wire.chat import chat_body, read_chat
 from resilient_ai.deepinfra.wire.chat_stream import ChatEvents
 from resilient_ai.deepinfra.wire.completions import completion_body, read_completion
@@ -69,7 +70,7 @@ async def send_stream(transport: "Transport", call: Call[Any], operation: Stream
     """Send a `Stream` and return it once its first content has arrived."""
     body = chat_body(operation, stream=True)
     async with exchange(transport, call, "/openai/chat/completions", body, compressed=False) as reply:
-        source = _ChatSource(reply, operation)
+        source = _ChatSource(reply, operation, transport.secret)
         first = await source.read()
         if first is None:
             first = source.conclude()
@@ -79,8 +80,9 @@ async def send_stream(transport: "Transport", call: Call[Any], operation: Stream
 class _ChatSource:
     """The events of a streamed chat, read off its connection."""
 
-    def __init__(self, reply: "Reply", operation: Stream) -> None:
+    def __init__(self, reply: "Reply", operation: Stream, secret: str) -> None:
         self._reply = reply
+        self._secret = secret
         self._events = ChatEvents(model=operation.model, headers=reply.headers, n=operation.n)
 
     @property
@@ -89,16 +91,24 @@ class _ChatSource:
 
     async def read(self) -> Sequence[StreamEvent] | None:
         events = self._events
-        while not events.done:
-            chunk = await self._reply.chunk()
-            if not chunk:
-                return None
-            if delivered := events.feed(chunk):
-                return delivered
+        try:
+            while not events.done:
+                chunk = await self._reply.chunk()
+                if not chunk:
+                    return None
+                if delivered := events.feed(chunk):
+                    return delivered
+        except ProviderError as error:
+            hide_secret(error, self._secret)
+            raise
         return None
 
     def conclude(self) -> Sequence[StreamEvent]:
-        closing = self._events.conclude()
+        try:
+            closing = self._events.conclude()
+        except ProviderError as error:
+            hide_secret(error, self._secret)
+            raise
         self._reply.finish()
         return closing
 

@@ -13,9 +13,8 @@ from resilient_ai.deepinfra.connection_errors import translate
 
 Inflate = Callable[[bytes], bytes]
 
-_DRAIN = (
-    0.5  # seconds to wait for the end of a body whose content is complete, so that its connection can be used again
-)
+# Seconds to wait for the end of a body whose content is complete, so that its connection can be used again.
+_DRAIN = 0.5
 
 # The loop holds tasks weakly; these must live until they are done.
 _drains: set[asyncio.Task[None]] = set()

@@ -21,9 +21,6 @@ from resilient_ai.deepinfra.reply import Reply
 
 JSON = "application/json"
 _RAW_BODY_LIMIT = 1 << 20  # aiohttp wants larger bodies as a file, so that writing them yields to the loop
-_DRAIN = (
-    0.5  # seconds to wait for the end of a body whose content is complete, so that its connection can be used again
-)
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
@@ -204,7 +201,7 @@ class Transport:
             else:
                 response = await self._pool.handle_async_request(request)
         except httpx.HTTPError as error:
-            raise translate(error, self._connect_timeout) from error
+            raise translate(error, self._connect_timeout if self._http is None else None) from error
         return Reply(response)
 
     def _prepared(self, content_type: str, accept_encoding: str) -> httpx.Headers:

@@ -6,7 +6,7 @@ from typing import Any
 
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.errors import InvalidResponse
-from resilient_ai.core.results import EmbedResult, Usage
+from resilient_ai.core.results import EmbedResult
 from resilient_ai.core.vectors import Vectors
 
 
@@ -19,23 +19,16 @@ async def send_texts(call: Call[EmbedResult], proceed: Next[EmbedResult], texts:
     return result
 
 
-def is_own(call: Call[Any]) -> bool:
+def is_own(call: Call[Any], result: EmbedResult) -> bool:
     """Return whether the model that was asked answered, and not a fallback."""
-    return call.record.served_by in {"", call.model}
+    return result.served_by in {"", call.model}
 
 
 def comparable(call: Call[Any], fresh: EmbedResult, known: "Mapping[str, array[float]]") -> bool:
     """Return whether new and known vectors share a space, which those of two models or of two versions of one do not."""
-    return is_own(call) and fresh.dimensions == len(next(iter(known.values())))
+    return is_own(call, fresh) and fresh.dimensions == len(next(iter(known.values())))
 
 
 def in_order(vectors: "Mapping[str, array[float]]", keys: Sequence[str]) -> Vectors:
     """Return the vectors in the order of `keys`, side by side."""
     return Vectors.join(Vectors(vectors[key], len(vectors[key])) for key in keys)
-
-
-def together(first: Usage | None, second: Usage | None) -> Usage | None:
-    """Return the usage of two sends, None where it is not known of one."""
-    if first is None or second is None or first.input_tokens is None or second.input_tokens is None:
-        return None
-    return Usage(input_tokens=first.input_tokens + second.input_tokens)

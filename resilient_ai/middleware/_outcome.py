@@ -31,7 +31,7 @@ _TYPES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str],
     ((InvalidResponse, OutputInvalid), "invalid_response"),
     (CircuitOpen, "circuit_open"),
     (BudgetExceeded, "budget_exceeded"),
-    (LimitReached, "rate_limit_local"),
+    (LimitReached, "limit_reached"),
     (NoModelAvailable, "no_route"),
     ((asyncio.CancelledError, GeneratorExit), "cancelled"),
 )
@@ -52,12 +52,10 @@ def error_type(error: BaseException) -> str:
 
 
 def outcome_of(error: BaseException) -> Outcome:
-    """Return how a call ended that raised `error`."""
+    """Return how a call ended that raised `error`; "refused" is what we did not even send."""
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         return "cancelled"
-    if isinstance(error, CallRejected) and not isinstance(error, DeadlineExceeded):
-        return "refused"
-    return "error"
+    return "refused" if isinstance(error, CallRejected) and not error.sent else "error"
 
 
 def stream_outcome(end: StreamEnd) -> tuple[Outcome, BaseException | None]:

@@ -4,7 +4,6 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import ClassVar
 
 from typing_extensions import override
@@ -88,14 +87,14 @@ class _Batches:
         # where it would hide that of an enclosing timeout.
         workers = [asyncio.create_task(self._work()) for _ in range(min(in_flight, len(self._pending)))]
         try:
-            await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
-            failed = [worker for worker in workers if worker.done() and not worker.cancelled() and worker.exception()]
+            done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
         finally:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-        if failed:
-            failed[0].result()
+        for worker in workers:
+            if worker in done:
+                worker.result()  # raises what the worker raised, a cancellation included
         return self._joined()
 
     async def _work(self) -> None:
@@ -141,8 +140,8 @@ class _Batches:
         update = {
             "vectors": vectors,
             "hits": sum(result.hits for result in results),
-            "usage": _total_usage([result.usage for result in results if result.usage is not None]),
-            "cost": _total_cost([result.cost for result in results]),
+            "usage": Usage.total(result.usage for result in results),
+            "cost": Cost.total(result.cost for result in results),
             "request_id": None,
         }
         return results[0].model_copy(update=update)
@@ -154,26 +153,3 @@ def _half(count: int) -> int:
 
 def _is_too_large(error: StatusError) -> bool:
     return error.status == 413 or (error.status in {400, 422} and error.code == _TOO_MANY)
-
-
-def _total_usage(usages: Sequence[Usage]) -> Usage | None:
-    """Add up what is known; None where nothing is."""
-    if not usages:
-        return None
-    names = set(Usage.model_fields) - {"raw"}
-    known = {name: [count for usage in usages if (count := getattr(usage, name)) is not None] for name in names}
-    return Usage.model_validate({name: sum(counts) for name, counts in known.items() if counts})
-
-
-def _total_cost(costs: Sequence[Cost | None]) -> Cost | None:
-    """Add up the costs; None where one is not known."""
-    known = [cost for cost in costs if cost is not None]
-    if len(known) < len(costs):
-        return None
-    source = known[0].source
-    return Cost(
-        amount=sum((cost.amount for cost in known), Decimal(0)),
-        wasted=sum((cost.wasted for cost in known), Decimal(0)),
-        source=source if all(cost.source == source for cost in known) else "mixed",
-        complete=all(cost.complete for cost in known),
-    )

@@ -26,7 +26,7 @@ from resilient_ai.middleware._cache_codec import (
 )
 from resilient_ai.middleware._cache_key import answer_key, text_keys
 from resilient_ai.middleware._cache_store import close, fetch, forget, keep
-from resilient_ai.middleware._cache_vectors import comparable, in_order, is_own, send_texts, together
+from resilient_ai.middleware._cache_vectors import comparable, in_order, is_own, send_texts
 
 AnswerT = TypeVar("AnswerT", bound=Result)
 Decode = Callable[[bytes], tuple[AnswerT, Decimal | None]]
@@ -77,7 +77,6 @@ class Cache(OperationMiddleware):
     ttl: float | None = None
     mode: CacheMode = "on"
     always: bool = False
-    inside_of: ClassVar[Mapping[str, str]] = {}
     # Streams end in a callback, which cannot wait for a store: what they left is written by a task, and readable before.
     _unwritten: dict[str, bytes] = field(init=False, repr=False, compare=False, default_factory=dict[str, bytes])
     _writes: "set[asyncio.Task[None]]" = field(
@@ -145,14 +144,13 @@ class Cache(OperationMiddleware):
         if vectors and not comparable(call, fresh, vectors):
             missing, vectors, usage = list(texts), {}, fresh.usage
             fresh = await send_texts(call, proceed, list(texts.values()))
-            fresh = fresh.model_copy(update={"usage": together(usage, fresh.usage)})
+            fresh = fresh.model_copy(update={"usage": Usage.total([usage, fresh.usage])})
         hits = sum(key in vectors for key in keys)
         vectors |= {key: fresh.vectors.packed(index) for index, key in enumerate(missing)}
-        if is_own(call):
+        if is_own(call, fresh):
             await keep(call, store, {key: encode_vector(vectors[key]) for key in missing}, self.ttl)
-        if len(missing) == len(
-            keys
-        ):  # nothing was known and no text comes twice: the vectors are in order as they came
+        in_order_already = len(missing) == len(keys)  # nothing was known, and no text comes twice
+        if in_order_already:
             return fresh
         return fresh.model_copy(update={"vectors": in_order(vectors, keys), "hits": hits})
 
@@ -235,7 +233,7 @@ class Cache(OperationMiddleware):
     def _keep_stream(self, call: Call[Any], key: str, end: StreamEnd) -> None:
         if end.how != "completed" or self.answers is None:
             return
-        entry = _encode(call, end.transcript.result(), encode_chat)
+        entry = _encode(call, end.answer, encode_chat)
         if entry is None:
             return
         # A stream completes while it is being read, so there is a loop.
@@ -256,9 +254,8 @@ def _repeats_itself(operation: Sampling[Any]) -> bool:
 
 def _encode(call: Call[Any], answer: AnswerT, encode: Encode[AnswerT]) -> bytes | None:
     cost = call.record.cost() or answer.cost
-    whole = answer.model_copy(update={"served_by": call.record.served_by or answer.served_by})
     try:
-        return encode(whole, None if cost is None else cost.amount - cost.wasted)
+        return encode(answer, None if cost is None else cost.amount - cost.wasted)
     except (TypeError, ValueError) as error:
         _log.warning("an answer of %s was not cached: %s", type(answer).__name__, type(error).__name__)
         return None

@@ -125,10 +125,8 @@ class _Send:
 
     def may_be_billed(self, error: BaseException) -> bool:
         """Return whether bytes of the request may have reached the service."""
-        if isinstance(error, ProviderError):
+        if isinstance(error, ProviderError | CallRejected):
             return error.sent
-        if isinstance(error, CallRejected):
-            return bool(getattr(error, "sent", False))
         # A cancellation, or a fault of ours: then it matters whether a request left since the row was opened.
         return self.call.record.sends > self.sends
 

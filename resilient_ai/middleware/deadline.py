@@ -7,7 +7,7 @@ from resilient_ai.core.call import Call, Next
 from resilient_ai.core.errors import DeadlineExceeded
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.middleware._checks import check_seconds
-from resilient_ai.middleware._within import within
+from resilient_ai.core.clock import within
 
 R = TypeVar("R")
 
@@ -53,7 +53,7 @@ class Deadline:
         seconds = deadline - call.clock.monotonic()
         if seconds <= 0:
             raise _exceeded(deadline, call)
-        result = await within(seconds, call, proceed, lambda: _exceeded(deadline, call))
+        result = await within(call.clock, seconds, lambda: proceed(call), lambda: _exceeded(deadline, call))
         if isinstance(result, StreamResult):
             result.limit_until(deadline, lambda: _exceeded(deadline, call))
         return result

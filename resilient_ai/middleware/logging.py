@@ -124,7 +124,7 @@ class _Line:
         """Write the line of a stream, with what it delivered."""
         outcome, error = stream_outcome(end)
         with contextlib.suppress(Exception):
-            self.over(outcome, error, end.transcript.result(), stream=end.how)
+            self.over(outcome, error, end.answer, stream=end.how)
 
     def over(self, outcome: Outcome, error: BaseException | None, result: Result | None, **more: Any) -> None:
         """Write the line of the call."""
@@ -140,7 +140,7 @@ class _Line:
         cost = record.cost() or (result.cost if result is not None else None)
         found: Fields = {
             "model": call.model,
-            "served_by": record.served_by if record.served_by != call.model else None,
+            "served_by": result.served_by if result and result.served_by != call.model else None,
             "kind": call.operation.kind,
             "outcome": outcome,
             **_error_fields(error),

@@ -59,6 +59,7 @@ class Retry:
     """
 
     inside_of: ClassVar[Mapping[str, str]] = {
+        "Deadline": "a deadline inside of it would begin anew with every try",
         "Routing": "every model of a route is tried several times before the next one is asked",
         "Batching": "a batch that failed is sent again alone, not together with those that succeeded",
     }
@@ -97,6 +98,7 @@ class _Tries(Generic[R]):
         self._proceed = proceed
         self._first_failure: Exception | None = first_failure
         self._number = 0
+        self._results: list[R] = []
         self._unreadable = 0
         self._backoff = Backoff(initial=retry.wait_initial, longest=retry.wait_max)
         self._backoff_429 = Backoff(initial=2 * retry.wait_initial, longest=max(_RATE_LIMIT_MAX, retry.wait_max))
@@ -112,15 +114,18 @@ class _Tries(Generic[R]):
             before_sleep=self._announce,
             reraise=True,
         )
-        result: R = await retrying(self._attempt)
-        return result
+        await retrying(self._attempt)
+        return self._results.pop()
 
-    async def _attempt(self) -> R:
+    async def _attempt(self) -> None:
         self._number += 1
-        failure, self._first_failure = self._first_failure, None
-        if failure is not None:  # tenacity counts the try that has been made without it
-            raise failure
-        return await self._proceed(self._call.replace(attempt=self._number))
+        if self._first_failure is not None:  # tenacity counts the try that has been made without it
+            try:
+                raise self._first_failure
+            finally:
+                self._first_failure = None
+        # Tracebacks of failures keep tenacity's frame alive, which would keep an abandoned stream alive as its result.
+        self._results.append(await self._proceed(self._call.replace(attempt=self._number)))
 
     def _is_worth_repeating(self, state: RetryCallState) -> bool:
         error = _error_of(state)

@@ -1,13 +1,14 @@
 """Give every attempt only so much time."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.errors import AttemptTimeout, Timer
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.middleware._checks import check_seconds
-from resilient_ai.middleware._within import within
+from resilient_ai.core.clock import within
 
 R = TypeVar("R")
 
@@ -36,6 +37,13 @@ class Timeout:
     Timeout(first_token=60.0, idle=60.0, attempt=30.0)
     """
 
+    inside_of: ClassVar[Mapping[str, str]] = {
+        "Batching": "every batch is a request of its own",
+        "ConcurrencyLimit": "its timers must not run while a call waits for a permit",
+        "Retry": "its timers are those of one try, not of all",
+        "Routing": "its timers are those of one model, not of all",
+    }
+
     first_token: float = 60.0
     idle: float = 60.0
     attempt: float = 300.0
@@ -60,7 +68,10 @@ class Timeout:
             result = await proceed(call)
         else:
             result = await within(
-                seconds, call, proceed, lambda: AttemptTimeout(timer=timer, elapsed=seconds, model=call.model)
+                call.clock,
+                seconds,
+                lambda: proceed(call),
+                lambda: AttemptTimeout(timer=timer, elapsed=seconds, model=call.model),
             )
         if isinstance(result, StreamResult):
             self._limit(result, call, started, attempt)

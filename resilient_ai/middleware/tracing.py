@@ -159,7 +159,7 @@ class _CallSpan(Ending):
 
         def attributes() -> Attributes:
             how = "cancelled" if outcome == "cancelled" else _STREAM_OUTCOMES[end.how]
-            return self.attributes(outcome, end.transcript.result(), error) | {names.STREAM_OUTCOME: how}
+            return self.attributes(outcome, end.answer, error) | {names.STREAM_OUTCOME: how}
 
         self.finish(attributes, failed=error is not None)
 

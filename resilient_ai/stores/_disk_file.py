@@ -35,16 +35,16 @@ class DiskFile:
 
     Args:
         directory: Where the store lives; the secret lies beside it, in a file of the same name that ends in `.key`.
-        size_limit: Bytes the database may take, about.
+        max_bytes: Bytes the database may take, about.
         wait: Seconds to wait for a lock of another process.
     """
 
-    def __init__(self, directory: Path, *, size_limit: int, wait: float) -> None:
+    def __init__(self, directory: Path, *, max_bytes: int, wait: float) -> None:
         self.folder = directory / LAYOUT
         self.refused = 0
         self.is_open = False
         self._directory = directory
-        self._size_limit = size_limit
+        self._max_bytes = max_bytes
         self._wait = wait
         self._secret = b""
         self._rows: Rows | None = None
@@ -76,7 +76,7 @@ class DiskFile:
                 for key, value in entries:
                     envelope = seal(value, secret=self._secret, key=key, created=created, ttl=ttl)
                     rows.set(_row_key(key), envelope, expire=ttl)
-            if rows.volume() > self._size_limit:
+            if rows.volume() > self._max_bytes:
                 rows.cull()
 
     def delete(self, keys: Sequence[str]) -> None:
@@ -124,7 +124,7 @@ class DiskFile:
             self.folder.chmod(0o700)
             self._secret = secret(self._directory.with_name(f"{self._directory.name}.key"))
             _sweep(self.folder)
-            self._rows, self._connection = open_rows(self.folder, size_limit=self._size_limit, wait=self._wait)
+            self._rows, self._connection = open_rows(self.folder, size_limit=self._max_bytes, wait=self._wait)
             self._inode = _inode(self.folder)
         except OSError as error:
             if error.errno in _LASTING:

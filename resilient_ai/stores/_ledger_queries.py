@@ -26,7 +26,7 @@ _COLUMNS: Mapping[str, str] = {
 }
 _SUMS = """
     count(*),
-    decimal_sum(cost),
+    coalesce(decimal_sum(cost), '0'),
     count(*) FILTER (WHERE cost IS NULL AND state <> 'never_sent'),
     coalesce(sum(input_tokens), 0),
     coalesce(sum(output_tokens), 0)

@@ -42,7 +42,7 @@ class DiskStore:
 
     Args:
         directory: Where to keep the entries. Created if missing, with mode 0700.
-        size_limit: Bytes on disk, about; the entries that were stored first go first. At least 1 MiB. A value larger than a
+        max_bytes: Bytes on disk, about; the entries that were stored first go first. At least 1 MiB. A value larger than a
             quarter of it, or than 4 MiB, is not kept.
         timeout: Seconds a read may take. More than 0. The read that opens the database may take 2 s.
         clock: Measures the age of entries and the waits.
@@ -50,24 +50,24 @@ class DiskStore:
     Raises:
         ValueError: If a number is out of its range.
 
-    >>> DiskStore("/tmp/answers", size_limit=2**30)
-    DiskStore('/tmp/answers', size_limit=1073741824, timeout=0.05)
+    >>> DiskStore("/tmp/answers", max_bytes=2**30)
+    DiskStore('/tmp/answers', max_bytes=1073741824, timeout=0.05)
     """
 
     def __init__(
         self,
         directory: str | Path,
         *,
-        size_limit: int = 2**30,
+        max_bytes: int = 2**30,
         timeout: float = 0.05,
         clock: Clock | None = None,
     ) -> None:
-        if size_limit < _MIN_SIZE:
-            raise ValueError(f"size_limit must be >= {_MIN_SIZE}, got {size_limit}")
+        if max_bytes < _MIN_SIZE:
+            raise ValueError(f"max_bytes must be >= {_MIN_SIZE}, got {max_bytes}")
         if not timeout > 0:
             raise ValueError(f"timeout must be > 0, got {timeout}")
         self.directory = Path(directory).expanduser()
-        self.size_limit = size_limit
+        self.max_bytes = max_bytes
         self.timeout = timeout
         self.dropped = 0
         self.unavailable: str | None = None
@@ -79,7 +79,7 @@ class DiskStore:
         _forks.watch(self)
 
     def __repr__(self) -> str:
-        return f"DiskStore({str(self.directory)!r}, size_limit={self.size_limit}, timeout={self.timeout})"
+        return f"DiskStore({str(self.directory)!r}, max_bytes={self.max_bytes}, timeout={self.timeout})"
 
     @property
     def faults(self) -> int:
@@ -103,7 +103,7 @@ class DiskStore:
 
     async def set_many(self, entries: Mapping[str, bytes], *, ttl: float | None = None) -> None:
         """Hand `entries` to the thread that writes; a batch is dropped where 256 are waiting already."""
-        limit = min(_MAX_VALUE, self.size_limit // 4)
+        limit = min(_MAX_VALUE, self.max_bytes // 4)
         small = {key: bytes(value) for key, value in entries.items() if len(value) <= limit}
         self.dropped += len(entries) - len(small)
         if not small:
@@ -154,7 +154,7 @@ class DiskStore:
             return None
         with self._lock:
             if self._worker is None:
-                file = DiskFile(self.directory, size_limit=self.size_limit, wait=min(self.timeout, _WAIT_LOCK))
+                file = DiskFile(self.directory, max_bytes=self.max_bytes, wait=min(self.timeout, _WAIT_LOCK))
                 self._worker = DiskWorker(file, self._note)
             return self._worker
 

@@ -276,16 +276,6 @@ def test_content_stays_out_of_complaints():
         assert "secret" not in str(caught.value)
 
 
-def test_a_stream_asks_the_same_as_a_chat():
-    """`as_chat` keeps every field and which of them were given."""
-    stream = make(Stream, temperature=0.5, stop="END", tools=[{"name": "f"}])
-    chat = stream.as_chat()
-    assert type(chat) is Chat
-    assert dict(chat) == dict(stream)
-    assert chat.model_fields_set == stream.model_fields_set
-    assert chat == make(Chat, temperature=0.5, stop="END", tools=[{"name": "f"}])
-
-
 def test_the_result_type_is_declared():
     """Every operation says which result it has, for type checkers and for the pipeline."""
     assert all(issubclass(cls, Operation) for cls in OPERATIONS)

@@ -80,15 +80,6 @@ def test_it_is_a_sequence():
 
 
 @given(LISTS, st.data())
-def test_select_takes_any_vectors_in_any_order(rows, data):
-    """Chosen vectors come in the order asked for, as often as asked for."""
-    indexes = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=8)) if rows else []
-    chosen = Vectors.pack(rows).select(indexes)
-    assert list(chosen) == [rows[index] for index in indexes]
-    assert chosen.dimensions == Vectors.pack(rows).dimensions
-
-
-@given(LISTS, st.data())
 def test_join_puts_back_what_was_cut(rows, data):
     """Packs of consecutive vectors join into the whole."""
     cut = data.draw(st.integers(0, len(rows)))

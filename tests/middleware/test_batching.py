@@ -226,6 +226,19 @@ async def test_the_first_failure_cancels_the_others(clock):
     assert (provider.now, provider.most) == (0, 4)
 
 
+@pytest.mark.parametrize("how", ["failure", "cancel"])
+async def test_a_failure_does_not_disturb_the_callers_task(clock, how):
+    """After a failed call the task is not half cancelled, so that a timeout around it still works as one."""
+    steps = [BadRequest("no", status=400) if how == "failure" else asyncio.CancelledError()]
+    pipeline = Pipeline(Embedder(*steps), [Batching(size=1)], clock=clock)
+    with pytest.raises(BadRequest if how == "failure" else asyncio.CancelledError):
+        await pipeline.send(Embed(model="m", texts=texts(10)))
+    assert asyncio.current_task().cancelling() == 0
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await asyncio.sleep(2.0)
+
+
 async def test_each_batch_is_retried_alone(clock):
     """A batch that failed is sent again without the others."""
     provider = Embedder(ServerFailed("boom", status=500))

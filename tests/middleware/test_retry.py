@@ -332,15 +332,19 @@ async def test_a_stream_is_retried_until_it_is_handed_over(clock):
     assert len(provider.calls) == 2
 
 
-async def test_a_stream_of_a_later_attempt_is_freed_without_the_garbage_collector(clock):
-    """Nothing of the retry keeps an abandoned stream alive."""
-    _, stream = await send(clock, [boom(), stream_of("a", "b")], Stream(model="m", messages="hi"))
+@pytest.mark.parametrize("outer", [[], [Deadline(), Routing()]])
+async def test_a_stream_of_a_later_attempt_is_freed_without_the_garbage_collector(clock, outer):
+    """Nothing of the retry keeps an abandoned stream alive, though the failure before it still lives."""
+    failures = [boom(), boom()]
     gc.collect()
     gc.disable()
     try:
-        ended, seen = [], weakref.ref(stream)
+        outcome = await send(clock, [*failures, stream_of("a", "b")], Stream(model="m", messages="hi"), outer)
+        stream, ended = outcome[1], []
         stream.on_end(lambda end: ended.append(end.how))
-        del stream, _
+        seen = weakref.ref(stream)
+        del stream, outcome
         assert (seen(), ended) == (None, ["abandoned"])
     finally:
         gc.enable()
+    assert failures[0].__traceback__ is not None

@@ -99,6 +99,9 @@ async def test_a_clock_whose_timer_cannot_start_is_not_mistaken(clock):
         async def __aexit__(self, *_):
             return None
 
+        def expired(self):
+            return False
+
     with pytest.raises(TimeoutError, match="no timer"):
         await send(Broken(), [])
 

@@ -42,13 +42,13 @@ def _root():
 
 def test_defaults():
     """1 GiB, and 50 ms for a read."""
-    assert repr(DiskStore("/x")) == "DiskStore('/x', size_limit=1073741824, timeout=0.05)"
+    assert repr(DiskStore("/x")) == "DiskStore('/x', max_bytes=1073741824, timeout=0.05)"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size_limit": 2**20 - 1}, "size_limit must be >= 1048576, got 1048575"),
+        ({"max_bytes": 2**20 - 1}, "max_bytes must be >= 1048576, got 1048575"),
         ({"timeout": 0}, "timeout must be > 0"),
     ],
 )
@@ -317,14 +317,14 @@ async def test_large_values_are_dropped(open_store):
     store = open_store()
     await store.set_many({"a": bytes(4 * 2**20), "b": bytes(4 * 2**20 + 1)})
     assert list(await store.get_many(["a", "b"])) == ["a"]
-    small = open_store(size_limit=2**20)
+    small = open_store(max_bytes=2**20)
     await small.set_many({"c": bytes(2**18 + 1)})
     assert (store.dropped, small.dropped, store.faults) == (1, 1, 0)
 
 
-async def test_the_size_limit_holds(open_store, tmp_path):
+async def test_the_max_bytes_holds(open_store, tmp_path):
     """The oldest entries go, the newest are there, and the file stays near the limit."""
-    store = open_store(size_limit=2**20)
+    store = open_store(max_bytes=2**20)
     for number in range(200):
         await store.set_many({f"k{number}": os.urandom(2**15)})
         await store.get_many(["k0"])

@@ -189,7 +189,7 @@ async def pipelines() -> None:
     pipeline = Pipeline(provider, stack)
     assert_type(await pipeline.send(Embed(model="m", texts="a")), EmbedResult)
     Pipeline(provider, [timed, Named(name="mine"), Retry()])
-    AsyncClient(api_key="secret", stack=[timed, *default_stack().middleware])
+    AsyncClient(api_key="secret", stack=[timed, *default_stack()])
     assert_type(await provider.language_model(MODEL).chat("hi"), ChatResult)
     assert_type(await provider.embedding_model("BAAI/bge-m3").embed(["a"]), EmbedResult)
     assert_type(await provider.image_model("black-forest-labs/FLUX-1-schnell").image("a tree"), ImageResult)

@@ -104,8 +104,8 @@ async def _scene(settings: Settings, output: Path) -> AsyncGenerator[tuple[Scene
     """The client with its default stack, plus a middleware that counts calls and a provider of tracers."""
     spans = JsonLines(output / "trace.jsonl")
     tracers = tracing_to(spans)
-    built, tally = default_stack(settings), Tally()
-    rest = [Tracing(tracers) if isinstance(part, Tracing) else part for part in built.middleware]
+    tally = Tally()
+    rest = [Tracing(tracers) if isinstance(part, Tracing) else part for part in default_stack(settings)]
     stack = [tally.count_calls, *rest]
     async with AsyncClient(stack=stack, settings=settings) as ai:
         ai.subscribe(tally.heard)
@@ -114,7 +114,7 @@ async def _scene(settings: Settings, output: Path) -> AsyncGenerator[tuple[Scene
                 # Without a tenant of its own, a second tour would find everything in the cache of the first.
                 ai=ai.with_options(tags={"feature": "demo", "tenant": f"demo-{os.urandom(4).hex()}"}),
                 stack=stack,
-                ledger=built.ledger,
+                ledger=ai.ledger,
                 base_url=settings.base_url,
                 output=output,
                 tally=tally,

@@ -1,7 +1,6 @@
 """Chat completions in pieces: from the bytes of a body to the events of a stream."""
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -70,11 +69,6 @@ class ChatEvents:
         self._head: bytes | None = None  # the first bytes, None while nothing but blanks has come
         self._streams = False  # the body is known to be a stream, and its end mark has not come
         self._whole = bytearray()  # a body that is no stream but one JSON object
-
-    @property
-    def reported_cost(self) -> Decimal | None:
-        """What the service says the answer cost, as far as it has said so by now."""
-        return read_usage(self._usage)[1]
 
     def feed(self, chunk: bytes) -> list[StreamEvent]:
         """Return the events that these bytes complete; often none, for keep-alives and chunks without content.

@@ -49,7 +49,6 @@ _BALANCE_CODES = frozenset(
 )
 _KEY = re.compile(r"\b(Bearer\s+|jwt:)[^\s\"',;<>]+", re.IGNORECASE)
 _REDACTED = "[redacted]"
-_SHORTEST_SECRET = 8
 _ASSUMED_STATUS = 500
 _SIGNS = ("error", "error_message", "error_type", "detail")
 
@@ -67,7 +66,6 @@ def read_error(
     headers: Mapping[str, str],
     *,
     model: str,
-    secret: str | None = None,
     now: float | None = None,
 ) -> StatusError:
     """Return the error for an answer with status 4xx or 5xx.
@@ -81,14 +79,13 @@ def read_error(
         body: The body as it came; JSON, HTML, text or nothing.
         headers: Headers of the answer.
         model: The model that was asked.
-        secret: The API key, which is taken out should the service repeat it.
         now: Seconds since 1970, for a `Retry-After` date that comes without a `Date`.
 
     >>> error = read_error(429, b'{"error": {"message": "Model busy, retry later"}}', {}, model="m")
     >>> type(error).__name__, str(error), error.retryable
     ('RateLimited', "'m' answered 429: Model busy, retry later", True)
     """
-    text = _redacted(body.decode("utf-8", "replace"), secret)
+    text = _redacted(body.decode("utf-8", "replace"))
     parsed = _parsed(text)
     return _error(
         status,
@@ -100,9 +97,7 @@ def read_error(
     )
 
 
-def embedded_error(
-    body: Mapping[str, Any], headers: Mapping[str, str], *, model: str, secret: str | None = None
-) -> StatusError | None:
+def embedded_error(body: Mapping[str, Any], headers: Mapping[str, str], *, model: str) -> StatusError | None:
     """Return the error that a body or a stream event of status 200 tells of, None if it tells of none.
 
     Where it names no status it is taken for a 500, which may be repeated.
@@ -112,7 +107,7 @@ def embedded_error(
     """
     if not any(body.get(sign) for sign in _SIGNS):
         return None
-    text = _redacted(dump(body), secret)
+    text = _redacted(dump(body))
     parsed = _parsed(text) or body
     return _error(
         _status_inside(parsed),
@@ -206,9 +201,7 @@ def _status_inside(body: Mapping[str, Any]) -> int:
     return _ASSUMED_STATUS
 
 
-def _redacted(text: str, secret: str | None) -> str:
-    if secret and len(secret) >= _SHORTEST_SECRET:
-        text = text.replace(secret, _REDACTED)
+def _redacted(text: str) -> str:
     return _KEY.sub(rf"\g<1>{_REDACTED}", text)
 
 

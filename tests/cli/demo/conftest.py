@@ -23,14 +23,14 @@ def scene_of(tmp_path):
     @asynccontextmanager
     async def make(simulator, **settings):
         chosen = Settings(api_key="key", base_url=simulator.base_url, home=tmp_path / "home", **settings)
-        built, tally = default_stack(chosen), Tally()
-        stack = [tally.count_calls, *built.middleware]
+        tally = Tally()
+        stack = [tally.count_calls, *default_stack(chosen)]
         async with AsyncClient(stack=stack, settings=chosen) as ai:
             ai.subscribe(tally.heard)
             yield Scene(
                 ai=ai,
                 stack=stack,
-                ledger=built.ledger,
+                ledger=ai.ledger,
                 base_url=simulator.base_url,
                 output=tmp_path,
                 tally=tally,
