@@ -92,9 +92,8 @@ class _Batches:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-        for worker in workers:
-            if worker in done:
-                worker.result()  # raises what the worker raised, a cancellation included
+        for worker in sorted(done, key=workers.index):
+            worker.result()  # raises what the worker raised, a cancellation included
         return self._joined()
 
     async def _work(self) -> None:

@@ -59,7 +59,7 @@ class Retry:
     """
 
     inside_of: ClassVar[Mapping[str, str]] = {
-        "Deadline": "a deadline inside of it would begin anew with every try",
+        "Deadline": "a deadline inside of it would not see the waits between tries",
         "Routing": "every model of a route is tried several times before the next one is asked",
         "Batching": "a batch that failed is sent again alone, not together with those that succeeded",
     }

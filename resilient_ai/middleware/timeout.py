@@ -1,8 +1,7 @@
 """Give every attempt only so much time."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.errors import AttemptTimeout, Timer
@@ -36,13 +35,6 @@ class Timeout:
     >>> Timeout(attempt=30.0)
     Timeout(first_token=60.0, idle=60.0, attempt=30.0)
     """
-
-    inside_of: ClassVar[Mapping[str, str]] = {
-        "Batching": "every batch is a request of its own",
-        "ConcurrencyLimit": "its timers must not run while a call waits for a permit",
-        "Retry": "its timers are those of one try, not of all",
-        "Routing": "its timers are those of one model, not of all",
-    }
 
     first_token: float = 60.0
     idle: float = 60.0

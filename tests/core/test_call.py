@@ -126,10 +126,10 @@ def test_a_hit_costs_nothing():
 
 
 def test_the_stamp_tells_the_facts_of_the_call():
-    """Attempts, cache, model and cost are put on the result; a cost nobody accounted for is left as it came."""
+    """Attempts, cache and cost are put on the result; a cost nobody accounted for is left as it came."""
     own = Cost(amount=Decimal(3), source="provider")
-    plain = CallRecord(sends=2, cache="miss", served_by="n").stamp(chat_result(cost=own))
-    assert (plain.attempts, plain.cache, plain.served_by, plain.cost) == (2, "miss", "n", own)
+    plain = CallRecord(sends=2, cache="miss").stamp(chat_result(cost=own))
+    assert (plain.attempts, plain.cache, plain.cost) == (2, "miss", own)
     assert CallRecord().stamp(chat_result(served_by="kept")).served_by == "kept"
     assert CallRecord(costs=[(None, "provider", True)]).stamp(chat_result(cost=own)).cost is None
     assert CallRecord(cache="hit").stamp(chat_result()).cost == Cost(amount=Decimal(0), source="cache")

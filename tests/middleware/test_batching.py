@@ -289,13 +289,13 @@ def priced(amount, usage=None, source="provider", **fields):
 @pytest.mark.parametrize(
     ("usages", "total"),
     [
-        ((Usage(input_tokens=3, cached_tokens=1), Usage(input_tokens=4)), Usage(input_tokens=7, cached_tokens=1)),
-        ((None, Usage(input_tokens=4)), Usage(input_tokens=4)),
+        ((Usage(input_tokens=3, cached_tokens=1), Usage(input_tokens=4)), Usage(input_tokens=7)),
+        ((None, Usage(input_tokens=4)), None),
         ((None, None), None),
     ],
 )
-async def test_usage_is_the_sum_of_what_is_known(clock, usages, total):
-    """A count nobody reported stays None and never becomes zero."""
+async def test_usage_is_the_sum_of_what_each_batch_reports(clock, usages, total):
+    """A count that one batch did not report is None, never the sum of the others."""
     provider = ScriptedProvider(*(priced(None, usage) for usage in usages))
     result = await Pipeline(provider, [Batching(size=2)], clock=clock).send(Embed(model="m", texts=texts(4)))
     assert result.usage == total

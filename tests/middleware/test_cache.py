@@ -458,8 +458,7 @@ async def test_vectors_of_a_fallback_are_neither_kept_nor_mixed():
     """When another model answers, all vectors are its own, and none of them is kept under the name of the first."""
 
     async def fallback(call):
-        call.record.served_by = "other"
-        return EmbedResult(model="other", vectors=Vectors.pack([[9.0] * 4] * len(call.operation.texts)))
+        return EmbedResult(model="other", served_by="other", vectors=Vectors.pack([[9.0] * 4] * len(call.operation.texts)))
 
     pipe, store = pipeline()
     await pipe.send(Embed(model="m", texts="a", fallbacks=("other",)))
@@ -672,9 +671,8 @@ def test_the_cache_outlives_its_loop():
 async def test_an_answer_of_a_fallback_says_so_again():
     """A hit names the model that answered first time."""
 
-    async def fallback(call):
-        call.record.served_by = "other"
-        return chat_result("Hello.", model="other-2")
+    async def fallback(_call):
+        return chat_result("Hello.", model="other-2", served_by="other")
 
     pipe, _ = pipeline(fallback)
     asked = Chat(model=["m", "other"], messages="hi", seed=1)

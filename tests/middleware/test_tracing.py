@@ -343,7 +343,7 @@ async def test_facts_after_the_end_are_passed_over(caplog):
         (OutputInvalid("no", raw="no"), "invalid_response", "error"),
         (CircuitOpen(model="m", retry_after=1), "circuit_open", "refused"),
         (BudgetExceeded("no", spent=1, limit=1), "budget_exceeded", "refused"),
-        (LimitReached("no", limit=1), "rate_limit_local", "refused"),
+        (LimitReached("no", limit=1), "limit_reached", "refused"),
         (NoModelAvailable({}), "no_route", "refused"),
         (KeyError("no"), "_OTHER", "error"),
         (asyncio.CancelledError(), "cancelled", "cancelled"),
