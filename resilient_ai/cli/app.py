@@ -37,7 +37,7 @@ class Commands(TyperGroup):
         forgive_odd_characters()
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            warnings.filterwarnings("default", category=UserWarning, module="resilient_ai")
+            warnings.filterwarnings("default", category=UserWarning)
             code = self._exit_code(*args, **{**extra, "standalone_mode": False})
         if code == failures.CANCELLED:
             with suppress(OSError):

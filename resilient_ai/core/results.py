@@ -56,7 +56,7 @@ class Usage(FrozenModel):
             values = [getattr(usage, name) for usage in usages]
             if None not in values:
                 counts[name] = sum(values)
-        return cls(**counts)
+        return cls.model_validate(counts)
 
     @property
     def total_tokens(self) -> int | None:
