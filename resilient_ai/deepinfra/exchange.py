@@ -72,6 +72,9 @@ def hide_secret(error: ProviderError, secret: str) -> None:
     for name in ("body", "code", "excerpt", "param"):
         if name in error.__dict__:
             setattr(error, name, _without(getattr(error, name), secret))
+    cause = error.__cause__
+    if isinstance(cause, orjson.JSONDecodeError):
+        cause.doc = ""  # it would keep the whole answer
 
 
 def _without(value: object, secret: str) -> object:

@@ -319,3 +319,25 @@ async def test_the_key_shows_nowhere():
         shown += [str(caught.value), repr(caught.value.body)]
 
     assert not any(KEY in text for text in shown)
+
+
+async def test_the_key_shows_in_no_error_of_a_success_or_a_stream():
+    """A service that repeats the key inside of a 200, an event, or garbage does not get it into an error."""
+    inside = b'{"error": {"message": "your key is %s", "code": "%s"}}' % (KEY.encode(), KEY.encode())
+    event = b"data: " + inside + b"\n\n"
+    answers = [http(inside), http(b"<html>" + KEY.encode()), streaming(event), streaming(EVENT % b"Hel", 0.02, event)]
+    shown = []
+    for answer in answers:
+        async with client_of(answer) as (ai, _):
+            for send in (lambda ai=ai: ai.chat("m", "hi"), lambda ai=ai: read_all(ai)):
+                with pytest.raises(ProviderError) as caught:
+                    await send()
+                error = caught.value
+                shown += [str(error), repr(vars(error)), repr(error.__cause__ and vars(error.__cause__))]
+
+    assert not any(KEY in text for text in shown)
+
+
+async def read_all(ai):
+    async with ai.stream("m", "hi") as stream:
+        return await stream.result()
