@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from resilient_ai.core.call import Call, Next
+from resilient_ai.core.clock import within
 from resilient_ai.core.errors import AttemptTimeout, Timer
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.middleware._checks import check_seconds
-from resilient_ai.core.clock import within
 
 R = TypeVar("R")
 

@@ -458,7 +458,9 @@ async def test_vectors_of_a_fallback_are_neither_kept_nor_mixed():
     """When another model answers, all vectors are its own, and none of them is kept under the name of the first."""
 
     async def fallback(call):
-        return EmbedResult(model="other", served_by="other", vectors=Vectors.pack([[9.0] * 4] * len(call.operation.texts)))
+        return EmbedResult(
+            model="other", served_by="other", vectors=Vectors.pack([[9.0] * 4] * len(call.operation.texts))
+        )
 
     pipe, store = pipeline()
     await pipe.send(Embed(model="m", texts="a", fallbacks=("other",)))

@@ -547,9 +547,7 @@ run(Pipeline(ScriptedProvider(), [Tracing()]).send(Chat(model="m", messages="hi"
 print("opentelemetry.trace" in sys.modules)
 """
     environment = {"OTEL_PYTHON_TRACER_PROVIDER": variable} if variable else {}
-    done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == str(variable is not None)
 
 
