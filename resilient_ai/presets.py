@@ -76,9 +76,14 @@ def _cache(settings: Settings, home: Path | None) -> Cache:
     return Cache(answers, embeddings, ttl=settings.cache_ttl, always=settings.cache_answers == "all")
 
 
+def home_of(home: Path | None = None) -> Path:
+    """Return the folder for state: the one that was set, else the platform's own for application data."""
+    return home or Path(platformdirs.user_data_path("resilient_ai", appauthor=False))
+
+
 def writable_home(home: Path | None = None) -> Path | None:
     """Return the folder for state, made if need be; None, with one warning, where it cannot be written."""
-    folder = home or Path(platformdirs.user_data_path("resilient_ai", appauthor=False))
+    folder = home_of(home)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

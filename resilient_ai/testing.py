@@ -37,8 +37,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._now = 1_000.0
         super().__init__(_JumpingSelector(self))
-        # Far in the future neighbouring numbers lie further apart than a nanosecond, and a timer would never be due.
-        self._clock_resolution = 1e-6
         # A timer is due within the clock's resolution; the machine's nanosecond is less than a float of a year can show.
         self._clock_resolution = 1e-6
 

@@ -54,12 +54,10 @@ def costs(
 
 def ledger_file() -> Path:
     """Return where the default stack keeps its book of costs, whether it is there or not."""
-    import platformdirs  # noqa: PLC0415 - only two commands need it
-
+    from resilient_ai.presets import home_of  # noqa: PLC0415 - only two commands need it
     from resilient_ai.settings import Settings  # noqa: PLC0415 - as above
 
-    home = Settings().home or Path(platformdirs.user_data_path("resilient_ai", appauthor=False))
-    return home / "ledger.sqlite"
+    return home_of(Settings().home) / "ledger.sqlite"
 
 
 async def _read(path: Path, columns: Sequence[str], since: float | None) -> "tuple[LedgerTotal, list[LedgerRow]]":

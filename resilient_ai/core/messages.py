@@ -73,7 +73,10 @@ class ImagePart(FrozenModel):
             try:
                 data = source if isinstance(source, bytes) else Path(source).read_bytes()
                 url = f"data:{_check_image(data)};base64,{base64.b64encode(data).decode()}"
-            except (OSError, ValueError) as error:
+            except OSError as error:
+                reason = f"image: {source!s} cannot be read ({error.strerror})"
+                raise InvalidInput(reason, field="image", value=str(source)) from error
+            except ValueError as error:
                 raise InvalidInput(f"image: {error}", field="image", value=type(source).__name__) from error
         try:
             return cls(url=url, detail=detail)

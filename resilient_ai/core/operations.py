@@ -1,5 +1,6 @@
 """What can be asked of a model: each operation is a value that names the type of its result."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Self, Unpack, cast
 
@@ -24,6 +25,8 @@ R = TypeVar("R", covariant=True, default=Any)
 Kind = Literal["chat", "stream", "complete", "embed", "image"]
 
 
+_SIZE = re.compile(r"[1-9]\d{1,4}x[1-9]\d{1,4}")
+_RATIO = re.compile(r"[1-9]\d?:[1-9]\d?")
 _CONTENT = frozenset(
     {
         "messages",
@@ -340,8 +343,8 @@ class Image(Operation[ImageResult]):
 
     kind: ClassVar[Kind] = "image"
     prompt: str = ""
-    size: str | None = Field(default=None, pattern=r"^[1-9]\d{1,4}x[1-9]\d{1,4}$")
-    aspect_ratio: str | None = Field(default=None, pattern=r"^[1-9]\d?:[1-9]\d?$")
+    size: str | None = None
+    aspect_ratio: str | None = None
     n: int = Field(default=1, ge=1, le=4)
     seed: int | None = Field(default=None, ge=0, lt=2**64)
     steps: int | None = Field(default=None, ge=1, le=512)
@@ -357,6 +360,20 @@ class Image(Operation[ImageResult]):
         def __init__(
             self, *, model: str | Sequence[str], prompt: str = "", **options: Unpack[ImageOptions]
         ) -> None: ...
+
+    @field_validator("size")
+    @classmethod
+    def _is_size(cls, size: str | None) -> str | None:
+        if size is not None and not _SIZE.fullmatch(size):
+            raise ValueError("a size is WIDTHxHEIGHT in pixels, such as '1024x768'")
+        return size
+
+    @field_validator("aspect_ratio")
+    @classmethod
+    def _is_ratio(cls, ratio: str | None) -> str | None:
+        if ratio is not None and not _RATIO.fullmatch(ratio):
+            raise ValueError("an aspect ratio is like '16:9'")
+        return ratio
 
     @field_validator("images", mode="before")
     @classmethod

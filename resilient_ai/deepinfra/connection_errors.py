@@ -10,7 +10,7 @@ import httpx
 from resilient_ai.core.errors import AttemptTimeout, ConnectionFailed, InvalidResponse, Phase, ProviderError
 
 
-def translate(error: httpx.HTTPError, connect_timeout: float | None = None) -> ProviderError:
+def translate(error: httpx.HTTPError, *, host: str = "the host", connect_timeout: float | None = None) -> ProviderError:
     """Return our error for one of httpx; the true cause decides, wherever httpx or a pool under it has filed it."""
     if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
         return AttemptTimeout(timer="connect", elapsed=connect_timeout, sent=False)
@@ -19,23 +19,23 @@ def translate(error: httpx.HTTPError, connect_timeout: float | None = None) -> P
     if isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError):
         return InvalidResponse("the answer is not HTTP that can be read")
     if isinstance(error, httpx.ConnectError | httpx.ProxyError | httpx.UnsupportedProtocol):
-        return _not_connected(error)
+        return _not_connected(error, host)
     phase: Phase = "send" if isinstance(error, httpx.WriteError) else "receive"
     return ConnectionFailed("the connection broke before the whole answer had arrived", phase=phase)
 
 
-def _not_connected(error: httpx.HTTPError) -> ConnectionFailed:
+def _not_connected(error: httpx.HTTPError, host: str) -> ConnectionFailed:
     causes = list(_causes(error))
     certificate = any(isinstance(cause, ssl.SSLCertVerificationError | ssl.CertificateError) for cause in causes)
     if isinstance(error, httpx.ProxyError):
         return ConnectionFailed("the proxy could not be used", phase="proxy")
     if any(isinstance(cause, socket.gaierror | aiohttp.ClientConnectorDNSError) for cause in causes):
-        return ConnectionFailed("the host's name could not be resolved", phase="dns")
+        return ConnectionFailed(f"the name {host} could not be resolved", phase="dns")
     if certificate:
-        return ConnectionFailed("the host's certificate is not to be trusted", phase="tls", retryable=False)
+        return ConnectionFailed(f"the certificate of {host} is not to be trusted", phase="tls", retryable=False)
     if any(isinstance(cause, ssl.SSLError | aiohttp.ClientConnectorSSLError) for cause in causes):
-        return ConnectionFailed("the encrypted connection could not be set up", phase="tls")
-    return ConnectionFailed("the host refused the connection or could not be reached", phase="connect")
+        return ConnectionFailed(f"the encrypted connection to {host} could not be set up", phase="tls")
+    return ConnectionFailed(f"{host} refused the connection or could not be reached", phase="connect")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

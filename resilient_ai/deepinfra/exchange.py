@@ -91,7 +91,16 @@ def _encode(body: Mapping[str, Any]) -> bytes:
     try:
         return orjson.dumps(body)
     except TypeError as error:
-        raise InvalidInput(f"extra: a value cannot be sent as JSON: {error}", field="extra") from error
+        field = next(name for name, value in body.items() if not _is_json(value))
+        raise InvalidInput(f"{field}: cannot be sent as JSON: {error}", field=field) from error
+
+
+def _is_json(value: object) -> bool:
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return False
+    return True
 
 
 async def _refusal(reply: "Reply", model: str) -> ProviderError:

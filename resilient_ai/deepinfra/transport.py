@@ -201,7 +201,11 @@ class Transport:
             else:
                 response = await self._pool.handle_async_request(request)
         except httpx.HTTPError as error:
-            raise translate(error, self._connect_timeout if self._http is None else None) from error
+            raise translate(
+                error,
+                host=request.url.netloc.decode("ascii"),
+                connect_timeout=self._connect_timeout if self._http is None else None,
+            ) from error
         return Reply(response)
 
     def _prepared(self, content_type: str, accept_encoding: str) -> httpx.Headers:
