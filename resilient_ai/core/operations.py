@@ -70,7 +70,7 @@ class Operation(FrozenModel, Generic[R]):
     fallbacks: tuple[_ModelId, ...] = ()
     extra: Mapping[str, Any] = Field(default_factory=dict)
 
-    if not TYPE_CHECKING:
+    if not TYPE_CHECKING:  # pragma: no branch  # tests are never run by a type checker
 
         def __init__(self, **data: Any) -> None:
             try:

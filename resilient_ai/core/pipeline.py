@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self, TypeVar, cast
 
 from typing_extensions import override
 
-from resilient_ai.core.call import CacheMode, Call, Listener, Middleware, Next
+from resilient_ai.core.call import CacheMode, Call, CallRecord, Listener, Middleware, Next
 from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.core.errors import ClientClosed, ConfigurationError, InvalidInput
 from resilient_ai.core.operations import Operation
@@ -122,12 +122,7 @@ class Pipeline:
             cache=cache,
             listeners=listeners,
         )
-        result: R = await self._run(call)
-        if isinstance(result, Result):
-            return call.record.stamp(result)
-        if isinstance(result, StreamResult):
-            result.stamp_with(call.record.stamp)
-        return result
+        return cast("R", _stamped(await self._run(call), call.record))
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Have `listener` told of every event of every call; return what ends the subscription."""
@@ -176,6 +171,14 @@ class Pipeline:
             )
         if not self._has_deadline:
             raise ConfigurationError("timeout= needs a Deadline in the stack, which this pipeline does not have")
+
+
+def _stamped(result: object, record: CallRecord) -> object:
+    if isinstance(result, Result):
+        return record.stamp(result)
+    if isinstance(result, StreamResult):
+        result.stamp_with(record.stamp)
+    return result
 
 
 def _fold(provider: Provider, stack: Sequence[Middleware]) -> Next[Any]:

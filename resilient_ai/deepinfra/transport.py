@@ -115,8 +115,11 @@ class _AiohttpBody(httpx.AsyncByteStream):
     @override
     async def __aiter__(self) -> AsyncIterator[bytes]:
         with _as_httpx_errors():
-            while chunk := await self._response.content.readany():
-                yield chunk
+            try:
+                while chunk := await self._response.content.readany():
+                    yield chunk
+            except RuntimeError as error:  # so aiohttp says that the connection was closed under the reader
+                raise httpx.ReadError(_text(error)) from error
 
     def abort(self) -> None:
         self._response.close()

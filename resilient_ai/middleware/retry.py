@@ -98,7 +98,7 @@ class _Tries(Generic[R]):
         self._proceed = proceed
         self._first_failure: Exception | None = first_failure
         self._number = 0
-        self._results: list[R] = []
+        self._failures: list[Exception] = []
         self._unreadable = 0
         self._backoff = Backoff(initial=retry.wait_initial, longest=retry.wait_max)
         self._backoff_429 = Backoff(initial=2 * retry.wait_initial, longest=max(_RATE_LIMIT_MAX, retry.wait_max))
@@ -114,18 +114,20 @@ class _Tries(Generic[R]):
             before_sleep=self._announce,
             reraise=True,
         )
-        await retrying(self._attempt)
-        return self._results.pop()
+        result = cast("R", await retrying(self._attempt))
+        for failure in self._failures:
+            # Whoever keeps the error would keep every frame of the call alive with it, and so a stream that is left behind.
+            failure.__traceback__ = None
+        return result
 
-    async def _attempt(self) -> None:
+    async def _attempt(self) -> R:
         self._number += 1
         if self._first_failure is not None:  # tenacity counts the try that has been made without it
             try:
                 raise self._first_failure
             finally:
                 self._first_failure = None
-        # Tracebacks of failures keep tenacity's frame alive, which would keep an abandoned stream alive as its result.
-        self._results.append(await self._proceed(self._call.replace(attempt=self._number)))
+        return await self._proceed(self._call.replace(attempt=self._number))
 
     def _is_worth_repeating(self, state: RetryCallState) -> bool:
         error = _error_of(state)
@@ -158,6 +160,7 @@ class _Tries(Generic[R]):
 
     def _announce(self, state: RetryCallState) -> None:
         error = _failure_of(state)
+        self._failures.append(error)
         event = RetryScheduled(
             call_id=self._call.id,
             model=self._call.model,

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from resilient_ai.core.clock import SystemClock
+from resilient_ai.core.clock import SystemClock, within
 
 pytestmark = pytest.mark.anyio
 
@@ -30,3 +30,21 @@ async def test_waiting_and_timeouts_are_the_loop_s():
     async with clock.timeout(None):
         await clock.sleep(3)
     assert loop.time() - started == pytest.approx(10)
+
+
+async def test_within_tells_its_own_timeout_from_another(clock):
+    """A body in time gives its result, one that is late the error, and a `TimeoutError` of the body is its own."""
+
+    async def slow():
+        await clock.sleep(5)
+        return "done"
+
+    async def broken():
+        raise TimeoutError("its own")
+
+    assert await within(clock, 9, slow, LookupError) == "done"
+    with pytest.raises(LookupError) as caught:
+        await within(clock, 2, slow, LookupError)
+    assert isinstance(caught.value.__cause__, TimeoutError)
+    with pytest.raises(TimeoutError, match="its own"):
+        await within(clock, 2, broken, LookupError)

@@ -187,6 +187,7 @@ def test_messages_may_be_said_in_several_ways():
         (Image, {"prompt": " "}, "prompt: must not be empty without source images"),
         (Image, {"size": "0x10"}, r"size: a size is WIDTHxHEIGHT in pixels, such as '1024x768', got '0x10'"),
         (Image, {"size": "512x512\n"}, r"size: a size is WIDTHxHEIGHT in pixels, such as '1024x768', got '512x512\n'"),
+        (Image, {"aspect_ratio": "16x9"}, "aspect_ratio: an aspect ratio is like '16:9', got '16x9'"),
         (Image, {"size": "64x64", "aspect_ratio": "1:1"}, "size and aspect_ratio: give one of the two"),
         (Image, {"images": b"abc"}, "images: source image 0 is not a PNG, JPEG, WebP, GIF or SVG, got bytes of length 3"),
         (Image, {"mask": PIXEL}, "mask: a PNG, together with a source image"),

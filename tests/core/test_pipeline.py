@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 
 from resilient_ai.core.clock import SystemClock
-from resilient_ai.core.errors import ConfigurationError, InvalidInput, ServerFailed
+from resilient_ai.core.errors import ClientClosed, ConfigurationError, InvalidInput, ServerFailed
 from resilient_ai.core.operations import Chat, Embed, Stream
 from resilient_ai.core.pipeline import Description, Layer, Pipeline
 from resilient_ai.testing import ScriptedProvider, chat_result
@@ -275,6 +275,17 @@ async def test_one_that_fails_to_close_stops_no_other(error):
     with pytest.raises(type(error)):
         await Pipeline(provider, [Closing("a", closed, error), Closing("b", closed)]).aclose()
     assert (closed, provider.closed) == (["a", "b"], True)
+
+
+async def test_a_closed_pipeline_refuses_calls():
+    """After closing, calls are refused, and closing again closes nothing twice."""
+    closed = []
+    pipe = Pipeline(ScriptedProvider(), [Closing("a", closed)])
+    await pipe.aclose()
+    await pipe.aclose()
+    assert closed == ["a"]
+    with pytest.raises(ClientClosed):
+        await pipe.send(CHAT)
 
 
 def test_the_default_clock_is_the_machine_s():

@@ -30,6 +30,24 @@ def test_unknown_tokens_stay_unknown(given, known, total):
     assert Usage(input_tokens=given, output_tokens=known).total_tokens == total
 
 
+def test_usages_add_up_where_each_is_known():
+    """A count that one send did not report is unknown in the sum, and so is everything where one has no usage."""
+    one, two = Usage(input_tokens=1, output_tokens=2, raw={"a": 1}), Usage(input_tokens=10)
+    assert Usage.total([one, two]) == Usage(input_tokens=11)
+    assert Usage.total([one, None]) is None
+    assert Usage.total([]) is None
+
+
+def test_costs_add_up_where_each_is_known():
+    """Amounts and waste add up, the source is mixed where it differs, and one unknown makes the sum unknown."""
+    one = Cost(amount=Decimal("0.1"), source="provider", wasted=Decimal("0.05"))
+    two = Cost(amount=Decimal("0.2"), source="table", complete=False)
+    assert Cost.total([one, one]) == Cost(amount=Decimal("0.2"), source="provider", wasted=Decimal("0.10"))
+    assert Cost.total([one, two]) == Cost(amount=Decimal("0.3"), source="mixed", wasted=Decimal("0.05"), complete=False)
+    assert Cost.total([one, None]) is None
+    assert Cost.total([]) is None
+
+
 def test_tokens_are_never_negative_and_raw_stays_out_of_repr():
     """A negative count is refused; the raw block is kept but not shown."""
     with pytest.raises(ValidationError):

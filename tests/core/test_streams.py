@@ -195,9 +195,14 @@ async def test_a_foreign_error_keeps_its_type_and_has_no_loop_of_causes():
 
 
 async def test_a_timeout_of_the_source_is_not_taken_for_a_limit():
-    """Without a limit, a `TimeoutError` of the source is a failure and not the end of the body."""
-    with pytest.raises(TimeoutError):
-        await Watched(TimeoutError()).stream.result()
+    """A `TimeoutError` of the source is a failure, neither the end of the body nor a limit that was reached."""
+    for limited in (False, True):
+        watched = Watched(TimeoutError("its own"))
+        if limited:
+            watched.stream.limit_idle(5.0, LookupError)
+        with pytest.raises(TimeoutError, match="its own"):
+            await watched.stream.result()
+        assert watched.how == ["failed"]
 
 
 async def test_the_idle_limit_runs_between_content(clock):

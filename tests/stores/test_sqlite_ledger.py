@@ -464,8 +464,9 @@ class TestOtherProcesses:
     def test_a_child_leaves_unwritten_reports_to_the_parent(self, open_ledger, in_child):
         """They are written once, by the parent."""
         ledger = open_ledger()
-        goes_on = threading.Event()
-        ledger._writer.ask(lambda _: goes_on.wait())
+        arrived, goes_on = threading.Event(), threading.Event()
+        ledger._writer.ask(lambda _: arrived.set() or goes_on.wait())
+        arrived.wait()
         write(ledger, cost="0.1")
         assert in_child(lambda: ask(ledger, SQLiteLedger.total).sends == 0) == 0
         goes_on.set()

@@ -25,7 +25,7 @@ from resilient_ai.deepinfra.wire.sse import EventReader
 from resilient_ai.deepinfra.wire.stream_choice import StreamChoice
 from resilient_ai.deepinfra.wire.usage import read_usage
 
-_MAX_EVENT = 32 * 1024 * 1024
+MAX_EVENT = 32 * 1024 * 1024
 _DONE = b"[DONE]"
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 
@@ -41,6 +41,7 @@ class ChatEvents:
         model: The model that was asked.
         headers: Headers of the answer.
         n: How many answers were asked for; all of them must have ended before the stream is `finishing`.
+        max_event: Bytes that one event, or a whole body instead of a stream, may have.
 
     Attributes:
         finishing: Whether every answer has its finish reason, so that nothing but usage can follow.
@@ -53,13 +54,16 @@ class ChatEvents:
     (True, 'stop')
     """
 
-    def __init__(self, *, model: str, headers: Mapping[str, str] | None = None, n: int = 1) -> None:
+    def __init__(
+        self, *, model: str, headers: Mapping[str, str] | None = None, n: int = 1, max_event: int = MAX_EVENT
+    ) -> None:
         self.finishing = False
         self.done = False
         self._model = model
         self._headers: Mapping[str, str] = headers or {}
         self._n = n
-        self._reader = EventReader(max_event=_MAX_EVENT)
+        self._reader = EventReader(max_event=max_event)
+        self._max_event = max_event
         self._choices: dict[int, StreamChoice] = {}
         self._plain = False  # the answer of choice 0 has begun, so that its text is handed on as it comes
         self._delivered = False
@@ -140,8 +144,10 @@ class ChatEvents:
         if self._streams:
             return self._reader.feed(chunk)
         self._whole += chunk
-        if len(self._whole) > _MAX_EVENT:
-            raise InvalidResponse(f"the answer of {self._model!r} is longer than {_MAX_EVENT} bytes", model=self._model)
+        if len(self._whole) > self._max_event:
+            raise InvalidResponse(
+                f"the answer of {self._model!r} is longer than {self._max_event} bytes", model=self._model
+            )
         return []
 
     def _unusual(self, payload: bytes) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from resilient_ai.core.deltas import Finished, ReasoningDelta, TextDelta, ToolCa
 from resilient_ai.core.errors import ContextLengthExceeded, InvalidResponse, RateLimited, ServerFailed
 from resilient_ai.core.results import TokenLogprob
 from resilient_ai.core.transcript import Transcript
-from resilient_ai.deepinfra.wire import chat_stream
 from resilient_ai.deepinfra.wire.chat_stream import ChatEvents
 
 DONE = b"data: [DONE]\n\n"
@@ -386,11 +385,11 @@ def test_a_whole_body_that_is_a_failure():
         read(b'{"choices": [')
 
 
-def test_a_whole_body_is_bounded(monkeypatch):
-    """It may be no longer than an event."""
-    monkeypatch.setattr(chat_stream, "_MAX_EVENT", 10)
+@pytest.mark.parametrize("body", [orjson.dumps(WHOLE), text("a"), b"data: 12345678901234567890"])
+def test_bodies_are_bounded(body):
+    """A whole body may be no longer than an event."""
     with pytest.raises(InvalidResponse, match="longer than 10 bytes"):
-        read(orjson.dumps(WHOLE))
+        read(body, max_event=10)
 
 
 STREAM = (

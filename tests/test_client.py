@@ -1,0 +1,237 @@
+"""The asynchronous client, over scripted answers."""
+
+import json
+
+import httpx
+import pytest
+from pydantic import BaseModel
+
+from resilient_ai import AsyncClient, Settings
+from resilient_ai.core.errors import ClientClosed, ConfigurationError, InvalidInput, ToolLoopUnfinished
+from resilient_ai.core.events import BatchDone, SendStarted
+from resilient_ai.core.messages import ToolCall
+from resilient_ai.core.operations import Chat
+from resilient_ai.core.results import Choice
+from resilient_ai.middleware import Deadline, Retry, Routing
+from resilient_ai.testing import PIXEL, ScriptedProvider, chat_result, vector_of
+
+pytestmark = pytest.mark.anyio
+
+KEYS = ("DEEPINFRA_API_KEY", "DEEPINFRA_TOKEN", "DEEPINFRA_API_TOKEN")
+REPLY = {"choices": [{"message": {"content": "Hello."}, "finish_reason": "stop"}]}
+
+
+@pytest.fixture(autouse=True)
+def no_keys(monkeypatch):
+    for name in (*KEYS, "RESILIENT_AI_API_KEY", "RESILIENT_AI_BASE_URL", "RESILIENT_AI_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+class Answers:
+    """A stack of one that answers every call from a script."""
+
+    def __init__(self, *script):
+        self.provider = ScriptedProvider(*script)
+
+    async def __call__(self, call, proceed):
+        return await self.provider(call)
+
+    async def aclose(self):
+        await self.provider.aclose()
+
+    @property
+    def calls(self):
+        return self.provider.calls
+
+
+def client(*script, clock=None):
+    answers = Answers(*script)
+    return AsyncClient("k", stack=[Deadline(), answers], clock=clock), answers
+
+
+async def key_of(**options):
+    """Return the key with which a client asks."""
+    seen = []
+
+    def handle(request):
+        seen.append((request.headers["authorization"], str(request.url)))
+        return httpx.Response(200, json=REPLY)
+
+    async with AsyncClient(stack=[], http=httpx.MockTransport(handle), **options) as ai:
+        await ai.chat("m", "hi")
+    return seen[0]
+
+
+async def test_the_key_comes_from_the_nearest_place(monkeypatch):
+    """The argument wins over the settings, these over the variables of DeepInfra, which have an order of their own."""
+    for name in reversed(KEYS):
+        monkeypatch.setenv(name, name.lower())
+        assert (await key_of())[0] == f"Bearer {name.lower()}"
+    monkeypatch.setenv("RESILIENT_AI_API_KEY", "from-settings")
+    assert (await key_of())[0] == "Bearer from-settings"
+    assert (await key_of(settings=Settings(api_key="given")))[0] == "Bearer given"
+    assert (await key_of(api_key=" argument\n"))[0] == "Bearer argument"
+
+
+async def test_the_server_comes_from_the_argument_or_the_settings(monkeypatch):
+    """The argument wins, and the usual address is the default."""
+    monkeypatch.setenv("RESILIENT_AI_BASE_URL", "https://settings.test/v1")
+    assert (await key_of(api_key="k"))[1] == "https://settings.test/v1/openai/chat/completions"
+    assert (await key_of(api_key="k", base_url="https://own.test/v1/"))[1].startswith("https://own.test/v1/openai/")
+    monkeypatch.delenv("RESILIENT_AI_BASE_URL")
+    assert repr(AsyncClient("secret", stack=[])) == "AsyncClient(base_url='https://api.deepinfra.com/v1')"
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({}, "no API key: pass api_key"),
+        ({"api_key": ""}, "no API key"),
+        ({"api_key": "a b"}, "api_key: holds a space"),
+        ({"api_key": "k\nX: y"}, "api_key: holds a space, a line break"),
+        ({"api_key": "k", "base_url": "ftp://x"}, "base_url: must be like"),
+        ({"api_key": "k", "base_url": "http://example.org"}, "base_url: the key must not travel unencrypted"),
+        ({"api_key": "k", "stack": [5]}, "a middleware is a function or has __call__"),
+        ({"api_key": "k", "stack": [Retry(), Routing()]}, "must stand"),
+    ],
+)
+def test_what_cannot_work_is_found_when_the_client_is_built(options, complaint):
+    """A missing key, an address that cannot be used and a stack in a wrong order are refused at once."""
+    with pytest.raises(ConfigurationError, match=complaint):
+        AsyncClient(**({"stack": []} | options))
+
+
+async def test_each_method_sends_its_operation(clock):
+    """Models, content and options reach the operation, and the result comes back."""
+    ai, answers = client(clock=clock)
+    assert (await ai.chat(["a", "b"], "hi", temperature=0)).text == "Hello."
+    async with ai.stream("m", "hi", max_tokens=5) as stream:
+        assert (await stream.result()).text == "Hello."
+    assert (await ai.complete("m", "Once", echo=True)).text == "Hello."
+    assert list((await ai.embed("m", ["a", "b"], normalize=True)).vectors) == [vector_of("a"), vector_of("b")]
+    assert [image.data for image in (await ai.image("m", "a boat", n=2)).images] == [PIXEL] * 2
+    chat, stream, complete, embed, image = (call.operation for call in answers.calls)
+    assert (chat.kind, chat.models, chat.temperature) == ("chat", ("a", "b"), 0)
+    assert (stream.kind, stream.max_tokens) == ("stream", 5)
+    assert (complete.kind, complete.prompt, complete.echo) == ("complete", "Once", True)
+    assert (embed.kind, embed.texts, embed.normalize) == ("embed", ("a", "b"), True)
+    assert (image.kind, image.prompt, image.n) == ("image", "a boat", 2)
+
+
+async def test_leaving_a_stream_closes_it(clock):
+    """The block of `stream` frees the connection however it is left."""
+    ai, _ = client(clock=clock)
+    with pytest.raises(LookupError):
+        async with ai.stream("m", "hi") as stream:
+            raise LookupError
+    assert stream.ended == "closed"
+
+
+class Port(BaseModel):
+    name: str
+
+
+async def test_an_answer_may_be_read_into_a_type(clock):
+    """`output` gives the answer as the type that was asked for."""
+    ai, answers = client(chat_result('{"name": "Kiel"}'), clock=clock)
+    assert (await ai.chat("m", "Which port?", output=Port)).output == Port(name="Kiel")
+    assert answers.calls[0].operation.response_format.name == "Port"
+
+
+async def test_tools_are_run(clock):
+    """`run_tools` calls functions until the model asks for none, within its rounds."""
+    asking = chat_result(choices=(Choice(tool_calls=(ToolCall(id="1", name="tides"),)),))
+
+    def tides() -> str:
+        return "high"
+
+    ai, _ = client(asking, chat_result("At noon."), clock=clock)
+    run = await ai.run_tools("m", "When?", tools=[tides])
+    assert (run.answer.text, [step.output for step in run.steps]) == ("At noon.", ["high"])
+    ai, answers = client(*[asking] * 2, clock=clock)
+    with pytest.raises(ToolLoopUnfinished):
+        await ai.run_tools("m", "When?", tools=[tides], max_rounds=1)
+    assert len(answers.calls) == 2
+
+
+async def test_progress_hears_of_batches_alone(clock):
+    """The callback gets texts done and texts to send; other events are not its business."""
+
+    async def batched(call):
+        call.emit(BatchDone(call_id=call.id, model=call.model, done=2, total=3))
+        return "done"
+
+    ai, _ = client(batched, clock=clock)
+    seen = []
+    await ai.embed("m", ["a"], progress=lambda *numbers: seen.append(numbers))
+    assert seen == [(2, 3)]
+
+
+async def test_views_share_everything_but_their_defaults(clock):
+    """Tags add up, the nearest timeout and cache mode count, and the client itself is unchanged."""
+    ai, answers = client(clock=clock)
+    view = ai.with_options(tags={"tenant": "a", "user": "u"}, timeout=5, cache="off")
+    inner = view.with_options(tags={"user": "v"}, cache="refresh")
+    await ai.chat("m", "hi")
+    await view.chat("m", "hi")
+    await inner.chat("m", "hi")
+    await inner.send(Chat(model="m", messages="hi"), tags={"user": "w"}, timeout=9, cache="on")
+    assert [(dict(call.tags), call.timeout, call.cache) for call in answers.calls] == [
+        ({}, None, None),
+        ({"tenant": "a", "user": "u"}, 5, "off"),
+        ({"tenant": "a", "user": "v"}, 5, "refresh"),
+        ({"tenant": "a", "user": "w"}, 9, "on"),
+    ]
+    assert view.describe() == ai.describe()
+    assert type(inner) is AsyncClient
+
+
+async def test_closing_a_view_closes_nothing(clock):
+    """Only the client that was built closes the stack; a closed client refuses calls, its views too."""
+    ai, answers = client(clock=clock)
+    async with ai.with_options(timeout=5) as view:
+        await view.chat("m", "hi")
+    assert not answers.provider.closed
+    async with ai:
+        pass
+    assert answers.provider.closed
+    for closed in (ai, view):
+        with pytest.raises(ClientClosed):
+            await closed.chat("m", "hi")
+
+
+async def test_events_are_heard_through_every_view(clock):
+    """A subscription at the client hears the calls of its views, until it ends."""
+    ai, _ = client(clock=clock)
+    heard = []
+    stop = ai.with_options(timeout=5).subscribe(heard.append)
+    await ai.chat("m", "hi")
+    stop()
+    await ai.chat("m", "hi")
+    assert [type(event) for event in heard] == [SendStarted]
+
+
+async def test_wrong_input_is_found_before_anything_is_sent(clock):
+    """A mistake of the caller never reaches the stack."""
+    ai, answers = client(clock=clock)
+    with pytest.raises(InvalidInput):
+        await ai.chat("m", "", temperature=3)
+    assert answers.calls == []
+
+
+async def test_the_default_stack_is_described(tmp_path):
+    """Without a stack of one's own there is the default one, with the ledger of the settings' folder."""
+    async with AsyncClient("k", settings=Settings(home=tmp_path, timeout=7, attempts=2)) as ai:
+        lines = {layer.name: layer.settings for layer in ai.describe()}
+        assert list(lines)[:4] == ["Tracing", "Logging", "Deadline", "Cache"]
+        assert list(lines)[-1] == "DeepInfraProvider"
+        assert lines["Deadline"] == "total=7.0"
+        assert lines["Retry"].startswith("attempts=2")
+        assert (await ai.ledger.total()).sends == 0
+    assert json.dumps(lines)
+
+
+def test_a_stack_of_one_s_own_has_its_own_ledger():
+    """Where the stack keeps no book, asking for it says so."""
+    with pytest.raises(ConfigurationError, match="no CostAccounting with an SQLiteLedger"):
+        _ = client()[0].ledger

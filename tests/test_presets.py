@@ -1,0 +1,179 @@
+"""The default stack."""
+
+import asyncio
+import os
+import warnings
+
+import platformdirs
+import pytest
+
+from resilient_ai.core.pipeline import Pipeline
+from resilient_ai.middleware import (
+    Batching,
+    Cache,
+    CircuitBreaker,
+    ConcurrencyLimit,
+    CostAccounting,
+    Deadline,
+    Logging,
+    Retry,
+    Routing,
+    Timeout,
+    Tracing,
+)
+from resilient_ai.presets import ResilientAIWarning, default_stack, home_of, writable_home
+from resilient_ai.settings import PREFIX, Settings
+from resilient_ai.stores import DiskStore, MemoryStore, TieredStore
+from resilient_ai.testing import ScriptedProvider
+
+ORDER = [
+    Tracing,
+    Logging,
+    Deadline,
+    Cache,
+    Routing,
+    Batching,
+    Retry,
+    CircuitBreaker,
+    ConcurrencyLimit,
+    CostAccounting,
+    Timeout,
+]
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch, tmp_path):
+    """No setting of the machine reaches these tests, and they leave nothing in its home."""
+    for name in list(os.environ):
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return lambda **values: Settings(**({"home": tmp_path / "home"} | values))
+
+
+@pytest.fixture
+def blocked(tmp_path):
+    """A home that cannot be made."""
+    (tmp_path / "file").touch()
+    return tmp_path / "file" / "home"
+
+
+def part(stack, kind):
+    return next(middleware for middleware in stack if isinstance(middleware, kind))
+
+
+def test_the_order(settings):
+    """It is the documented one, and a pipeline accepts it."""
+    stack = default_stack(settings())
+    assert [type(middleware) for middleware in stack] == ORDER
+    Pipeline(ScriptedProvider(), stack)
+
+
+def test_settings_reach_their_places(settings):
+    """Each where it belongs."""
+    chosen = {"timeout": 7, "attempts": 5, "concurrency": 6, "batch_size": 8, "batches_in_flight": 9}
+    stack = default_stack(settings(**chosen))
+    assert part(stack, Deadline).total == 7
+    assert part(stack, Retry).attempts == 5
+    assert part(stack, ConcurrencyLimit).limit == 6
+    assert (part(stack, Batching).size, part(stack, Batching).in_flight) == (8, 9)
+
+
+def test_settings_come_from_the_environment_where_none_are_given(monkeypatch, tmp_path):
+    """A stack may be built without a word."""
+    monkeypatch.setenv("RESILIENT_AI_ATTEMPTS", "9")
+    monkeypatch.setenv("RESILIENT_AI_HOME", str(tmp_path / "set"))
+    stack = default_stack()
+    assert part(stack, Retry).attempts == 9
+    assert part(stack, CostAccounting).ledger.path == str(tmp_path / "set" / "ledger.sqlite")
+
+
+class TestCache:
+    """Where answers and vectors are kept."""
+
+    def test_answers_stay_in_memory_and_vectors_reach_the_disk(self, settings, tmp_path):
+        """Answers hold what users wrote."""
+        cache = part(default_stack(settings(cache_memory=2**21, cache_disk=2**22, cache_ttl=60)), Cache)
+        assert isinstance(cache.answers, MemoryStore)
+        assert isinstance(cache.embeddings, TieredStore)
+        memory, disk = cache.embeddings.first, cache.embeddings.second
+        assert (cache.answers.max_bytes, memory.max_bytes, disk.max_bytes) == (2**21, 2**21, 2**22)
+        assert disk.directory == tmp_path / "home" / "cache"
+        assert cache.answers is not memory
+        assert (cache.ttl, cache.always) == (60, False)
+
+    def test_answers_may_reach_the_disk(self, settings):
+        """Both share the file then, and neither's memory is the other's."""
+        cache = part(default_stack(settings(cache_answers_on_disk=True, cache_answers="all")), Cache)
+        assert isinstance(cache.answers.second, DiskStore)
+        assert cache.answers.second is cache.embeddings.second
+        assert cache.answers.first is not cache.embeddings.first
+        assert cache.always
+
+    def test_off(self, settings):
+        """There is no cache in the stack."""
+        stack = default_stack(settings(cache="off"))
+        assert [type(middleware) for middleware in stack] == [kind for kind in ORDER if kind is not Cache]
+
+
+class TestLedger:
+    """Where the book of costs is kept."""
+
+    def test_in_the_home(self, settings, tmp_path):
+        """As a file."""
+        ledger = part(default_stack(settings()), CostAccounting).ledger
+        assert (ledger.path, ledger.in_memory) == (str(tmp_path / "home" / "ledger.sqlite"), False)
+
+    def test_off(self, settings, tmp_path):
+        """It is kept in memory, and no file is made."""
+        ledger = part(default_stack(settings(ledger="off")), CostAccounting).ledger
+        asyncio.run(ledger.flush())
+        asyncio.run(ledger.aclose())
+        assert ledger.in_memory
+        assert list((tmp_path / "home").iterdir()) == []
+
+
+class TestHome:
+    """The folder for state."""
+
+    def test_the_platform_s_own_is_the_default(self):
+        """Where applications keep their data."""
+        assert home_of() == platformdirs.user_data_path("resilient_ai", appauthor=False)
+        assert writable_home() == home_of()
+
+    def test_it_is_made_for_its_owner_alone(self, tmp_path):
+        """With the folders above it, and left as it is where it exists; trying it out leaves nothing behind."""
+        home = tmp_path / "deep" / "home"
+        assert writable_home(home) == home == writable_home(home)
+        assert home.stat().st_mode & 0o777 == 0o700
+        assert list(home.iterdir()) == []
+
+    def test_a_home_that_cannot_be_written(self, blocked):
+        """One warning names it and the reason, and everything works in memory."""
+        with pytest.warns(ResilientAIWarning) as caught:
+            stack = default_stack(Settings(home=blocked, cache_answers_on_disk=True))
+        assert [str(warning.message) for warning in caught] == [
+            f"{blocked} cannot be written (Not a directory), so cache and costs are kept in memory only"
+        ]
+        assert [type(middleware) for middleware in stack] == ORDER
+        cache = part(stack, Cache)
+        assert (type(cache.answers), type(cache.embeddings)) == (MemoryStore, MemoryStore)
+        assert part(stack, CostAccounting).ledger.in_memory
+
+    def test_a_folder_without_the_right_to_write(self, tmp_path):
+        """It is found out by writing; a file in its place cannot hold one."""
+        (tmp_path / "taken").touch()
+        with pytest.warns(ResilientAIWarning, match=r"taken cannot be written \(File exists\)"):
+            assert writable_home(tmp_path / "taken") is None
+
+    def test_a_warning_can_be_silenced_by_its_class(self, blocked):
+        """As any other."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("ignore", ResilientAIWarning)
+            assert writable_home(blocked) is None
+        assert caught == []

@@ -1,0 +1,176 @@
+"""Settings: where they come from, and what is refused."""
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from resilient_ai.core.errors import ConfigurationError
+from resilient_ai.settings import FILE_VARIABLE, PREFIX, Settings
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch, tmp_path):
+    """No setting of the machine reaches these tests."""
+    for name in list(os.environ):
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def file(monkeypatch, tmp_path):
+    """Write the TOML file of settings."""
+
+    def write(text):
+        path = tmp_path / "settings.toml"
+        path.write_text(text)
+        monkeypatch.setenv(FILE_VARIABLE, str(path))
+        return path
+
+    return write
+
+
+def test_defaults():
+    """They are those that the documentation names."""
+    assert Settings().model_dump() == {
+        "api_key": None,
+        "base_url": "https://api.deepinfra.com/v1",
+        "home": None,
+        "timeout": 600.0,
+        "connect_timeout": 5.0,
+        "attempts": 3,
+        "concurrency": 200,
+        "batch_size": 96,
+        "batches_in_flight": 4,
+        "cache": "on",
+        "cache_answers": "repeatable",
+        "cache_answers_on_disk": False,
+        "cache_memory": 64 * 2**20,
+        "cache_disk": 2 * 2**30,
+        "cache_ttl": None,
+        "ledger": "on",
+    }
+
+
+def test_arguments_go_before_the_environment_and_that_before_the_file(file, monkeypatch):
+    """Each place is asked for what the ones before it leave open."""
+    file('attempts = 7\ntimeout = 70\nconcurrency = 77\nhome = "/from/file"')
+    monkeypatch.setenv("RESILIENT_AI_ATTEMPTS", "8")
+    monkeypatch.setenv("RESILIENT_AI_TIMEOUT", "80.5")
+    found = Settings(attempts=9)
+    assert (found.attempts, found.timeout, found.concurrency, found.home, found.batch_size) == (
+        *(9, 80.5, 77),
+        Path("/from/file"),
+        96,
+    )
+
+
+def test_an_empty_name_of_a_file_names_none(monkeypatch):
+    """As a variable that was set to nothing."""
+    monkeypatch.setenv(FILE_VARIABLE, "")
+    assert Settings().attempts == 3
+
+
+def test_a_file_of_its_own_kind_is_not_looked_for(tmp_path):
+    """Neither `.env` nor anything else in the working directory is read."""
+    (tmp_path / ".env").write_text("RESILIENT_AI_ATTEMPTS=9")
+    assert Settings().attempts == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"attempts": 0}, "settings: attempts: input should be greater than or equal to 1, got 0"),
+        ({"timeout": 0}, "settings: timeout: input should be greater than 0, got 0"),
+        ({"timeout": float("nan")}, "settings: timeout: input should be"),
+        ({"timeout": float("inf")}, "settings: timeout: input should be a finite number, got inf"),
+        ({"connect_timeout": -1}, "settings: connect_timeout: input should be greater than 0, got -1"),
+        ({"concurrency": 0}, "settings: concurrency: "),
+        ({"batch_size": 1025}, "settings: batch_size: input should be less than or equal to 1024, got 1025"),
+        ({"batches_in_flight": 0}, "settings: batches_in_flight: "),
+        ({"cache": "maybe"}, "settings: cache: input should be 'on' or 'off', got 'maybe'"),
+        ({"ledger": None}, "settings: ledger: input should be 'on' or 'off', got None"),
+        ({"cache_answers": "some"}, "settings: cache_answers: input should be 'repeatable' or 'all', got 'some'"),
+        ({"cache_memory": 1}, "settings: cache_memory: input should be greater than or equal to 1048576, got 1"),
+        ({"cache_disk": "much"}, "settings: cache_disk: input should be a valid integer"),
+        ({"cache_ttl": 0}, "settings: cache_ttl: input should be greater than 0, got 0"),
+    ],
+)
+def test_values_are_checked(values, message):
+    """One sentence names the field and the value."""
+    with pytest.raises(ConfigurationError) as caught:
+        Settings(**values)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_value_of_the_environment_is_checked(monkeypatch):
+    """As one that was given."""
+    monkeypatch.setenv("RESILIENT_AI_ATTEMPTS", "many")
+    with pytest.raises(ConfigurationError, match="settings: attempts: input should be a valid integer"):
+        Settings()
+
+
+def test_an_unknown_argument_is_refused():
+    """By its name, without its value, which may be a misspelled secret."""
+    with pytest.raises(ConfigurationError) as caught:
+        Settings(api_kye="hunter2")
+    assert str(caught.value) == "settings: api_kye: extra inputs are not permitted"
+
+
+def test_unknown_variables_are_refused(monkeypatch):
+    """All of them by name, without their values; others than ours are none of our business."""
+    monkeypatch.setenv("RESILIENT_AI_ATEMPTS", "hunter2")
+    monkeypatch.setenv("RESILIENT_AI_API_KYE", "hunter2")
+    monkeypatch.setenv("RESILIENT_AIR", "1")
+    with pytest.raises(ConfigurationError) as caught:
+        Settings()
+    assert str(caught.value) == ("the environment holds unknown settings: RESILIENT_AI_API_KYE, RESILIENT_AI_ATEMPTS")
+
+
+def test_an_unknown_name_in_the_file_is_refused(file):
+    """By its name."""
+    file('[client]\nkey = "hunter2"')
+    with pytest.raises(ConfigurationError) as caught:
+        Settings()
+    assert str(caught.value) == "settings: client: extra inputs are not permitted"
+
+
+@pytest.mark.parametrize("text", ["attempts = ", "attempts = 1\nattempts = 2", "[", "\x00"])
+def test_a_file_that_is_no_toml(file, text):
+    """It is named."""
+    path = file(text)
+    with pytest.raises(ConfigurationError) as caught:
+        Settings()
+    assert str(caught.value).startswith(f"{path}: cannot be read as TOML: ")
+
+
+def test_a_file_that_is_not_text(file):
+    """It is no TOML either."""
+    path = file("")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="cannot be read as TOML"):
+        Settings()
+
+
+@pytest.mark.parametrize("name", ["missing.toml", "."])
+def test_a_file_that_is_not_there(monkeypatch, name):
+    """A name that was given is a promise that there is a file."""
+    monkeypatch.setenv(FILE_VARIABLE, name)
+    with pytest.raises(ConfigurationError, match=f"RESILIENT_AI_CONFIG: there is no file '{name}'"):
+        Settings()
+
+
+def test_the_key_is_not_shown(monkeypatch):
+    """Wherever it comes from."""
+    monkeypatch.setenv("RESILIENT_AI_API_KEY", "hunter2")
+    settings = Settings()
+    assert settings.api_key == SecretStr("hunter2")
+    assert "hunter2" not in f"{settings!r} {settings}"
+
+
+def test_settings_cannot_be_changed():
+    """What a stack was built with stays true."""
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().attempts = 5
