@@ -129,4 +129,5 @@ def _as_text(output: object) -> str:
 
 
 def _failed(call: ToolCall, number: int, error: str) -> ToolStep:
+    error = _valid(error)
     return ToolStep(round=number, call=call, output=orjson.dumps({"error": error}).decode(), error=error)

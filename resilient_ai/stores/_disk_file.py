@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resilient_ai.stores._envelope import Refused, seal, unseal
-from resilient_ai.stores._forks import abandoned
+from resilient_ai.stores._forks import abandoned, using_file
 from resilient_ai.stores._private import private_directory, secret
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ class DiskFile:
             abandoned.append((self._rows, self._connection))
             self._rows = None
         try:
-            yield self._open() if self._rows is None else self._rows
+            with using_file():
+                yield self._open() if self._rows is None else self._rows
         except Exception as error:
             if damaged(error):
                 with suppress(Exception):  # it is broken already

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from resilient_ai.stores._forks import using_file
 from resilient_ai.stores._ledger_rows import Report, write
 from resilient_ai.stores._ledger_schema import MEMORY, connect, end
 
@@ -107,7 +108,9 @@ class LedgerWriter:
             reports, question = self._gather()
             self._write(reports)
             if question is not None:
-                question.answer(self._until_open())
+                connection = self._until_open()
+                with using_file():
+                    question.answer(connection)
                 last = question.last
         with self._lock:
             self._thread = None
@@ -135,7 +138,8 @@ class LedgerWriter:
         for pause in _pauses():
             try:
                 if reports:
-                    write(self._open(), self._session, reports)
+                    with using_file():
+                        write(self._open(), self._session, reports)
             except Exception as error:  # noqa: BLE001  # there are two kinds: of the file, which may pass, and of a report
                 if not _passes(error):
                     self._without_the_bad(reports, error)
@@ -155,7 +159,8 @@ class LedgerWriter:
     def _until_open(self) -> "sqlite3.Connection | None":
         for pause in _pauses():
             try:
-                return self._open()
+                with using_file():
+                    return self._open()
             except sqlite3.OperationalError as error:
                 if not self._wait(pause, error):
                     break
