@@ -1,11 +1,13 @@
 """The blocking client: the asynchronous one, run on an event loop in the background."""
 
+import asyncio
 import copy
 import os
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
@@ -55,11 +57,26 @@ class Portal:
 
     def run(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run `function(*args)` to its end; whatever interrupts the waiting, such as Ctrl-C, cancels it."""
-        future = self._open().start_task_soon(function, *args)
+        portal = self._open()
+        tasks: list[asyncio.Task[Any] | None] = []
+
+        async def begin() -> T:
+            tasks.append(asyncio.current_task())
+            return await function(*args)
+
+        def call_back() -> None:
+            for task in filter(None, tasks):
+                task.cancel()
+
+        future: Future[T] | None = None
         try:
+            future = portal.start_task_soon(begin)
             return future.result()
         except BaseException:
-            future.cancel()
+            # An interrupt may come before the future has its name, when the coroutine runs already.
+            if future is None or not future.done():
+                with suppress(RuntimeError):
+                    portal.start_task_soon(call_back)
             raise
 
     def _open(self) -> BlockingPortal:

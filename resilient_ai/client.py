@@ -15,7 +15,7 @@ from resilient_ai.core.events import BatchDone, Event
 from resilient_ai.core.messages import MessagesInput
 from resilient_ai.core.operations import Chat, Complete, Embed, Image, Operation, Stream
 from resilient_ai.core.options import ChatOptions, CompleteOptions, EmbedOptions, ImageOptions
-from resilient_ai.core.pipeline import Description, Pipeline
+from resilient_ai.core.pipeline import Description, Pipeline, Provider
 from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult, StructuredResult
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.deepinfra.provider import DeepInfraProvider
@@ -46,6 +46,7 @@ class AsyncClient:
         stack: Middleware of your own, outermost first, instead of the default stack.
         http: An `httpx.AsyncClient` or `httpx.AsyncBaseTransport` of your own; you close it.
         settings: What the default stack is built with; by default from the environment.
+        provider: A leaf of your own instead of DeepInfra, such as `resilient_ai.testing.ScriptedProvider`; needs no key.
         clock: Time and chance, for tests.
 
     Raises:
@@ -63,14 +64,18 @@ class AsyncClient:
         stack: Sequence[Middleware] | None = None,
         http: "httpx.AsyncClient | httpx.AsyncBaseTransport | None" = None,
         settings: Settings | None = None,
+        provider: Provider | None = None,
         clock: Clock | None = None,
     ) -> None:
-        settings = settings or Settings()
-        if api_key is None and settings.api_key is not None:
-            api_key = settings.api_key.get_secret_value()
-        provider = DeepInfraProvider(
-            api_key, base_url=base_url or settings.base_url, http=http, connect_timeout=settings.connect_timeout
-        )
+        settings = _checked(settings)
+        if provider is None:
+            if api_key is None and settings.api_key is not None:
+                api_key = settings.api_key.get_secret_value()
+            provider = DeepInfraProvider(
+                api_key, base_url=base_url or settings.base_url, http=http, connect_timeout=settings.connect_timeout
+            )
+        elif (api_key, base_url, http) != (None, None, None):
+            raise ConfigurationError("provider: has a key, an address and connections of its own; give it alone")
         self._pipeline = Pipeline(provider, default_stack(settings) if stack is None else stack, clock=clock)
         self._tags: Mapping[str, str] = {}
         self._timeout: float | None = None
@@ -252,6 +257,15 @@ class AsyncClient:
     @override
     def __repr__(self) -> str:
         return f"AsyncClient(base_url={self._pipeline.provider.origin!r})"
+
+
+def _checked(settings: Settings | None) -> Settings:
+    anything: object = settings
+    if anything is not None and not isinstance(anything, Settings):
+        raise ConfigurationError(
+            f"settings: a Settings object, got {type(anything).__name__}; use Settings(timeout=...)"
+        )
+    return settings or Settings()
 
 
 def _progress(progress: Callable[[int, int], None]) -> Listener:

@@ -60,7 +60,7 @@ def default_stack(settings: Settings | None = None) -> list[Middleware]:
         CircuitBreaker(),
         ConcurrencyLimit(limit=settings.concurrency),
         CostAccounting(ledger, PriceTable()),
-        Timeout(),
+        Timeout(first_token=settings.first_token_timeout, attempt=settings.attempt_timeout),
     ]
     return stack
 

@@ -33,6 +33,8 @@ class Settings(BaseSettings):
         base_url: The server.
         home: Folder of the cache and the ledger; by default the platform's own folder for application data.
         timeout: Seconds for a whole call: queueing, tries, waits, fallbacks and body. Above 0.
+        attempt_timeout: Seconds for one try; what takes longer is tried again, or the next model is asked. Above 0.
+        first_token_timeout: Seconds until a stream delivers its first content. Above 0.
         connect_timeout: Seconds for a connection. Above 0.
         attempts: Tries of a send in all, the first included. At least 1.
         concurrency: Requests in flight per model. At least 1; the service takes 200.
@@ -56,6 +58,8 @@ class Settings(BaseSettings):
     base_url: str = BASE_URL
     home: Path | None = None
     timeout: float = Field(default=600.0, gt=0)
+    attempt_timeout: float = Field(default=300.0, gt=0)
+    first_token_timeout: float = Field(default=60.0, gt=0)
     connect_timeout: float = Field(default=5.0, gt=0)
     attempts: int = Field(default=3, ge=1)
     concurrency: int = Field(default=200, ge=1)
@@ -74,7 +78,7 @@ class Settings(BaseSettings):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigurationError(str(explain("settings", error))) from None
+            raise ConfigurationError(str(explain("settings", error, known=type(self).model_fields))) from None
 
     @classmethod
     @override

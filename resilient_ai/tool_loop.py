@@ -123,9 +123,12 @@ async def _invoke(function: Callable[..., Any], arguments: dict[str, Any]) -> ob
 
 
 def _as_text(output: object) -> str:
-    if isinstance(output, str):
-        return output
-    return to_json(output, fallback=str).decode()
+    return _valid(output if isinstance(output, str) else to_json(output, fallback=str).decode())
+
+
+def _valid(text: str) -> str:
+    # Half of a surrogate pair is no text that could be sent.
+    return text.encode("utf-8", "replace").decode()
 
 
 def _failed(call: ToolCall, number: int, error: str) -> ToolStep:

@@ -138,9 +138,10 @@ def test_waiting_in_its_own_thread_is_refused(portal):
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="Windows has no signals for threads")
-def test_ctrl_c_cancels_what_is_waited_for(portal):
-    """An interrupt while waiting is raised at once and ends the coroutine."""
-    waiting, cancelled = threading.Event(), threading.Event()
+@pytest.mark.parametrize("pause", [0.0, 0.02])
+def test_ctrl_c_cancels_what_is_waited_for(portal, pause):
+    """An interrupt is raised at once and ends the coroutine, also when it comes just as the waiting begins."""
+    main = threading.main_thread().ident
 
     async def forever():
         waiting.set()
@@ -151,18 +152,21 @@ def test_ctrl_c_cancels_what_is_waited_for(portal):
 
     def interrupt():
         waiting.wait(5)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(pause)
+        signal.pthread_kill(main, signal.SIGINT)
 
-    helper = threading.Thread(target=interrupt)
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        helper.start()
-        with pytest.raises(KeyboardInterrupt):
-            portal.run(forever)
-        helper.join()
+        for _ in range(10):
+            waiting, cancelled = threading.Event(), threading.Event()
+            helper = threading.Thread(target=interrupt)
+            helper.start()
+            with pytest.raises(KeyboardInterrupt):
+                portal.run(forever)
+            helper.join()
+            assert cancelled.wait(5)
     finally:
         signal.signal(signal.SIGINT, previous)
-    assert cancelled.wait(5)
     assert portal.run(echo, 5) == 5
 
 

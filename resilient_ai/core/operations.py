@@ -76,7 +76,7 @@ class Operation(FrozenModel, Generic[R]):
             try:
                 super().__init__(**data)
             except ValidationError as error:
-                raise explain(type(self).__name__, error, hidden=_CONTENT) from None
+                raise explain(type(self).__name__, error, known=type(self).model_fields, hidden=_CONTENT) from None
 
     @override
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:

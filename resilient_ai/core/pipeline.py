@@ -195,8 +195,8 @@ def _bind(middleware: Middleware, proceed: Next[Any]) -> Next[Any]:
 def _check_order(stack: Sequence[Middleware]) -> None:
     names = [{part.__name__ for part in type(middleware).__mro__} for middleware in stack]
     for position, middleware in enumerate(stack):
-        if not callable(middleware):
-            raise ConfigurationError(f"a middleware is a function or has __call__, got {middleware!r}")
+        if isinstance(middleware, type) or not callable(middleware):
+            raise ConfigurationError(f"a middleware is a function or an object with __call__, got {middleware!r}")
         inside_of: Mapping[str, str] = getattr(middleware, "inside_of", {})
         for outer, reason in inside_of.items():
             if any(outer in later for later in names[position + 1 :]):

@@ -106,7 +106,7 @@ class Cost(FrozenModel):
 
     @override
     def __str__(self) -> str:
-        return f"{self.amount:f} {self.currency}"
+        return f"{'' if self.complete else 'at least '}{self.amount:f} {self.currency}"
 
 
 class Result(FrozenModel):

@@ -16,6 +16,7 @@ import aiohttp
 import httpx
 from typing_extensions import override
 
+from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.deepinfra.connection_errors import translate
 from resilient_ai.deepinfra.reply import Reply
 
@@ -172,6 +173,11 @@ class Transport:
         self._base = base_url
         self.secret = secret
         self._headers = MappingProxyType({**headers, "Authorization": f"Bearer {secret}"})
+        anything: object = http
+        if anything is not None and not isinstance(anything, httpx.AsyncClient | httpx.AsyncBaseTransport):
+            raise ConfigurationError(
+                f"http: an httpx.AsyncClient or httpx.AsyncBaseTransport, got {type(anything).__name__}"
+            )
         self._http = http
         self._pool = (
             http if isinstance(http, httpx.AsyncBaseTransport) else AiohttpTransport(connect_timeout=connect_timeout)

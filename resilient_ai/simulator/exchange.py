@@ -20,6 +20,8 @@ from resilient_ai.simulator.intake import authenticate, parse_object, read_body
 from resilient_ai.simulator.profiles import Profile, resolve
 from resilient_ai.simulator.state import Simulator
 
+_TURN = 8  # events of a stream that are sent before other connections have their turn
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
@@ -215,11 +217,14 @@ async def send_reply(reply: Reply, exchange: Exchange, send: Send) -> None:
         return
     headers = [(b"content-type", reply.media_type.encode()), *reply.headers]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    sent = 0
     try:
         async for event in reply.body:
             await send({"type": "http.response.body", "body": event, "more_body": True})
-            # Let other connections have their turn, and this one notice that its client has left.
-            await asyncio.sleep(0)
+            sent += 1
+            if sent % _TURN == 0:
+                # Let other connections have their turn, and this one notice that its client has left.
+                await asyncio.sleep(0)
             if exchange.connection.gone:
                 return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
