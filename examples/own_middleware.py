@@ -21,6 +21,8 @@ from resilient_ai import (
     Middleware,
     Next,
     OperationMiddleware,
+    Stream,
+    StreamResult,
     UserMessage,
     default_stack,
 )
@@ -53,20 +55,29 @@ class OnlyModels:
 
 
 class HideAddresses(OperationMiddleware):
-    """Take mail addresses out of chats before they leave; embeddings and pictures pass through unchanged."""
+    """Take mail addresses out of chats before they leave, streamed or not; everything else passes through unchanged."""
 
     async def chat(self, call: Call[ChatResult], proceed: Next[ChatResult]) -> ChatResult:
         """Send the same chat with the addresses masked."""
-        operation = call.operation
-        if isinstance(operation, Chat):
-            messages = tuple(
-                message.model_copy(update={"content": re.sub(r"\S+@\S+", "<address>", message.content)})
-                if isinstance(message, UserMessage) and isinstance(message.content, str)
-                else message
-                for message in operation.messages
-            )
-            call = call.replace(operation=operation.model_copy(update={"messages": messages}))
-        return await proceed(call)
+        return await proceed(masked(call))
+
+    async def stream(self, call: Call[StreamResult], proceed: Next[StreamResult]) -> StreamResult:
+        """Send the same chat with the addresses masked; a stream is an operation of its own."""
+        return await proceed(masked(call))
+
+
+def masked(call: Call[R]) -> Call[R]:
+    """Return the call with the addresses of its user messages masked."""
+    operation = call.operation
+    if not isinstance(operation, Chat | Stream):
+        return call
+    messages = tuple(
+        message.model_copy(update={"content": re.sub(r"\S+@\S+", "<address>", message.content)})
+        if isinstance(message, UserMessage) and isinstance(message.content, str)
+        else message
+        for message in operation.messages
+    )
+    return call.replace(operation=operation.model_copy(update={"messages": messages}))
 
 
 async def main() -> None:

@@ -1,17 +1,20 @@
 """The blocking client: the asynchronous one, run on an event loop in the background."""
 
 import asyncio
+import atexit
 import copy
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+import anyio
+from anyio.from_thread import BlockingPortal
 from typing_extensions import override
 
 from resilient_ai.client import AsyncClient
@@ -40,12 +43,46 @@ T = TypeVar("T")
 class _Loop:
     """The event loop of one process, once it runs."""
 
-    __slots__ = ("context", "lock", "portal")
+    __slots__ = ("lock", "portal", "thread")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.portal: BlockingPortal | None = None
-        self.context: AbstractContextManager[BlockingPortal] | None = None
+        self.thread: threading.Thread | None = None
+
+    def open(self) -> BlockingPortal:
+        """Return the portal to the loop, whose thread is started if need be."""
+        with self.lock:
+            if self.portal is None:
+                ready: Future[BlockingPortal] = Future()
+                self.thread = threading.Thread(target=_serve, args=(ready,), name="resilient-ai-client", daemon=True)
+                self.thread.start()
+                self.portal = ready.result()
+            return self.portal
+
+    def close(self, *, cancel: bool) -> None:
+        """Stop the loop and wait for its thread."""
+        with self.lock:
+            portal, thread, self.portal, self.thread = self.portal, self.thread, None, None
+        if portal is not None and thread is not None:
+            with suppress(RuntimeError):
+                portal.call(portal.stop, cancel)
+            thread.join()
+
+
+def _serve(ready: "Future[BlockingPortal]") -> None:
+    # anyio's own `start_blocking_portal` is a generator, which a forked child could not collect without waiting for ever.
+    async def main() -> None:
+        async with BlockingPortal() as portal:
+            ready.set_result(portal)
+            await portal.sleep_until_stopped()
+
+    try:
+        anyio.run(main)
+    except BaseException as error:
+        if ready.done():
+            raise
+        ready.set_exception(error)
 
 
 class Portal:
@@ -54,6 +91,7 @@ class Portal:
     def __init__(self) -> None:
         # By process: the parent's thread does not exist in a child, and its lock may be held there for ever.
         self._loops: dict[int, _Loop] = {}
+        _portals.add(self)
 
     def run(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run `function(*args)` to its end; whatever interrupts the waiting, such as Ctrl-C, cancels it."""
@@ -80,20 +118,22 @@ class Portal:
             raise
 
     def _open(self) -> BlockingPortal:
-        loop = self._loops.setdefault(os.getpid(), _Loop())
-        with loop.lock:
-            if loop.portal is None:
-                loop.context = start_blocking_portal()
-                loop.portal = loop.context.__enter__()
-            return loop.portal
+        return self._loops.setdefault(os.getpid(), _Loop()).open()
 
-    def close(self) -> None:
-        """Stop the loop and its thread."""
-        loop = self._loops.setdefault(os.getpid(), _Loop())
-        with loop.lock:
-            context, loop.context, loop.portal = loop.context, None, None
-        if context is not None:
-            context.__exit__(None, None, None)
+    def close(self, *, cancel: bool = False) -> None:
+        """Stop the loop and its thread; wait for what still runs there, or cancel it."""
+        self._loops.setdefault(os.getpid(), _Loop()).close(cancel=cancel)
+
+
+# An interpreter that ends would wait for ever for a loop whose thread it has stopped, so the loops are stopped first.
+_portals: "weakref.WeakSet[Portal]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for portal in list(_portals):
+        with suppress(BaseException):
+            portal.close(cancel=True)
 
 
 class BlockingStream:

@@ -259,13 +259,13 @@ class AsyncClient:
         return f"AsyncClient(base_url={self._pipeline.provider.origin!r})"
 
 
-def _checked(settings: Settings | None) -> Settings:
-    anything: object = settings
-    if anything is not None and not isinstance(anything, Settings):
-        raise ConfigurationError(
-            f"settings: a Settings object, got {type(anything).__name__}; use Settings(timeout=...)"
-        )
-    return settings or Settings()
+def _checked(settings: object) -> Settings:
+    if settings is None:
+        return Settings()
+    if not isinstance(settings, Settings):
+        given = type(settings).__name__
+        raise ConfigurationError(f"settings: a Settings object, got {given}; use Settings(timeout=...)")
+    return settings
 
 
 def _progress(progress: Callable[[int, int], None]) -> Listener:

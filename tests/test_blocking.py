@@ -72,7 +72,7 @@ def scripted():
 
 
 def threads():
-    return [thread for thread in threading.enumerate() if "portal" in thread.name]
+    return [thread for thread in threading.enumerate() if thread.name == "resilient-ai-client"]
 
 
 async def echo(value):

@@ -91,7 +91,7 @@ async def test_the_server_comes_from_the_argument_or_the_settings(monkeypatch):
         ({"api_key": "k\nX: y"}, "api_key: holds a space, a line break"),
         ({"api_key": "k", "base_url": "ftp://x"}, "base_url: must be like"),
         ({"api_key": "k", "base_url": "http://example.org"}, "base_url: the key must not travel unencrypted"),
-        ({"api_key": "k", "stack": [5]}, "a middleware is a function or has __call__"),
+        ({"api_key": "k", "stack": [5]}, "a middleware is a function or an object with __call__"),
         ({"api_key": "k", "stack": [Retry(), Routing()]}, "must stand"),
     ],
 )

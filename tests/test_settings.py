@@ -39,6 +39,8 @@ def test_defaults():
         "base_url": "https://api.deepinfra.com/v1",
         "home": None,
         "timeout": 600.0,
+        "attempt_timeout": 300.0,
+        "first_token_timeout": 60.0,
         "connect_timeout": 5.0,
         "attempts": 3,
         "concurrency": 200,
@@ -116,7 +118,7 @@ def test_an_unknown_argument_is_refused():
     """By its name, without its value, which may be a misspelled secret."""
     with pytest.raises(ConfigurationError) as caught:
         Settings(api_kye="hunter2")
-    assert str(caught.value) == "settings: api_kye: extra inputs are not permitted"
+    assert str(caught.value) == "settings: api_kye: there is no such field; did you mean 'api_key'?"
 
 
 def test_unknown_variables_are_refused(monkeypatch):
@@ -134,7 +136,7 @@ def test_an_unknown_name_in_the_file_is_refused(file):
     file('[client]\nkey = "hunter2"')
     with pytest.raises(ConfigurationError) as caught:
         Settings()
-    assert str(caught.value) == "settings: client: extra inputs are not permitted"
+    assert str(caught.value) == "settings: client: there is no such field"
 
 
 @pytest.mark.parametrize("text", ["attempts = ", "attempts = 1\nattempts = 2", "[", "\x00"])

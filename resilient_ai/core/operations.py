@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Self, Unpack, cast
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from typing_extensions import TypeVar, override
 
 from resilient_ai.core._base import FrozenModel, explain
@@ -41,7 +41,16 @@ _CONTENT = frozenset(
         "chat_template_kwargs",
     }
 )
-_ModelId = Annotated[str, Field(min_length=1, pattern=r"^[^\s\x00-\x1f\x7f-\x9f]+$")]
+
+
+def _is_path(model: str) -> str:
+    # An id is a part of the address on some routes, which it must not lead away from.
+    if any(part in {"", ".", ".."} for part in model.split("/")):
+        raise ValueError("an id must not hold an empty part, '.' or '..' between its slashes")
+    return model
+
+
+_ModelId = Annotated[str, Field(min_length=1, pattern=r"^[^\s\x00-\x1f\x7f-\x9f]+$"), AfterValidator(_is_path)]
 
 
 class _Size:

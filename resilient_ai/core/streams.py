@@ -1,6 +1,8 @@
 """Streamed answers: an iterator of events that ends exactly once."""
 
 import logging
+import os
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -96,6 +98,7 @@ class StreamResult:
         self._ready: deque[StreamEvent] = deque(first)
         self.transcript.add(first)
         self._end: StreamEnd | None = None
+        self._pid = os.getpid()
         self._callbacks: list[Callable[[StreamEnd], None]] = []
         self._limits: list[tuple[float, Callable[[], Exception]]] = []
         self._idle: tuple[float, Callable[[], Exception]] | None = None
@@ -159,7 +162,8 @@ class StreamResult:
         self._finish("closed", error)
 
     def __del__(self) -> None:
-        if getattr(self, "_end", self) is None:
+        # At the end of the interpreter the threads that would be told are gone.
+        if getattr(self, "_end", self) is None and not sys.is_finalizing():
             self._finish("abandoned")
 
     def __repr__(self) -> str:
@@ -279,6 +283,8 @@ class StreamResult:
             return
         self._end = StreamEnd(how, error, self.transcript)
         callbacks, self._callbacks = self._callbacks, []
+        if self._pid != os.getpid():
+            return  # a forked child's copy: the connection, the permit and the row are the parent's
         try:
             if how != "completed":
                 self._source.abort()

@@ -8,21 +8,30 @@ from resilient_ai.core.results import ChatResult, TokenLogprob
 from resilient_ai.core.thinking import split_thinking
 
 
+class _ToolCall:
+    __slots__ = ("arguments", "id", "name")
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = ""
+        self.arguments: list[str] = []
+
+
 class _Choice:
     __slots__ = ("logprobs", "reasoning", "text", "tool_calls")
 
     def __init__(self) -> None:
         self.text: list[str] = []
         self.reasoning: list[str] = []
-        self.tool_calls: dict[int, list[str]] = {}
+        self.tool_calls: dict[int, _ToolCall] = {}
         self.logprobs: list[TokenLogprob] = []
 
     def fields(self, index: int, finish_reason: str | None) -> dict[str, Any]:
         text, reasoning = split_thinking("".join(self.text), "".join(self.reasoning) or None)
         calls = [
-            {"id": identity or f"call_{position}", "name": name, "arguments": arguments}
-            for position, (identity, name, arguments) in sorted(self.tool_calls.items())
-            if name
+            {"id": call.id or f"call_{position}", "name": call.name, "arguments": "".join(call.arguments)}
+            for position, call in sorted(self.tool_calls.items())
+            if call.name
         ]
         return {
             "index": index,
@@ -72,10 +81,14 @@ class Transcript:
         return choice
 
     def _add_tool_call(self, delta: ToolCallDelta) -> None:
-        call = self._choice(delta.choice).tool_calls.setdefault(delta.index, ["", "", ""])
-        call[0] = call[0] or delta.id or ""
-        call[1] = call[1] or delta.name or ""
-        call[2] += delta.arguments
+        calls = self._choice(delta.choice).tool_calls
+        call = calls.get(delta.index)
+        if call is None:
+            call = calls[delta.index] = _ToolCall()
+        call.id = call.id or delta.id or ""
+        call.name = call.name or delta.name or ""
+        if delta.arguments:
+            call.arguments.append(delta.arguments)
 
     def result(self) -> ChatResult:
         """Return what there is; without `Finished` it is a partial answer, whose finish reasons are None."""

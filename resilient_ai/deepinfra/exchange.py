@@ -69,7 +69,7 @@ async def exchange(
 def hide_secret(error: ProviderError, secret: str) -> None:
     """Take the key out of whatever an error shows, should the service have repeated it."""
     error.args = tuple(_without(part, secret) for part in error.args)
-    for name in ("body", "code", "excerpt", "param"):
+    for name in ("body", "code", "excerpt", "param", "request_id"):
         if name in error.__dict__:
             setattr(error, name, _without(getattr(error, name), secret))
     cause = error.__cause__
@@ -110,4 +110,4 @@ async def _refusal(reply: "Reply", model: str) -> ProviderError:
         )
     if reply.status < 400:
         return InvalidResponse(f"the service answered with status {reply.status} instead of 200")
-    return read_error(reply.status, await reply.read(_ERROR_LIMIT), reply.headers, model=model)
+    return read_error(reply.status, await reply.excerpt(_ERROR_LIMIT), reply.headers, model=model)

@@ -15,6 +15,8 @@ Inflate = Callable[[bytes], bytes]
 
 # Seconds to wait for the end of a body whose content is complete, so that its connection can be used again.
 _DRAIN = 0.5
+# Seconds to wait for the body of a refusal.
+_EXCERPT = 1.0
 
 # The loop holds tasks weakly; these must live until they are done.
 _drains: set[asyncio.Task[None]] = set()
@@ -87,6 +89,17 @@ class Reply:
         except BaseException:
             self.abort()
             raise
+
+    async def excerpt(self, limit: int) -> bytes:
+        """Return the beginning of the body, for the error it explains: what arrives whole within a second, else nothing.
+
+        The status is known already, so a body that is too long, damaged or slow must not hide it.
+        """
+        try:
+            async with asyncio.timeout(_EXCERPT):
+                return await self.read(limit)
+        except (ProviderError, TimeoutError):
+            return b""
 
     def finish(self) -> None:
         """Let the connection be used again if its body ends within half a second, else drop it."""

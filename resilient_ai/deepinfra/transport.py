@@ -6,19 +6,28 @@ aiohttp's, called directly, because httpx's own loses slots when requests are ca
 
 import asyncio
 import contextlib
+import functools
 import io
 import os
 import ssl
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
+from contextvars import ContextVar
 from types import MappingProxyType
+from typing import TypeAlias, cast
 
 import aiohttp
 import httpx
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from typing_extensions import override
 
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.deepinfra.connection_errors import translate
 from resilient_ai.deepinfra.reply import Reply
+
+_Pool: TypeAlias = tuple[aiohttp.ClientSession, AsyncGenerator[aiohttp.ClientSession]]
 
 JSON = "application/json"
 _RAW_BODY_LIMIT = 1 << 20  # aiohttp wants larger bodies as a file, so that writing them yields to the loop
@@ -28,7 +37,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     """An httpx transport over aiohttp's connection pool; one pool per event loop, none shared with a forked child.
 
     Failures keep their true cause: what failed before the request left is an `httpx.ConnectError`, whatever failed after it an
-    `httpx.ReadError`.
+    `httpx.ReadError`. A request whose kept connection turns out to be dead, because no byte of an answer came back on it, is sent
+    again once, on a new connection: a server that drops its idle connections is not a server that fails.
 
     Args:
         connect_timeout: Seconds for name, connection and TLS together.
@@ -49,29 +59,27 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._max_connections = max_connections
         self._verify = verify
         self._trust_env = trust_env
-        self._sessions: dict[
-            asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[aiohttp.ClientSession]]
-        ] = {}
-        self._left_to_the_parent: list[object] = []
-        self._pid = os.getpid()
+        self._pools: dict[int, _Pools] = {}
+
+    def _of_this_process(self) -> "_Pools":
+        # The sockets of a parent belong to it: they stay under its number, never closed or collected in a child.
+        pid = os.getpid()
+        return self._pools.get(pid) or self._pools.setdefault(pid, _Pools())
 
     async def _session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
-        if self._pid != os.getpid():
-            # The sockets belong to the parent: never close or collect them here.
-            self._left_to_the_parent.append(self._sessions)
-            self._sessions, self._pid = {}, os.getpid()
-        known = self._sessions.get(loop)
+        pools = self._of_this_process()
+        known = pools.get(loop)
         if known is None:
-            self._sessions = {known: pool for known, pool in self._sessions.items() if not known.is_closed()}
             lifetime = self._lifetime()
-            known = self._sessions[loop] = await anext(lifetime), lifetime
+            known = await anext(lifetime), lifetime
+            pools.add(loop, known)
         return known[0]
 
     async def _lifetime(self) -> AsyncGenerator[aiohttp.ClientSession]:
         # A loop that shuts down closes its asynchronous generators first, and so this session while it still can.
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._max_connections, ssl=self._verify),
+            connector=_Connector(limit=self._max_connections, ssl=self._verify).of_wires(),
             timeout=self._timeout,
             auto_decompress=False,
             trust_env=self._trust_env,
@@ -85,24 +93,118 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        content = request.content
         with _as_httpx_errors():
-            response = await (await self._session()).request(
-                request.method,
-                str(request.url),
-                headers=[(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw],
-                data=io.BytesIO(content) if len(content) > _RAW_BODY_LIMIT else content or None,
-                allow_redirects=False,
-            )
+            response = await self._exchange(request)
         return httpx.Response(
             response.status, headers=response.raw_headers, stream=_AiohttpBody(response), request=request
         )
 
+    async def _exchange(self, request: httpx.Request) -> aiohttp.ClientResponse:
+        session = await self._session()
+        route = _Route()
+        _route.set(route)  # never reset: a coroutine collected with its loop ends in another context
+        try:
+            try:
+                return await _send(session, request)
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, ConnectionError):
+                if session.closed or not route.was_stale():
+                    raise
+            return await _send(session, request)
+        finally:
+            route.kept = None
+
     @override
     async def aclose(self) -> None:
-        known = self._sessions.pop(asyncio.get_running_loop(), None)
+        known = self._of_this_process().pop(asyncio.get_running_loop())
         if known is not None:
             await known[1].aclose()
+
+
+async def _send(session: aiohttp.ClientSession, request: httpx.Request) -> aiohttp.ClientResponse:
+    content = request.content
+    return await session.request(
+        request.method,
+        str(request.url),
+        headers=[(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw],
+        data=io.BytesIO(content) if len(content) > _RAW_BODY_LIMIT else content or None,
+        allow_redirects=False,
+    )
+
+
+class _Pools:
+    """The sessions of one process by event loop; threads add theirs at the same time."""
+
+    def __init__(self) -> None:
+        self._known: dict[asyncio.AbstractEventLoop, _Pool] = {}
+        self._lock = threading.Lock()
+
+    def get(self, loop: asyncio.AbstractEventLoop) -> _Pool | None:
+        return self._known.get(loop)
+
+    def add(self, loop: asyncio.AbstractEventLoop, pool: _Pool) -> None:
+        gone: list[_Pool | None] = []  # collected only after the lock is free again
+        with self._lock:
+            self._known[loop] = pool
+            gone.extend(self._known.pop(other, None) for other in list(self._known) if other.is_closed())
+
+    def pop(self, loop: asyncio.AbstractEventLoop) -> _Pool | None:
+        with self._lock:
+            return self._known.pop(loop, None)
+
+
+class _Wire(ResponseHandler):
+    """A connection that knows whether a byte has come back; one from the pool has heard an answer before."""
+
+    heard = False
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self.heard = True
+        super().data_received(data)
+
+
+class _Route:
+    """Which connection a request went out on."""
+
+    __slots__ = ("fresh_only", "kept")
+
+    def __init__(self) -> None:
+        self.fresh_only = False
+        self.kept: _Wire | None = None
+
+    def was_stale(self) -> bool:
+        return self.kept is not None and not self.kept.heard
+
+
+_route: ContextVar[_Route] = ContextVar("_route")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """A pool that gives a request one kept connection at most; whatever it asks for after that is new.
+
+    Hooks for tracing would tell as much, but they cost more per request than the answer is worth.
+    """
+
+    def of_wires(self) -> "_Connector":
+        kind: type[ResponseHandler] = _Wire
+        self._factory = functools.partial(kind, loop=self._loop)
+        return self
+
+    @override
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        route = _route.get()
+        fresh_only, route.fresh_only, route.kept = route.fresh_only, True, None
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            wire = connection.protocol
+            if not isinstance(wire, _Wire) or not wire.heard:
+                return connection
+            if not fresh_only:
+                route.kept, wire.heard = wire, False
+                return connection
+            connection.close()  # a neighbour of the dead one: idle as long, and most likely as dead
 
 
 class _AiohttpBody(httpx.AsyncByteStream):
@@ -173,10 +275,10 @@ class Transport:
         self._base = base_url
         self.secret = secret
         self._headers = MappingProxyType({**headers, "Authorization": f"Bearer {secret}"})
-        anything: object = http
-        if anything is not None and not isinstance(anything, httpx.AsyncClient | httpx.AsyncBaseTransport):
+        given = cast("object", http)
+        if given is not None and not isinstance(given, httpx.AsyncClient | httpx.AsyncBaseTransport):
             raise ConfigurationError(
-                f"http: an httpx.AsyncClient or httpx.AsyncBaseTransport, got {type(anything).__name__}"
+                f"http: an httpx.AsyncClient or httpx.AsyncBaseTransport, got {type(given).__name__}"
             )
         self._http = http
         self._pool = (

@@ -100,6 +100,7 @@ class CircuitBreaker:
             raise ValueError(
                 f"break_duration_max must be >= break_duration, got {self.break_duration_max!r} < {self.break_duration!r}"
             )
+        self._turns.forked = self._circuits.clear
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
         """Send the call if its model may be asked, and take note of how it ends."""

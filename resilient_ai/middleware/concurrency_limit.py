@@ -57,6 +57,7 @@ class ConcurrencyLimit:
     def __post_init__(self) -> None:
         check_at_least("limit", self.limit, 1)
         check_at_least("queue_size", self.queue_size, 0)
+        self._turns.forked = self._permits.clear
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
         """Send the call once a permit is there."""

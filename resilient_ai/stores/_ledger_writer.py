@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import logging
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -97,6 +98,8 @@ class LedgerWriter:
         return question.future
 
     def _start(self) -> None:
+        if sys.is_finalizing():
+            return  # a thread that is started now would never run, and starting it would never return
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="resilient-ai-ledger", daemon=True)

@@ -200,7 +200,7 @@ def test_an_order_that_cannot_work_is_refused():
 @pytest.mark.parametrize("odd", [5, None, "Retry"])
 def test_what_is_no_middleware_is_refused(odd):
     """The mistake is found when the pipeline is built."""
-    with pytest.raises(ConfigurationError, match=f"a middleware is a function or has __call__, got {odd!r}"):
+    with pytest.raises(ConfigurationError, match=f"a middleware is a function or an object with __call__, got {odd!r}"):
         Pipeline(ScriptedProvider(), [odd])
 
 

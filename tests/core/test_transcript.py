@@ -59,6 +59,13 @@ def test_tool_calls_may_interleave_and_come_out_of_order():
     assert [(call.id, call.name, call.arguments) for call in answer.choices[1].tool_calls] == [("call_3", "h", "")]
 
 
+def test_arguments_in_very_many_pieces():
+    """However finely the arguments are cut, they are joined whole and in order."""
+    pieces = [str(number) for number in range(20_000)]
+    answer = joined(ToolCallDelta(0, "x", "f"), *(ToolCallDelta(0, arguments=piece) for piece in pieces))
+    assert [(call.id, call.name, call.arguments) for call in answer.tool_calls] == [("x", "f", "".join(pieces))]
+
+
 def test_log_probabilities_are_joined():
     """Those of all pieces together belong to the answer; none at all is None."""
     one, two = TokenLogprob(token="a", logprob=-1), TokenLogprob(token="b", logprob=-2)

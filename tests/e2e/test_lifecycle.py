@@ -6,6 +6,8 @@ import gc
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -210,3 +212,71 @@ async def test_the_provider_s_limit_is_an_error_of_its_own(tmp_path):
             with pytest.raises(RateLimited):
                 await ai.chat(CHAT, "hi")
             await slow
+
+
+PROGRAMS = {
+    "a client that nobody closes": """
+ai = Client(api_key="k", base_url=URL)
+print(ai.chat(MODEL, "hi").text)
+""",
+    "a stream that nobody reads to its end": """
+ai = Client(api_key="k", base_url=URL)
+stream = ai.stream(MODEL, "hi")
+print(next(iter(stream)))
+""",
+    "an asynchronous client whose stream outlives its loop": """
+ai = AsyncClient(api_key="k", base_url=URL)
+async def main():
+    global stream
+    stream = await ai.send(Stream(model=MODEL, messages="hi"))
+    print(await anext(stream))
+asyncio.run(main())
+""",
+    "a forked child that leaves by sys.exit": """
+ai = Client(api_key="k", base_url=URL)
+print(ai.chat(MODEL, "hi").text)
+pid = os.fork()
+if pid == 0:
+    ai.chat(MODEL, "hi")
+    sys.exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+""",
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS.keys())
+def test_a_program_ends_although_it_left_things_open(sim, tmp_path, program):
+    """Whatever a program forgets to close, it ends by itself."""
+    head = "import asyncio, os, sys\nfrom resilient_ai import AsyncClient, Client, Stream\n"
+    head += f"URL, MODEL = {sim.base_url!r}, {CHAT!r}\n"
+    done = subprocess.run(
+        [sys.executable, "-c", head + program],
+        env={**os.environ, "RESILIENT_AI_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_a_forked_child_leaves_the_parents_calls_alone(sim, tmp_path):
+    """A child has all permits for itself, and does not close rows, permits and streams of its parent."""
+    with Client(api_key="k", base_url=sim.base_url, settings=Settings(home=tmp_path, concurrency=2)) as ai:
+        streams = [ai.stream(CHAT, "Name three tides.") for _ in range(2)]
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)
+            streams.clear()
+            gc.collect()
+            os._exit(0 if ai.chat(CHAT, "hi").text else 1)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        answers = [stream.result() for stream in streams]
+        ai.ledger.flush()
+        total = ai.ledger.total()
+
+    assert code == 0
+    assert all(answer.cost.source == "provider" for answer in answers)
+    assert total.unknown == 0

@@ -10,7 +10,7 @@ from resilient_ai.core.errors import InvalidResponse, ProviderError
 from resilient_ai.core.results import Cost
 from resilient_ai.core.streams import Replay
 from resilient_ai.deepinfra.wire.chat import read_chat
-from resilient_ai.deepinfra.wire.choices import choice_index
+from resilient_ai.deepinfra.wire.choices import MAX_CHOICES, choice_index
 from resilient_ai.deepinfra.wire.errors import embedded_error
 from resilient_ai.deepinfra.wire.payload import (
     EXCERPT,
@@ -172,7 +172,7 @@ class ChatEvents:
             if error is not None:
                 raise error
             return
-        for position, item in enumerate(as_list(choices) or [None]):
+        for position, item in enumerate((as_list(choices) or [None])[:MAX_CHOICES]):
             fields = as_object(item)
             if fields is None:
                 raise Malformed("the choices of a chunk are not a list of objects")

@@ -17,6 +17,7 @@ from resilient_ai.deepinfra.wire.payload import (
 from resilient_ai.deepinfra.wire.usage import read_usage
 
 MAX_CHOICES = 128
+MAX_TOOL_CALLS = 1024
 
 
 def read_answer(
@@ -53,7 +54,10 @@ def read_answer(
 
 
 def choice_index(fields: Mapping[str, Any], position: int) -> int:
-    """Return the index of a choice, which is its position where it names none that makes sense."""
+    """Return the index of a choice, which is its position where it names none that makes sense.
+
+    Whoever asks reads no more than `MAX_CHOICES` positions, so that no index is larger.
+    """
     index = fields.get("index")
     return index if type(index) is int and 0 <= index < MAX_CHOICES else position
 
@@ -89,9 +93,16 @@ def arguments_of(function: Mapping[str, Any]) -> str:
 
 
 def read_tool_calls(value: Any) -> tuple[ToolCall, ...]:
-    """Return the tool calls of a whole message; one without a name cannot be answered and is left out."""
+    """Return the tool calls of a whole message; one without a name cannot be answered and is left out.
+
+    Raises:
+        Malformed: If there are more than `MAX_TOOL_CALLS`.
+    """
+    items = as_list(value) or []
+    if len(items) > MAX_TOOL_CALLS:
+        raise too_many_tool_calls()
     calls: list[ToolCall] = []
-    for position, item in enumerate(as_list(value) or []):
+    for position, item in enumerate(items):
         fields = as_object(item) or {}
         function = as_object(fields.get("function")) or {}
         name = as_text(function.get("name"))
@@ -99,6 +110,11 @@ def read_tool_calls(value: Any) -> tuple[ToolCall, ...]:
             identity = as_text(fields.get("id")) or f"call_{position}"
             calls.append(ToolCall(id=identity, name=name, arguments=arguments_of(function)))
     return tuple(calls)
+
+
+def too_many_tool_calls() -> Malformed:
+    """Return the error for an answer that calls more tools than anybody means."""
+    return Malformed(f"an answer has more than {MAX_TOOL_CALLS} tool calls")
 
 
 def read_logprobs(value: Any) -> tuple[TokenLogprob, ...] | None:

@@ -6,7 +6,14 @@ from typing import Any
 from resilient_ai.core.deltas import ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
 from resilient_ai.core.results import TokenLogprob
 from resilient_ai.core.thinking import ThinkingSplitter
-from resilient_ai.deepinfra.wire.choices import arguments_of, read_logprobs, reasoning_of, text_of
+from resilient_ai.deepinfra.wire.choices import (
+    MAX_TOOL_CALLS,
+    arguments_of,
+    read_logprobs,
+    reasoning_of,
+    text_of,
+    too_many_tool_calls,
+)
 from resilient_ai.deepinfra.wire.payload import as_list, as_object, as_text
 
 
@@ -18,6 +25,55 @@ class _ToolCall:
     def __init__(self) -> None:
         self.id: str | None = None
         self.name: str | None = None
+
+
+class _ToolCalls:
+    """The tool calls of one answer, each found without a look at the others."""
+
+    __slots__ = ("_by_id", "_by_index", "_last", "_without_id")
+
+    def __init__(self) -> None:
+        self._by_index: dict[int, _ToolCall] = {}
+        self._by_id: dict[str, int] = {}
+        self._without_id: dict[int, None] = {}  # in the order in which they began
+        self._last = -1  # the largest index
+
+    def index(self, given: Any, identity: str | None, position: int | None) -> int:
+        """Return the index a piece belongs to: the given one, else that of its id, else by order."""
+        if type(given) is int and given >= 0:
+            return given
+        if identity is None:
+            return position if position is not None else max(self._last, 0)
+        known = self._by_id.get(identity)
+        if known is not None:
+            return known
+        # An id that comes late belongs to the call that still lacks one.
+        return next(iter(self._without_id), self._last + 1)
+
+    def learn(self, index: int, identity: str | None, name: str | None) -> tuple[str | None, str | None]:
+        """Return what of id and name is new about a call, which begins where it is not known.
+
+        Raises:
+            Malformed: If there are too many calls.
+        """
+        call = self._by_index.get(index)
+        if call is None:
+            call = self._begin(index)
+        new_id, new_name = None if call.id else identity, None if call.name else name
+        if new_id:
+            call.id = new_id
+            self._by_id.setdefault(new_id, index)
+            del self._without_id[index]
+        call.name = call.name or name
+        return new_id, new_name
+
+    def _begin(self, index: int) -> _ToolCall:
+        if len(self._by_index) >= MAX_TOOL_CALLS:
+            raise too_many_tool_calls()
+        call = self._by_index[index] = _ToolCall()
+        self._without_id[index] = None
+        self._last = max(self._last, index)
+        return call
 
 
 class StreamChoice:
@@ -35,7 +91,7 @@ class StreamChoice:
         self.splitter: ThinkingSplitter | None = ThinkingSplitter()
         self._index = index
         self._logprobs: list[TokenLogprob] = []
-        self._tools: dict[int, _ToolCall] = {}
+        self._tools = _ToolCalls()
 
     @property
     def waiting(self) -> bool:
@@ -46,7 +102,7 @@ class StreamChoice:
         """Append the events of one entry of `choices`: a chat's delta, a whole message, or a completion's text.
 
         Raises:
-            Malformed: If the content is neither a text nor null.
+            Malformed: If the content is neither a text nor null, or there are too many tool calls.
         """
         self._logprobs.extend(read_logprobs(fields.get("logprobs")) or ())
         delta = as_object(fields.get("delta")) or as_object(fields.get("message")) or {"content": fields.get("text")}
@@ -96,22 +152,8 @@ class StreamChoice:
             fields = as_object(item) or {}
             function = as_object(fields.get("function")) or {}
             identity, name = as_text(fields.get("id")), as_text(function.get("name"))
-            index = self._tool_index(fields.get("index"), identity, position if len(items) > 1 else None)
-            call = self._tools.setdefault(index, _ToolCall())
-            new_id, new_name = None if call.id else identity, None if call.name else name
-            call.id, call.name = call.id or identity, call.name or name
+            index = self._tools.index(fields.get("index"), identity, position if len(items) > 1 else None)
+            new_id, new_name = self._tools.learn(index, identity, name)
             arguments = arguments_of(function)
             if new_id or new_name or arguments:
                 events.append(ToolCallDelta(index, new_id, new_name, arguments, self._index))
-
-    def _tool_index(self, given: Any, identity: str | None, position: int | None) -> int:
-        if type(given) is int and given >= 0:
-            return given
-        last = max(self._tools, default=-1)
-        if identity is None:
-            return position if position is not None else max(last, 0)
-        known = next((index for index, call in self._tools.items() if call.id == identity), None)
-        if known is not None:
-            return known
-        # An id that comes late belongs to the call that still lacks one.
-        return next((index for index, call in self._tools.items() if call.id is None), last + 1)

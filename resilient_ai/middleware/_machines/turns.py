@@ -1,6 +1,8 @@
 """Turns: short pieces of work on shared state, one at a time, also when the garbage collector asks for one."""
 
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -8,8 +10,11 @@ from types import TracebackType
 Work = Callable[[], "Callable[[], None] | None"]
 
 
+_known: "weakref.WeakSet[Turns]" = weakref.WeakSet()
+
+
 class Turns:
-    """Lets short pieces of work take turns, from any thread.
+    """Lets short pieces of work take turns, from any thread; `forked` is called in a forked child.
 
     Who comes to take something enters `with turns:` and may block for a few lines. Who comes to give something back calls
     `post`, which never blocks: the end of an abandoned stream is told by the garbage collector, which may have interrupted
@@ -23,11 +28,20 @@ class Turns:
     ['entered', 'posted']
     """
 
-    __slots__ = ("_later", "_lock")
+    __slots__ = ("__weakref__", "_later", "_lock", "forked")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._later: deque[Work] = deque()
+        self.forked: Callable[[], None] | None = None
+        _known.add(self)
+
+    def begin_afresh(self) -> None:
+        """In a forked child: nobody holds a turn, and what the parent's calls hold is the parent's."""
+        self._lock = threading.Lock()
+        self._later.clear()
+        if self.forked is not None:
+            self.forked()
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -59,3 +73,12 @@ class Turns:
             for step in afterwards:
                 if step is not None:
                     step()
+
+
+def _in_child() -> None:
+    for turns in list(_known):
+        turns.begin_afresh()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows does not fork
+    os.register_at_fork(after_in_child=_in_child)

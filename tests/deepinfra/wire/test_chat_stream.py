@@ -12,6 +12,7 @@ from resilient_ai.core.errors import ContextLengthExceeded, InvalidResponse, Rat
 from resilient_ai.core.results import TokenLogprob
 from resilient_ai.core.transcript import Transcript
 from resilient_ai.deepinfra.wire.chat_stream import ChatEvents
+from resilient_ai.deepinfra.wire.choices import MAX_CHOICES, MAX_TOOL_CALLS
 
 DONE = b"data: [DONE]\n\n"
 USAGE = {"prompt_tokens": 48, "total_tokens": 237, "completion_tokens": 189, "estimated_cost": 9.24e-05}
@@ -217,6 +218,76 @@ def test_tool_calls_are_put_together(deltas, calls):
 
     assert [(one.id, one.name, one.arguments) for one in answer.tool_calls] == calls
     assert answer.finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        lambda number: call(id=f"id{number}", name="f"),
+        lambda number: call(index=number, name="f"),
+        lambda number: call(index=number, id="same", name="f"),
+    ],
+)
+def test_tool_calls_are_bounded(calls):
+    """As many as the bound allows are read, apart or in one chunk; a stream of ever more is an error, not a long wait."""
+    allowed = [calls(number) for number in range(MAX_TOOL_CALLS)]
+    for chunks in ([chunk({"tool_calls": [one]}) for one in allowed], [chunk({"tool_calls": allowed})]):
+        found = answer_of(read(*chunks, END)).tool_calls
+        assert len(found) == MAX_TOOL_CALLS
+
+    endless = [calls(number) for number in range(20_000)]
+    for body in (b"".join(chunk({"tool_calls": [one]}) for one in endless), chunk({"tool_calls": endless})):
+        with pytest.raises(InvalidResponse, match=f"more than {MAX_TOOL_CALLS} tool calls"):
+            ChatEvents(model="m").feed(body)
+
+
+def test_tool_calls_are_bounded_for_each_answer():
+    """A piece of a known call is no new call, and one answer's calls do not count against another's."""
+    calls = [call(id=f"id{number}", name="f", arguments="1") for number in range(MAX_TOOL_CALLS)]
+    parts = [chunk({"tool_calls": calls}, index=index) for index in (0, 1, 0)]
+    first, second = answer_of(read(*parts, DONE)).choices
+
+    assert [one.arguments for one in first.tool_calls] == ["11"] * MAX_TOOL_CALLS
+    assert [one.arguments for one in second.tool_calls] == ["1"] * MAX_TOOL_CALLS
+
+
+def test_tool_calls_of_a_whole_body_are_bounded():
+    """One body instead of a stream has the same bound."""
+
+    def body(count):
+        message = {"content": None, "tool_calls": [call(id=f"id{number}", name="f") for number in range(count)]}
+        return orjson.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]})
+
+    assert len(answer_of(read(body(MAX_TOOL_CALLS))).tool_calls) == MAX_TOOL_CALLS
+    with pytest.raises(InvalidResponse, match=f"more than {MAX_TOOL_CALLS} tool calls"):
+        read(body(MAX_TOOL_CALLS + 1))
+
+
+def test_ids_that_come_late_go_to_the_calls_in_the_order_they_began():
+    """Each new id takes the earliest call that still lacks one, and only then begins another."""
+    deltas = [
+        [call(index=3, name="f"), call(index=1, name="g")],
+        [call(id="a", arguments="1")],
+        [call(id="b", arguments="2")],
+        [call(id="c", name="h", arguments="3")],
+    ]
+    calls = answer_of(read(*(chunk({"tool_calls": items}) for items in deltas), END)).tool_calls
+
+    assert [(one.id, one.name, one.arguments) for one in calls] == [("b", "g", "2"), ("a", "f", "1"), ("c", "h", "3")]
+
+
+def test_choices_are_bounded():
+    """What goes beyond the bound is not read, and no index makes the answer longer than that."""
+    many = event({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}] * 20_000})
+    events = read(many, DONE)
+    assert len(events) == MAX_CHOICES + 1
+    assert events[-1].finish_reasons == ("stop",) * MAX_CHOICES
+    assert [choice.text for choice in answer_of(events).choices] == ["a"] * MAX_CHOICES
+
+    last = read(text("a", index=MAX_CHOICES - 1), DONE)
+    assert len(answer_of(last).choices) == MAX_CHOICES
+    for index in (MAX_CHOICES, 10**9, -1, True, "7"):
+        assert len(answer_of(read(text("a", index=index), DONE)).choices) == 1
 
 
 def test_id_and_name_are_told_once():
