@@ -30,6 +30,7 @@ from resilient_ai.deepinfra.reply import Reply
 _Pool: TypeAlias = tuple[aiohttp.ClientSession, AsyncGenerator[aiohttp.ClientSession]]
 
 JSON = "application/json"
+_STALE = 2.0  # seconds within which a reused connection shows that it was dead already
 _RAW_BODY_LIMIT = 1 << 20  # aiohttp wants larger bodies as a file, so that writing them yields to the loop
 
 
@@ -101,13 +102,16 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     async def _exchange(self, request: httpx.Request) -> aiohttp.ClientResponse:
         session = await self._session()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         route = _Route()
         _route.set(route)  # never reset: a coroutine collected with its loop ends in another context
         try:
             try:
                 return await _send(session, request)
             except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, ConnectionError):
-                if session.closed or not route.was_stale():
+                # A connection that dies later died at work, which may be billed already.
+                if session.closed or not route.was_stale() or loop.time() - started > _STALE:
                     raise
             return await _send(session, request)
         finally:
