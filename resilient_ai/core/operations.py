@@ -125,6 +125,14 @@ class Operation(FrozenModel, Generic[R]):
         return self.model_copy(update={"model": model, "fallbacks": ()})
 
 
+def _known_role(message: Any) -> Any:
+    # OpenAI's newer name for the same role, which the service refuses.
+    if isinstance(message, Mapping):
+        fields = cast("Mapping[str, Any]", message)
+        return {**fields, "role": "system"} if fields.get("role") == "developer" else fields
+    return message
+
+
 class ResponseFormat(FrozenModel):
     """The form an answer must have.
 
@@ -225,6 +233,8 @@ class Conversation(Sampling[R]):
     def _one_message(cls, messages: Any) -> Any:
         if isinstance(messages, str):
             return ({"role": "user", "content": messages},)
+        if isinstance(messages, list | tuple):
+            return tuple(_known_role(message) for message in cast("Sequence[Any]", messages))
         return (messages,) if isinstance(messages, FrozenModel) else messages
 
     @field_validator("tools", mode="before")

@@ -277,6 +277,12 @@ def test_content_stays_out_of_complaints():
         assert "secret" not in str(caught.value)
 
 
+def test_a_developer_message_is_a_system_message():
+    """OpenAI's newer name of the role is understood, because the service refuses it."""
+    chat = make(Chat, messages=[{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "hi"}])
+    assert [message.role for message in chat.messages] == ["system", "user"]
+
+
 def test_the_result_type_is_declared():
     """Every operation says which result it has, for type checkers and for the pipeline."""
     assert all(issubclass(cls, Operation) for cls in OPERATIONS)
