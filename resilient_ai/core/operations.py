@@ -233,7 +233,7 @@ class Conversation(Sampling[R]):
     def _one_message(cls, messages: Any) -> Any:
         if isinstance(messages, str):
             return ({"role": "user", "content": messages},)
-        if isinstance(messages, list | tuple):
+        if isinstance(messages, list | tuple) and messages:
             return tuple(_known_role(message) for message in cast("Sequence[Any]", messages))
         return (messages,) if isinstance(messages, FrozenModel) else messages
 
