@@ -233,8 +233,9 @@ class Conversation(Sampling[R]):
     def _one_message(cls, messages: Any) -> Any:
         if isinstance(messages, str):
             return ({"role": "user", "content": messages},)
-        if isinstance(messages, list | tuple) and messages:
-            return tuple(_known_role(message) for message in cast("Sequence[Any]", messages))
+        if isinstance(messages, list | tuple):
+            given = cast("Sequence[Any]", messages)
+            return tuple(map(_known_role, given)) if given else given
         return (messages,) if isinstance(messages, FrozenModel) else messages
 
     @field_validator("tools", mode="before")
