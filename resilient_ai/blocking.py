@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 from typing_extensions import override
 
 from resilient_ai.client import AsyncClient
-from resilient_ai.core.call import CacheMode, Listener, Middleware
+from resilient_ai.core.call import CacheMode, Listener, Middleware, Priority
 from resilient_ai.core.deltas import StreamEvent
+from resilient_ai.core.health import Health
 from resilient_ai.core.messages import MessagesInput
 from resilient_ai.core.operations import Chat, Operation, Stream
 from resilient_ai.core.options import ChatOptions, CompleteOptions, EmbedOptions, ImageOptions
@@ -207,6 +208,7 @@ class Client:
         tags: Mapping[str, str] | None = None,
         timeout: float | None = None,
         cache: CacheMode | None = None,
+        priority: Priority | None = None,
         listener: Listener | None = None,
     ) -> BlockingStream: ...
     @overload
@@ -217,6 +219,7 @@ class Client:
         tags: Mapping[str, str] | None = None,
         timeout: float | None = None,
         cache: CacheMode | None = None,
+        priority: Priority | None = None,
         listener: Listener | None = None,
     ) -> R: ...
     def send(
@@ -226,31 +229,51 @@ class Client:
         tags: Mapping[str, str] | None = None,
         timeout: float | None = None,
         cache: CacheMode | None = None,
+        priority: Priority | None = None,
         listener: Listener | None = None,
     ) -> object:
         """Send any operation; see `Pipeline.send`. A `Stream` gives a `BlockingStream`."""
         result: object = self._portal.run(
-            lambda: self._client.send(operation, tags=tags, timeout=timeout, cache=cache, listener=listener)
+            lambda: self._client.send(
+                operation, tags=tags, timeout=timeout, cache=cache, priority=priority, listener=listener
+            )
         )
         return BlockingStream(result, self._portal) if isinstance(result, StreamResult) else result
 
     # The client itself
 
     def with_options(
-        self, *, tags: Mapping[str, str] | None = None, timeout: float | None = None, cache: CacheMode | None = None
+        self,
+        *,
+        tags: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        cache: CacheMode | None = None,
+        priority: Priority | None = None,
     ) -> Self:
         """Return a cheap view with other defaults; see `AsyncClient.with_options`."""
         view = copy.copy(self)
-        view.__dict__.update(_client=self._client.with_options(tags=tags, timeout=timeout, cache=cache), _owner=False)
+        client = self._client.with_options(tags=tags, timeout=timeout, cache=cache, priority=priority)
+        view.__dict__.update(_client=client, _owner=False)
         return view
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Have `listener` told of every event of every call, in the background thread; return what ends the subscription."""
         return self._client.subscribe(listener)
 
-    def describe(self) -> Description:
-        """Return the effective stack, outermost first, with settings; as text, a line per middleware."""
-        return self._client.describe()
+    def describe(self, *, models: int = 1) -> Description:
+        """Return the effective stack, outermost first, with settings, and the worst case of a call that names `models` models."""
+        return self._client.describe(models=models)
+
+    def health(self) -> Health:
+        """Return what every breaker, limit and budget knows now; as text, a line for each."""
+        return self._portal.run(self._health)
+
+    async def _health(self) -> Health:
+        return self._client.health()
+
+    def middleware(self, kind: type[T]) -> T:
+        """Return the outermost middleware of a class; see `AsyncClient.middleware`."""
+        return self._client.middleware(kind)
 
     @property
     def ledger(self) -> "BlockingLedger":

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from typing_extensions import override
 
-from resilient_ai.core.call import CacheMode, Listener, Middleware
+from resilient_ai.core.call import CacheMode, Listener, Middleware, Priority
 from resilient_ai.core.clock import Clock
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.core.events import BatchDone, Event
+from resilient_ai.core.health import Health
 from resilient_ai.core.messages import MessagesInput
 from resilient_ai.core.operations import Chat, Complete, Embed, Image, Operation, Stream
 from resilient_ai.core.options import ChatOptions, CompleteOptions, EmbedOptions, ImageOptions
@@ -19,7 +20,7 @@ from resilient_ai.core.pipeline import Description, Pipeline, Provider
 from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult, StructuredResult
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.deepinfra.provider import DeepInfraProvider
-from resilient_ai.middleware import CostAccounting
+from resilient_ai.middleware import CircuitBreaker, CostAccounting
 from resilient_ai.presets import default_stack
 from resilient_ai.settings import Settings
 from resilient_ai.stores import SQLiteLedger
@@ -80,6 +81,7 @@ class AsyncClient:
         self._tags: Mapping[str, str] = {}
         self._timeout: float | None = None
         self._cache: CacheMode | None = None
+        self._priority: Priority = "interactive"
         self._owner = True
 
     # One method per operation
@@ -189,6 +191,7 @@ class AsyncClient:
         tags: Mapping[str, str] | None = None,
         timeout: float | None = None,
         cache: CacheMode | None = None,
+        priority: Priority | None = None,
         listener: Listener | None = None,
     ) -> R:
         """Send any operation; what all methods do underneath. See `Pipeline.send`."""
@@ -197,13 +200,19 @@ class AsyncClient:
             tags={**self._tags, **tags} if tags else self._tags or None,
             timeout=self._timeout if timeout is None else timeout,
             cache=self._cache if cache is None else cache,
+            priority=self._priority if priority is None else priority,
             listener=listener,
         )
 
     # The client itself
 
     def with_options(
-        self, *, tags: Mapping[str, str] | None = None, timeout: float | None = None, cache: CacheMode | None = None
+        self,
+        *,
+        tags: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        cache: CacheMode | None = None,
+        priority: Priority | None = None,
     ) -> Self:
         """Return a cheap view with other defaults; it shares connections, breakers, limits, cache and ledger.
 
@@ -211,12 +220,14 @@ class AsyncClient:
             tags: Added to the tags of this client.
             timeout: Seconds for each call.
             cache: "on", "off" or "refresh".
+            priority: "interactive", or "batch" for work that nobody waits for, which others overtake in a queue.
         """
         view = copy.copy(self)
         view.__dict__.update(
             _tags={**self._tags, **(tags or {})},
             _timeout=self._timeout if timeout is None else timeout,
             _cache=self._cache if cache is None else cache,
+            _priority=self._priority if priority is None else priority,
             _owner=False,
         )
         return view
@@ -225,9 +236,27 @@ class AsyncClient:
         """Have `listener` told of every event of every call; return what ends the subscription."""
         return self._pipeline.subscribe(listener)
 
-    def describe(self) -> Description:
-        """Return the effective stack, outermost first, with settings; as text, a line per middleware."""
-        return self._pipeline.describe()
+    def describe(self, *, models: int = 1) -> Description:
+        """Return the effective stack, outermost first, with settings, and the worst case of a call that names `models` models."""
+        return self._pipeline.describe(models=models)
+
+    def health(self) -> Health:
+        """Return what every breaker, limit and budget knows now; as text, a line for each."""
+        return self._pipeline.health()
+
+    def middleware(self, kind: type[T]) -> T:
+        """Return the outermost middleware of a class, such as `CircuitBreaker`, whose methods act on all calls.
+
+        Raises:
+            ConfigurationError: If the stack has none.
+
+        >>> ai = AsyncClient(api_key="secret", stack=[CircuitBreaker()])
+        >>> ai.middleware(CircuitBreaker).isolate("some/model")
+        """
+        for layer in self._pipeline.stack:
+            if isinstance(layer, kind):
+                return layer
+        raise ConfigurationError(f"the stack of this client has no {kind.__name__}")
 
     @property
     def ledger(self) -> "SQLiteLedger":

@@ -17,6 +17,7 @@ from resilient_ai.core.streams import StreamResult
 R = TypeVar("R")
 ResultT = TypeVar("ResultT", bound=Result)
 CacheMode = Literal["on", "off", "refresh"]
+Priority = Literal["interactive", "batch"]
 Listener = Callable[[Event], None]
 
 _log = logging.getLogger("resilient_ai")
@@ -46,6 +47,7 @@ class CallRecord:
         sends: Requests that were sent.
         cache: How the cache answered.
         costs: One entry per send that ended: the cost (None where not known), its source, and whether its answer was used.
+        refused: The models that could not serve, and why; None where all could.
     """
 
     sends: int = 0
@@ -53,6 +55,7 @@ class CallRecord:
     costs: list[tuple[Decimal | None, CostSource, bool]] = field(
         default_factory=list[tuple[Decimal | None, CostSource, bool]]
     )
+    refused: dict[str, str] | None = None
 
     def cost(self) -> Cost | None:
         """Return what the call cost so far; None where an answer that was used has no known cost."""
@@ -78,6 +81,9 @@ class CallRecord:
         update: dict[str, Any] = {"attempts": self.sends, "cache": self.cache}
         if self.costs or self.cache == "hit":
             update["cost"] = self.cost()
+            update["maybe_billed"] = sum(amount is None and not used for amount, _, used in self.costs)
+        if self.refused:
+            update["refused"] = self.refused
         return result.model_copy(update=update)
 
 
@@ -96,8 +102,14 @@ class Call(Generic[R]):
         attempt: Which try this is, from 1.
         tags: Tenant, user, feature and whatever else the caller named.
         cache: How the cache shall be used; None for the stack's default.
+        priority: Who goes first where calls wait in line.
         record: What has happened so far.
         listeners: Who is told of events.
+        part: Which part of a call that is sent in several, such as a batch of texts; "" for the whole.
+        sends_left: Sends that may be made for this part, None for as many as the stack allows.
+        alternatives: Models that may still be asked where this one fails.
+        insist: Whether a circuit that is open shall let it through ahead of time, where no other probe is under way.
+        may_go: Asked by whoever has let the call wait; raises where it would be refused by now.
     """
 
     operation: Operation[R]
@@ -110,8 +122,14 @@ class Call(Generic[R]):
     attempt: int = 1
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     cache: CacheMode | None = None
+    priority: Priority = "interactive"
     record: CallRecord = field(default_factory=CallRecord)
     listeners: tuple[Listener, ...] = ()
+    part: str = ""
+    sends_left: int | None = None
+    alternatives: int = 0
+    insist: bool = False
+    may_go: Callable[[], None] | None = None
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed; the record stays the same object.
@@ -130,6 +148,11 @@ class Call(Generic[R]):
     def model(self) -> str:
         """The model that is asked."""
         return self.operation.model
+
+    @property
+    def idempotency_key(self) -> str:
+        """The name that every send of the same body carries, so that a server can tell a repeat from a new request."""
+        return f"{self.id}-{self.part}" if self.part else self.id
 
     def remaining(self) -> float | None:
         """Return the seconds until the deadline, at least 0; None without a deadline."""

@@ -68,7 +68,10 @@ class ProviderError(ResilientAIError):
         request_id: The service's name for the request, where it gave one.
         retryable: Whether the same request may succeed when it is sent again.
         sent: Whether bytes of the request may have reached the service, so that it may be billed.
+        circuit_open_for: Seconds for which the circuit breaker leaves the model alone since this failure, None where it does not.
     """
+
+    circuit_open_for: float | None = None
 
     def __init__(
         self,

@@ -68,6 +68,57 @@ class RetryScheduled(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetrySuppressed(Event):
+    """The call could have been tried again and is not.
+
+    Args:
+        reason: What forbids it: the "budget" of extra sends, the "ceiling" of sends per call, the "deadline", a "wait" that is
+            too long, or the "circuit" that has opened.
+        error: What failed.
+    """
+
+    reason: Literal["budget", "ceiling", "deadline", "wait", "circuit"]
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HedgeSent(Event):
+    """The first request is slow, and a second one is sent beside it after `after` seconds."""
+
+    after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamResumed(Event):
+    """A stream broke after content had arrived, and is asked for again.
+
+    Args:
+        how: "restart" from the beginning, or "continue" where it broke.
+        number: Which repair of this stream it is, from 1.
+        error: What broke it.
+    """
+
+    how: Literal["restart", "continue"]
+    number: int
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitChanged(Event):
+    """A concurrency limit follows what the service takes: `limit` requests may be under way at once now."""
+
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRefused(Event):
+    """The service refused the key or its account: nothing is sent for `retry_after` seconds. `status` is 401, 402 or 403."""
+
+    status: int
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitOpened(Event):
     """A breaker opened: the model is left alone for `retry_after` seconds."""
 

@@ -1,6 +1,7 @@
 """The pipeline: a fold of middleware around a provider."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -9,15 +10,17 @@ from typing import Any, Protocol, Self, TypeVar, cast
 
 from typing_extensions import override
 
-from resilient_ai.core.call import CacheMode, Call, CallRecord, Listener, Middleware, Next
+from resilient_ai.core.call import CacheMode, Call, CallRecord, Listener, Middleware, Next, Priority
 from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.core.errors import ClientClosed, ConfigurationError, InvalidInput
+from resilient_ai.core.health import Health
 from resilient_ai.core.operations import Operation
 from resilient_ai.core.results import Result
 from resilient_ai.core.streams import StreamResult
 
 R = TypeVar("R")
 _CACHE_MODES: frozenset[CacheMode | None] = frozenset({None, "on", "off", "refresh"})
+_PRIORITIES: frozenset[Priority] = frozenset({"interactive", "batch"})
 _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -46,15 +49,44 @@ class Layer:
     settings: str
 
 
-class Description(tuple[Layer, ...]):
-    """The effective stack, outermost first; as text, a line per middleware."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorstCase:
+    """What one call can come to before it fails, were everything to go as badly as it can.
 
-    __slots__ = ()
+    A middleware that changes it has a method `worst_case(inner, models)`, which is given what is inside of it.
+
+    Args:
+        sends: Requests. A list of texts that is embedded in several requests counts as one.
+        seconds: Time until the caller has an answer or an error, infinite where nothing bounds it.
+    """
+
+    sends: int = 1
+    seconds: float = math.inf
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.sends} {'request' if self.sends == 1 else 'requests'}, {self.seconds:g} s"
+
+
+class Description(tuple[Layer, ...]):
+    """The effective stack, outermost first; as text, a line per middleware and the worst case of a call.
+
+    Attributes:
+        models: How many models the call may name.
+        worst_case: What such a call can come to before it fails.
+    """
+
+    models: int = 1
+    worst_case: WorstCase = WorstCase()
 
     @override
     def __str__(self) -> str:
         width = max((len(layer.name) for layer in self), default=0)
-        return "\n".join(f"{layer.name:<{width}}  {layer.settings}".rstrip() for layer in self)
+        if not self:
+            return ""
+        lines = [f"{layer.name:<{width}}  {layer.settings}".rstrip() for layer in self]
+        asked = "one model" if self.models == 1 else f"{self.models} models"
+        return "\n".join([*lines, f"worst case of a call to {asked}: {self.worst_case}"])
 
 
 class Pipeline:
@@ -90,6 +122,7 @@ class Pipeline:
         tags: Mapping[str, str] | None = None,
         timeout: float | None = None,
         cache: CacheMode | None = None,
+        priority: Priority = "interactive",
         listener: Listener | None = None,
     ) -> R:
         """Send one operation and return its result.
@@ -99,6 +132,7 @@ class Pipeline:
             tags: Tenant, user, feature and the like; they reach the ledger, the cache key ("tenant") and the logs.
             timeout: Seconds for everything together: queueing, tries, waits, fallbacks, body. None for the stack's default.
             cache: "on", "off" or "refresh" (send, and replace what is cached); None for the stack's default.
+            priority: Who goes first where calls wait in line: "interactive", or "batch" for work that nobody waits for.
             listener: Told of every event of this call.
 
         Raises:
@@ -110,6 +144,10 @@ class Pipeline:
             self._check_timeout(timeout)
         if cache not in _CACHE_MODES:
             raise InvalidInput(f"cache: 'on', 'off' or 'refresh', got {cache!r}", field="cache", value=cache)
+        if priority not in _PRIORITIES:
+            raise InvalidInput(
+                f"priority: 'interactive' or 'batch', got {priority!r}", field="priority", value=priority
+            )
         clock = self.clock
         listeners = self._listeners if listener is None else (*self._listeners, listener)
         call = Call(
@@ -120,6 +158,7 @@ class Pipeline:
             started=clock.monotonic(),
             tags=_NO_TAGS if tags is None else _checked_tags(tags),
             cache=cache,
+            priority=priority,
             listeners=listeners,
         )
         return cast("R", _stamped(await self._run(call), call.record))
@@ -133,16 +172,34 @@ class Pipeline:
 
         return unsubscribe
 
-    def describe(self) -> Description:
-        """Return the effective stack, outermost first, with settings.
+    def describe(self, *, models: int = 1) -> Description:
+        """Return the effective stack, outermost first, with settings and the worst case of a call.
+
+        Args:
+            models: How many models the call names, at least 1; with several, the next is asked where one cannot serve.
 
         >>> from resilient_ai.testing import ScriptedProvider
-        >>> from resilient_ai.middleware import Retry
-        >>> print(Pipeline(ScriptedProvider(), [Retry(attempts=2)]).describe())
-        Retry             attempts=2, wait_initial=0.5, wait_max=8.0
+        >>> from resilient_ai.middleware import Deadline, Timeout
+        >>> print(Pipeline(ScriptedProvider(), [Deadline(total=9.0)]).describe())
+        Deadline          total=9.0
         ScriptedProvider
+        worst case of a call to one model: 1 request, 9 s
         """
-        return Description(_layer(part) for part in (*self.stack, self.provider))
+        if models < 1:
+            raise InvalidInput(f"models: must be >= 1, got {models!r}", field="models", value=models)
+        description = Description(_layer(part) for part in (*self.stack, self.provider))
+        description.models = models
+        case = WorstCase()
+        for middleware in reversed(self.stack):
+            change = getattr(middleware, "worst_case", None)
+            case = case if change is None else change(case, models)
+        description.worst_case = case
+        return description
+
+    def health(self) -> Health:
+        """Return what every breaker, limit and budget of the stack knows now."""
+        reports = [getattr(middleware, "health", None) for middleware in self.stack]
+        return Health.of(part for report in reports if report is not None for part in report())
 
     async def aclose(self) -> None:
         """Close every middleware that holds something, outermost first, then the provider; one that fails stops no other."""

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+from resilient_ai.core.operations import Embed, Operation
 from resilient_ai.core.results import Usage
 
 SendState = Literal["sent", "settled", "estimated", "unknown", "never_sent"]
@@ -33,6 +34,51 @@ class PriceBook(Protocol):
         self, model: str, *, images: int, width: int | None = None, height: int | None = None, steps: int | None = None
     ) -> Decimal | None:
         """Return what drawing these pictures costs."""
+        ...
+
+
+class Abilities(Protocol):
+    """What models can do. Whatever is not known gives None, which never speaks against a model."""
+
+    def lacks(self, operation: Operation[Any]) -> str | None:
+        """Return what the model of `operation` lacks to serve it, such as "tools"; None if nothing is known to be missing."""
+        ...
+
+    def dimensions(self, operation: Embed) -> int | None:
+        """Return the numbers per vector that the model would answer `operation` with."""
+        ...
+
+
+class Fleet(Protocol):
+    """Limits that the processes of a fleet share. It never raises because of the world outside: None means it cannot be asked.
+
+    Giving back (`release`, `settle`) is synchronous, never waits, and may be called from any thread and from the garbage
+    collector.
+    """
+
+    @property
+    def share(self) -> float:
+        """The part of a limit, above 0 to 1, that this process may use alone while the fleet cannot be asked."""
+        ...
+
+    async def acquire(self, name: str, *, limit: int, holder: str) -> bool | None:
+        """Take one of `limit` permits called `name` for `holder`; it is kept until `release`, or until this process dies."""
+        ...
+
+    def release(self, name: str, *, holder: str) -> None:
+        """Give the permit of `holder` back."""
+        ...
+
+    async def reserve(self, name: str, *, amount: float, rate: float, burst: float) -> float | None:
+        """Take `amount` from a bucket that refills by `rate` a second and holds `burst`; return the seconds to wait for it."""
+        ...
+
+    def settle(self, name: str, *, amount: float, rate: float, burst: float) -> None:
+        """Take `amount` more from a bucket, or give it back where negative."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give everything back and let go of connections."""
         ...
 
 

@@ -118,6 +118,8 @@ class Result(FrozenModel):
         usage: Billed tokens, None where the service reported none.
         cost: What the call cost, None where that is not known.
         attempts: Requests that were sent for this answer, over all tries, models and batches; 0 for a cache hit.
+        maybe_billed: Failed requests among them that the service may have billed as well, without our knowing how much.
+        refused: Models that were to serve and could not, with the reason of each.
         cache: "hit" if nothing had to be sent, "miss" if it was looked up in vain, "off" if it was not looked up.
         request_id: The service's name for the request.
         service_tier: The tier that served it, where the service says so.
@@ -128,6 +130,8 @@ class Result(FrozenModel):
     usage: Usage | None = None
     cost: Cost | None = None
     attempts: int = 0
+    maybe_billed: int = 0
+    refused: Mapping[str, str] = Field(default_factory=dict[str, str])
     cache: CacheStatus = "off"
     request_id: str | None = None
     service_tier: str | None = None

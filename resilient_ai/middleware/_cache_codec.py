@@ -13,7 +13,7 @@ from resilient_ai.core.results import ChatResult, ImageResult
 # Answers that are not whole: whoever asks again may get a better one.
 _NOT_WHOLE = frozenset({None, "length", "content_filter", "error"})
 # What belongs to one call and not to the answer; every hit gets its own.
-_OF_THE_CALL = frozenset({"cost", "attempts", "cache"})
+_OF_THE_CALL = frozenset({"cost", "attempts", "cache", "maybe_billed", "refused"})
 _TYPE_CODES = {b"f": "f", b"d": "d"}
 _SWAP = sys.byteorder == "big"
 

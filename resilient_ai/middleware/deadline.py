@@ -1,11 +1,12 @@
 """Give a whole call only so much time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.clock import within
 from resilient_ai.core.errors import DeadlineExceeded
+from resilient_ai.core.pipeline import WorstCase
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.middleware._checks import check_seconds
 
@@ -38,6 +39,11 @@ class Deadline:
 
     def __post_init__(self) -> None:
         check_seconds("total", self.total)
+
+    def worst_case(self, inner: WorstCase, models: int) -> WorstCase:
+        """Bound the time of everything inside."""
+        del models
+        return replace(inner, seconds=min(inner.seconds, self.total))
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
         """Send the call with its deadline, and raise `DeadlineExceeded` when it passes."""

@@ -1,11 +1,12 @@
 """Give every attempt only so much time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.clock import within
 from resilient_ai.core.errors import AttemptTimeout, Timer
+from resilient_ai.core.pipeline import WorstCase
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.middleware._checks import check_seconds
 
@@ -44,6 +45,11 @@ class Timeout:
         check_seconds("first_token", self.first_token)
         check_seconds("idle", self.idle)
         check_seconds("attempt", self.attempt)
+
+    def worst_case(self, inner: WorstCase, models: int) -> WorstCase:
+        """Bound the time of an attempt."""
+        del models
+        return replace(inner, seconds=min(inner.seconds, self.attempt))
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
         """Send the call, and raise `AttemptTimeout` when one of the timers fires."""

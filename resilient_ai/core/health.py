@@ -1,0 +1,128 @@
+"""What the parts of a stack that remember something know at a moment."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from typing_extensions import override
+
+CircuitState = Literal["closed", "open", "half_open", "isolated"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerState:
+    """What one circuit breaker knows.
+
+    Args:
+        key: Origin, model and kind of operation; without model and kind it is the circuit of the key itself, which opens when
+            the account is refused.
+        state: "closed", "open", "half_open", or "isolated" by hand.
+        failures: Failures in the sampled time.
+        throughput: Outcomes in the sampled time.
+        retry_after: Seconds after which a call may be let through, 0 if one may go now.
+    """
+
+    key: tuple[str, str, str]
+    state: CircuitState
+    failures: int
+    throughput: int
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitState:
+    """What one concurrency limit knows.
+
+    Args:
+        key: Origin and model.
+        limit: Requests that may be under way at once now.
+        limit_max: What it may grow to.
+        in_use: Requests under way.
+        waiting: Calls in the queue.
+    """
+
+    key: tuple[str, str]
+    limit: int
+    limit_max: int
+    in_use: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateState:
+    """What one rate limit knows.
+
+    Args:
+        key: Origin and model.
+        unit: "requests" or "tokens".
+        limit: How many per `per` seconds.
+        available: How many may go at once now; below 0 is a debt.
+        waiting: Calls that wait for their turn.
+    """
+
+    key: tuple[str, str]
+    unit: Literal["requests", "tokens"]
+    limit: float
+    per: float
+    available: float
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendBudgetState:
+    """What is left of the extra sends of one model.
+
+    Args:
+        key: Origin and model.
+        left: Extra sends, retries and hedges, that may still be made.
+        capacity: How many there are when nothing was spent.
+    """
+
+    key: tuple[str, str]
+    left: float
+    capacity: float
+
+
+PartState = BreakerState | LimitState | RateState | SendBudgetState
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Every breaker, limit and budget of a client that has been used; as text, a line for each.
+
+    >>> print(Health.of([LimitState(key=("https://x", "m"), limit=32, limit_max=200, in_use=3, waiting=0)]))
+    limit    m  limit=32, limit_max=200, in_use=3, waiting=0
+    """
+
+    breakers: tuple[BreakerState, ...] = ()
+    limits: tuple[LimitState, ...] = ()
+    rates: tuple[RateState, ...] = ()
+    budgets: tuple[SendBudgetState, ...] = ()
+
+    @classmethod
+    def of(cls, parts: Iterable[PartState]) -> "Health":
+        """Sort what the middleware of a stack report."""
+        known = list(parts)
+        return cls(
+            tuple(part for part in known if isinstance(part, BreakerState)),
+            tuple(part for part in known if isinstance(part, LimitState)),
+            tuple(part for part in known if isinstance(part, RateState)),
+            tuple(part for part in known if isinstance(part, SendBudgetState)),
+        )
+
+    @property
+    def ok(self) -> bool:
+        """Whether every circuit is closed."""
+        return all(breaker.state == "closed" for breaker in self.breakers)
+
+    @override
+    def __str__(self) -> str:
+        groups = (("breaker", self.breakers), ("limit", self.limits), ("rate", self.rates), ("budget", self.budgets))
+        lines = [f"{name:<8} {_text(part)}" for name, parts in groups for part in parts]
+        return "\n".join(lines)
+
+
+def _text(part: PartState) -> str:
+    values = ((field.name, getattr(part, field.name)) for field in fields(part) if field.name != "key")
+    shown = ", ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in values)
+    return f"{' '.join(part.key[1:]).strip() or '(the key)'}  {shown}"
