@@ -95,6 +95,7 @@ class Call(Generic[R]):
         operation: What is asked.
         clock: The only way to know time.
         origin: Where the provider is, such as "https://api.deepinfra.com/v1".
+        account: A fingerprint of the key it is sent with, "" where there is none.
         id: Unique name of the call.
         timeout: Seconds the caller gave it, None for the stack's default.
         deadline: Point of `clock.monotonic()` after which nothing may be waited for, None without one.
@@ -115,6 +116,7 @@ class Call(Generic[R]):
     operation: Operation[R]
     clock: Clock
     origin: str = ""
+    account: str = ""
     id: str = field(default_factory=new_id)
     timeout: float | None = None
     deadline: float | None = None

@@ -86,3 +86,11 @@ async def within(clock: Clock, seconds: float, action: Callable[[], Awaitable[T]
         if not timer.expired():
             raise
         raise error() from timeout
+
+
+def time_of(clock: Clock) -> float:
+    """Return the time; 0 where the clock has stopped with its loop, which is when the garbage collector ends a task."""
+    try:
+        return clock.monotonic()
+    except RuntimeError:
+        return 0.0

@@ -23,7 +23,8 @@ ResilientAIError
     LimitReached                .retry_after
     BudgetExceeded              .spent .limit
     DeadlineExceeded            .timeout .elapsed .sent
-    NoModelAvailable            .refused
+    ModelUnfit                  this model of a list lacks what the call needs  .model .lacks
+    NoModelAvailable            .refused .retry_after
     ClientClosed                the client or pipeline was closed before
   OutputInvalid                 the answer does not fit the schema or the tool that was asked for   .raw
     ToolLoopUnfinished          the model still asks for tools after the last round                 .messages
@@ -32,6 +33,7 @@ ResilientAIError
   ConfigurationError            found when the client is built, never at the first call
 """
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -262,11 +264,13 @@ class CircuitOpen(CallRejected):
 
     Attributes:
         model: The model that is left alone.
-        retry_after: Seconds until the breaker lets a probe through.
+        retry_after: Seconds until the breaker lets a call through; infinite where it was isolated by hand.
     """
 
     def __init__(self, *, model: str, retry_after: float) -> None:
-        super().__init__(f"the circuit of {model!r} is open; it lets a probe through in {retry_after:.1f} s")
+        isolated = retry_after == math.inf
+        until = "until it is reset" if isolated else f"and lets a call through in {retry_after:.1f} s"
+        super().__init__(f"the circuit of {model!r} is {'isolated' if isolated else 'open'} {until}")
         self.model = model
         self.retry_after = retry_after
 
@@ -325,11 +329,26 @@ class DeadlineExceeded(CallRejected):
         self.partial = partial
 
 
+class ModelUnfit(CallRejected):
+    """A model of a list lacks what the call needs, so it was not asked.
+
+    Attributes:
+        model: The model that was passed over.
+        lacks: What it lacks, such as "tools".
+    """
+
+    def __init__(self, *, model: str, lacks: str) -> None:
+        super().__init__(f"{model!r} was not asked, because it lacks what the call needs: {lacks}")
+        self.model = model
+        self.lacks = lacks
+
+
 class NoModelAvailable(CallRejected):
     """Every model of the list refused or failed.
 
     Attributes:
         refused: The error of each model, in the order they were tried.
+        retry_after: Seconds after which the first of them may serve again, None where none of their errors says.
     """
 
     def __init__(self, refused: Mapping[str, Exception]) -> None:
@@ -337,6 +356,10 @@ class NoModelAvailable(CallRejected):
         super().__init__(f"no model of the list could serve the call ({reasons})")
         self.refused = refused
         self.sent = any(bool(getattr(error, "sent", False)) for error in refused.values())
+        hints = [getattr(error, "retry_after", None) for error in refused.values()]
+        # A circuit that was isolated by hand is open for ever, which is no time to come back.
+        finite = [hint for hint in hints if hint is not None and hint < math.inf]
+        self.retry_after: float | None = min(finite, default=None)
 
 
 class ClientClosed(CallRejected):

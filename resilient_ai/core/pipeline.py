@@ -25,7 +25,10 @@ _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
 class Provider(Protocol):
-    """The leaf of the pipeline: sends one request and reads its answer."""
+    """The leaf of the pipeline: sends one request and reads its answer.
+
+    Where it sends with a key, an attribute `account` holds a fingerprint of it, by which middleware tell keys apart.
+    """
 
     @property
     def origin(self) -> str:
@@ -68,7 +71,7 @@ class WorstCase:
         return f"{self.sends} {'request' if self.sends == 1 else 'requests'}, {self.seconds:g} s"
 
 
-class Description(tuple[Layer, ...]):
+class Description(tuple[Layer, ...]):  # noqa: SLOT001 - a tuple with slots takes no further attributes
     """The effective stack, outermost first; as text, a line per middleware and the worst case of a call.
 
     Attributes:
@@ -113,6 +116,7 @@ class Pipeline:
         self._listeners: tuple[Listener, ...] = ()
         self._closed = False
         self._has_deadline = any(getattr(layer, "sets_deadline", False) for layer in self.stack)
+        self._account: str = getattr(provider, "account", "")
         self._run = _fold(provider, self.stack)
 
     async def send(
@@ -154,6 +158,7 @@ class Pipeline:
             operation,
             clock,
             self.provider.origin,
+            self._account,
             timeout=timeout,
             started=clock.monotonic(),
             tags=_NO_TAGS if tags is None else _checked_tags(tags),

@@ -53,7 +53,13 @@ async def exchange(
     reply: Reply | None = None
     try:
         encoding = "gzip" if compressed else "identity"
-        reply = await transport.open(path, content, content_type=content_type, accept_encoding=encoding)
+        reply = await transport.open(
+            path,
+            content,
+            content_type=content_type,
+            accept_encoding=encoding,
+            idempotency_key=call.idempotency_key,
+        )
         if reply.status != 200:
             raise await _refusal(reply, call.model)  # noqa: TRY301 - one handler names the model for every failure
         yield reply

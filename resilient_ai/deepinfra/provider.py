@@ -1,5 +1,6 @@
 """DeepInfra as the leaf of a pipeline, and the factories of its bare models."""
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -71,7 +72,9 @@ class DeepInfraProvider:
         from resilient_ai.deepinfra.transport import Transport  # noqa: PLC0415 - a network library takes long to import
 
         own = _checked_headers({"User-Agent": f"resilient-ai/{__version__}", **(headers or {})})
-        self._transport = Transport(self.origin, _find_key(api_key), own, http=http, connect_timeout=connect_timeout)
+        key = _find_key(api_key)
+        self.account = hashlib.blake2b(key.encode(), digest_size=8, person=b"resilient_ai").hexdigest()
+        self._transport = Transport(self.origin, key, own, http=http, connect_timeout=connect_timeout)
 
     async def __call__(self, call: Call[R], /) -> R:
         """Send the operation of `call` once and read its answer."""

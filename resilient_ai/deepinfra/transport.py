@@ -293,9 +293,22 @@ class Transport:
         self._json_headers: dict[str, httpx.Headers] = {}
 
     async def open(
-        self, path: str, content: bytes, *, content_type: str = JSON, accept_encoding: str = "identity"
+        self,
+        path: str,
+        content: bytes,
+        *,
+        content_type: str = JSON,
+        accept_encoding: str = "identity",
+        idempotency_key: str | None = None,
     ) -> Reply:
         """Post a body and return the answer once its head has arrived.
+
+        Args:
+            path: The part of the address after the base.
+            content: The body.
+            content_type: Its media type.
+            accept_encoding: The encodings that the answer may have.
+            idempotency_key: The same for every send of the same request, so that a server can tell a repeat.
 
         Raises:
             ConnectionFailed: If no answer came; `.phase` and `.sent` say how far it got.
@@ -303,6 +316,8 @@ class Transport:
             InvalidResponse: If the answer is no HTTP.
         """
         headers = self._prepared(content_type, accept_encoding)
+        if idempotency_key is not None:
+            headers = httpx.Headers([*headers.raw, (b"Idempotency-Key", idempotency_key.encode("ascii"))])
         return await self._send(httpx.Request("POST", self._url(path), headers=headers, content=content))
 
     async def get(self, path: str) -> Reply:

@@ -123,7 +123,9 @@ class _Batches:
 
     async def _send(self, start: int, stop: int) -> EmbedResult:
         batch = self._operation.model_copy(update={"texts": self._operation.texts[start:stop]})
-        result = await self._proceed(self._call.replace(operation=batch))
+        call = self._call
+        part = f"{call.part}{start}-{stop}"
+        result = await self._proceed(call.replace(operation=batch, part=part))
         if len(result.vectors) != stop - start:
             raise InvalidResponse(
                 f"{stop - start} texts were sent and {len(result.vectors)} vectors came back", model=self._call.model

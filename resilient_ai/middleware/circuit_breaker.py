@@ -1,42 +1,22 @@
-"""Leave a model alone while it fails."""
+"""Leave a model alone while it fails, and a key while it is refused."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from resilient_ai.core.call import Call, Next
-from resilient_ai.core.clock import Clock
-from resilient_ai.core.errors import CircuitOpen, ProviderError, StatusError, StreamInterrupted
-from resilient_ai.core.events import CircuitClosed, CircuitHalfOpened, CircuitOpened, Event
+from resilient_ai.core.clock import time_of
+from resilient_ai.core.errors import CircuitOpen, StreamInterrupted
+from resilient_ai.core.health import BreakerState
 from resilient_ai.core.streams import StreamEnd, StreamResult
-from resilient_ai.middleware._checks import check_at_least, check_seconds
-from resilient_ai.middleware._machines.breaker import Breaker, Rules, State, Ticket
+from resilient_ai.middleware._checks import check_at_least, check_between, check_seconds
+from resilient_ai.middleware._circuits import Circuit, Circuits
+from resilient_ai.middleware._machines.breaker import Rules, Ticket
+from resilient_ai.middleware._machines.latch import Latch
 from resilient_ai.middleware._machines.turns import Turns
+from resilient_ai.middleware._refusals import Refusals
 
 R = TypeVar("R")
-_Key = tuple[str, str, str]
-
-# Beyond so many models the breakers that have nothing to remember are forgotten.
-_MOST_MODELS = 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerState:
-    """What one breaker knows at a moment.
-
-    Args:
-        key: Origin, model and kind of operation.
-        state: "closed", "open" or "half_open".
-        failures: Failures in the sampled time.
-        throughput: Outcomes in the sampled time.
-        retry_after: Seconds after which a call may be let through, 0 if one may go now.
-    """
-
-    key: tuple[str, str, str]
-    state: State
-    failures: int
-    throughput: int
-    retry_after: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +28,16 @@ class CircuitBreaker:
     `minimum_throughput` outcomes in `sampling_duration` at least `failure_ratio` failed. Then calls fail at once with
     `CircuitOpen` for `uniform(0.8, 1.2) * break_duration * 2 ** k` seconds, where k counts the probes that failed since, and
     never for less than the server asked for (up to 300 s). After that one call goes as a probe: its success closes the
-    circuit, its failure opens it again. A stream has succeeded with its first token; a break later is one more failure.
+    circuit, its failure opens it again. A stream has succeeded with its first token; a break later is one more failure. For
+    `ramp` seconds after it closed a circuit takes more calls bit by bit, so that a server that has just come back is not run over.
 
     No answer, an answer in no time, one that cannot be read, 408 and 5xx are failures. A 429 is none, but does not close the
     circuit. Every other 4xx shows that the server works. What we refuse or cancel ourselves says nothing.
+
+    A refused key is left alone too: after a 401 or 402 no call is sent with that key, after a 403 none to that model, for the
+    same growing time. Calls then fail at once with a copy of that error, whose `sent` is False, until one probe gets through.
+
+    A call that has waited in a queue inside of the breaker is looked at again before it is sent.
 
     Args:
         failure_ratio: Share of failures that opens the circuit, above 0 to 1.
@@ -61,6 +47,7 @@ class CircuitBreaker:
         break_duration: Seconds of the first break.
         break_duration_max: Upper bound of a computed break, in seconds; at least `break_duration`.
         probe_lease: Seconds after which a probe that has not ended lets another one go.
+        ramp: Seconds over which a circuit that has closed comes back, 0 to 3600; with 0 at once.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -82,9 +69,9 @@ class CircuitBreaker:
     break_duration: float = 2.0
     break_duration_max: float = 10.0
     probe_lease: float = 65.0
-    _circuits: dict[_Key, "_Circuit"] = field(
-        default_factory=dict[_Key, "_Circuit"], init=False, repr=False, compare=False
-    )
+    ramp: float = 10.0
+    _circuits: Circuits = field(init=False, repr=False, compare=False)
+    _refusals: Refusals = field(init=False, repr=False, compare=False)
     _turns: Turns = field(default_factory=Turns, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -96,120 +83,129 @@ class CircuitBreaker:
         check_seconds("break_duration", self.break_duration)
         check_seconds("break_duration_max", self.break_duration_max)
         check_seconds("probe_lease", self.probe_lease)
+        check_between("ramp", self.ramp, 0, 3600)
         if self.break_duration_max < self.break_duration:
             raise ValueError(
                 f"break_duration_max must be >= break_duration, got {self.break_duration_max!r} < {self.break_duration!r}"
             )
-        self._turns.forked = self._circuits.clear
+        circuits = Circuits(Rules(**{name: getattr(self, name) for name in Rules.__dataclass_fields__}))
+        object.__setattr__(self, "_circuits", circuits)
+        refusals = Refusals(duration=self.break_duration, longest=self.break_duration_max)
+        object.__setattr__(self, "_refusals", refusals)
+        self._turns.forked = self._forget
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
         """Send the call if its model may be asked, and take note of how it ends."""
-        circuit, ticket = self._enter(call)
+        trip = _Trip(self._turns, self._circuits, self._refusals, call)
+        trip.enter()
         try:
-            result = await proceed(call)
+            result = await proceed(call.replace(may_go=trip.look_again))
         except BaseException as error:
-            self._report(call, circuit, ticket, error)
+            trip.failed(error)
             raise
-        with self._turns:
-            before = circuit.breaker.state
-            ticket = circuit.breaker.record_success(ticket, call.clock.monotonic())
-            after = circuit.breaker.state
-        if after != before:
-            call.emit(CircuitClosed(call_id=call.id, model=call.model))
+        trip.succeeded()
         if isinstance(result, StreamResult):
-            result.on_end(lambda end: self._report_end(call, circuit, ticket, end))
+            result.on_end(trip.stream_ended)
         return result
 
-    def snapshot(self) -> tuple[BreakerState, ...]:
+    def isolate(self, model: str) -> None:
+        """Let no call to `model` through until `reset`: for planned work, or a model that misbehaves."""
+        with self._turns:
+            self._circuits.isolate(model)
+
+    def reset(self, model: str | None = None) -> None:
+        """Close the circuits of `model`, or of all models and keys, and forget what they have counted."""
+        with self._turns:
+            self._circuits.reset(model)
+            if model is None:
+                self._refusals.clear()
+
+    def health(self) -> tuple[BreakerState, ...]:
         """Return what every breaker knows, by the clock of the calls that made it."""
         with self._turns:
-            return tuple(circuit.snapshot(key) for key, circuit in self._circuits.items())
+            return (*self._circuits.states(), *self._refusals.states())
 
-    def _enter(self, call: Call[R]) -> tuple["_Circuit", Ticket]:
-        """Return the circuit and a ticket, or raise `CircuitOpen`."""
-        key = (call.origin, call.model, call.operation.kind)
+    def _forget(self) -> None:
+        self._circuits.clear()
+        self._refusals.clear()
+
+
+class _Trip:
+    """One call on its way through its circuit, from its ticket to the end of its answer."""
+
+    __slots__ = ("call", "circuit", "circuits", "latches", "refusals", "ticket", "turns")
+
+    circuit: Circuit
+    ticket: Ticket
+
+    def __init__(self, turns: Turns, circuits: Circuits, refusals: Refusals, call: Call[Any]) -> None:
+        self.turns = turns
+        self.circuits = circuits
+        self.refusals = refusals
+        self.call = call
+        self.latches: tuple[Latch, ...] = ()
+
+    def enter(self) -> None:
+        """Get a ticket, or raise what stands against it."""
+        call = self.call
         now = call.clock.monotonic()
-        with self._turns:
-            circuit = self._circuits.get(key) or self._add(key, call.clock)
+        with self.turns:
+            if self.refusals:
+                self.latches = self.refusals.check(call, now)
+            circuit = self.circuit = self.circuits.of(call, now)
             breaker = circuit.breaker
             before = breaker.state
-            ticket = breaker.try_acquire(now)
+            ticket = breaker.try_acquire(now, call.clock.random, insist=call.insist)
             after = breaker.state
-            retry_after = 0.0 if ticket else breaker.retry_after(now)
-        if ticket is None:
-            raise CircuitOpen(model=call.model, retry_after=retry_after)
+            if ticket is None:
+                self._let_go(now)
+                raise CircuitOpen(model=call.model, retry_after=breaker.retry_after(now))
+        self.ticket = ticket
         if after != before:
-            call.emit(CircuitHalfOpened(call_id=call.id, model=call.model))
-        return circuit, ticket
+            call.emit(circuit.changed(call, now))
 
-    def _add(self, key: _Key, clock: Clock) -> "_Circuit":
-        if len(self._circuits) >= _MOST_MODELS:
-            now = clock.monotonic()
-            for known in [known for known, circuit in self._circuits.items() if circuit.breaker.at_rest(now)]:
-                del self._circuits[known]
-        rules = Rules(
-            failure_ratio=self.failure_ratio,
-            minimum_throughput=self.minimum_throughput,
-            consecutive_failures=self.consecutive_failures,
-            sampling_duration=self.sampling_duration,
-            break_duration=self.break_duration,
-            break_duration_max=self.break_duration_max,
-            probe_lease=self.probe_lease,
-        )
-        circuit = self._circuits[key] = _Circuit(Breaker(rules), clock)
-        return circuit
+    def look_again(self) -> None:
+        """Raise what stands against a call that has waited in the meantime."""
+        now = self.call.clock.monotonic()
+        with self.turns:
+            if not self.refusals and self.circuit.breaker.may_still_go(self.ticket):
+                return
+            self.circuit.breaker.release(self.ticket)
+            self._let_go(now)
+        self.enter()
 
-    def _report_end(self, call: Call[R], circuit: "_Circuit", ticket: Ticket, end: StreamEnd) -> None:
-        if end.how == "failed" and isinstance(end.error, StreamInterrupted):
-            self._report(call, circuit, ticket, end.error)
+    def succeeded(self) -> None:
+        """Take note of an answer."""
+        call = self.call
+        now = call.clock.monotonic()
+        with self.turns:
+            breaker = self.circuit.breaker
+            before = breaker.state
+            self.ticket = breaker.record_success(self.ticket, now)
+            after = breaker.state
+            if self.refusals:
+                self.refusals.accept(call)
+        if after != before:
+            call.emit(self.circuit.changed(call, now))
 
-    def _report(self, call: Call[R], circuit: "_Circuit", ticket: Ticket, error: BaseException) -> None:
+    def failed(self, error: BaseException) -> None:
         """Take note of a failure, in a turn of its own: a task may be destroyed by the garbage collector."""
 
         def work() -> Callable[[], None] | None:
-            event = circuit.record(call, ticket, error)
+            call = self.call
+            now = time_of(call.clock)
+            event = self.circuit.record(call, self.ticket, error, now) or self.refusals.record(call, error, now)
+            self._let_go(now)
             return None if event is None else lambda: call.emit(event)
 
-        self._turns.post(work)
+        self.turns.post(work)
 
+    def stream_ended(self, end: StreamEnd) -> None:
+        """Take note of a stream that broke after its first token."""
+        if end.how == "failed" and isinstance(end.error, StreamInterrupted):
+            self.failed(end.error)
 
-@dataclass(frozen=True, slots=True)
-class _Circuit:
-    """A breaker, and the clock of the call it was made for."""
-
-    breaker: Breaker
-    clock: Clock
-
-    def record(self, call: Call[R], ticket: Ticket, error: BaseException) -> Event | None:
-        """Tell the breaker how a call failed; return the change of state that follows from it."""
-        breaker = self.breaker
-        before = breaker.state
-        status = error.status if isinstance(error, StatusError) else None
-        hint = error.retry_after if isinstance(error, StatusError) else None
-        if not isinstance(error, ProviderError):
-            breaker.release(ticket)
-            return None
-        now = call.clock.monotonic()
-        if status is None or status >= 500 or status == 408:
-            breaker.record_failure(ticket, now, call.clock.random, hint)
-        elif status == 429:
-            breaker.record_busy(ticket, now, call.clock.random, hint)
-        else:
-            breaker.record_refusal(ticket, now)
-        if breaker.state == before:
-            return None
-        if breaker.state == "open":
-            return CircuitOpened(call_id=call.id, model=call.model, retry_after=breaker.retry_after(now))
-        return CircuitClosed(call_id=call.id, model=call.model)
-
-    def snapshot(self, key: _Key) -> BreakerState:
-        """Return what the breaker knows now."""
-        now = self.clock.monotonic()
-        throughput, failures = self.breaker.totals(now)
-        return BreakerState(
-            key=key,
-            state=self.breaker.state,
-            failures=failures,
-            throughput=throughput,
-            retry_after=self.breaker.retry_after(now),
-        )
+    def _let_go(self, now: float) -> None:
+        for latch in self.latches:
+            latch.release(now)
+        self.latches = ()

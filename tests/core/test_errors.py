@@ -136,7 +136,7 @@ def test_a_failed_connection_knows_whether_it_may_be_billed(phase, sent):
 def test_sentences_carry_the_numbers():
     """The message of an error that has numbers is built from them."""
     assert str(EXAMPLES[AttemptTimeout]()) == "no answer in time: the idle timer fired after 5 s"
-    assert str(EXAMPLES[CircuitOpen]()) == "the circuit of 'm' is open; it lets a probe through in 12.0 s"
+    assert str(EXAMPLES[CircuitOpen]()) == "the circuit of 'm' is open and lets a call through in 12.0 s"
     assert str(EXAMPLES[DeadlineExceeded]()) == "the call was given 5 s and had taken 5.50 s"
     assert str(DeadlineExceeded("own", timeout=1, elapsed=1, sent=False)) == "own"
     assert str(EXAMPLES[NoModelAvailable]()) == (

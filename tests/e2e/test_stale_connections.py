@@ -104,7 +104,7 @@ async def served(tmp_path, body, **options):
 
 def breakers(ai):
     breaker = next(layer for layer in ai._pipeline.stack if isinstance(layer, CircuitBreaker))
-    return [(one.state, one.failures) for one in breaker.snapshot()]
+    return [(one.state, one.failures) for one in breaker.health()]
 
 
 async def gathered(ai, server, count):

@@ -76,7 +76,7 @@ class Bench:
 
     @property
     def state(self):
-        return self.breaker.snapshot()[0].state
+        return self.breaker.health()[0].state
 
     @property
     def names(self):
@@ -87,7 +87,7 @@ def test_defaults():
     """Five in a row, or half of ten in thirty seconds; breaks of two to ten seconds."""
     assert repr(CircuitBreaker()) == (
         "CircuitBreaker(failure_ratio=0.5, minimum_throughput=10, consecutive_failures=5, sampling_duration=30.0, "
-        "break_duration=2.0, break_duration_max=10.0, probe_lease=65.0)"
+        "break_duration=2.0, break_duration_max=10.0, probe_lease=65.0, ramp=10.0)"
     )
 
 
@@ -272,7 +272,7 @@ async def test_cancellations_never_open_it(clock):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await bench.send(1.0)
-    assert bench.breaker.snapshot()[0] == BreakerState(
+    assert bench.breaker.health()[0] == BreakerState(
         key=(bench.provider.origin, "m", "chat"), state="closed", failures=0, throughput=0, retry_after=0.0
     )
 
@@ -286,7 +286,7 @@ async def test_a_stream_closes_it_with_its_first_token(clock):
     stream = await bench.send(stream_of("a", "b"), operation=STREAM)
     assert bench.state == "closed"
     assert (await stream.result()).text == "ab"
-    assert bench.breaker.snapshot()[0].throughput == 0
+    assert bench.breaker.health()[0].throughput == 0
 
 
 def broken(clock):
@@ -303,7 +303,7 @@ async def test_streams_that_break_open_it(clock):
             await stream.result()
     assert bench.state == "open"
     assert bench.names == ["CircuitOpened"]
-    snapshot = bench.breaker.snapshot()[0]
+    snapshot = bench.breaker.health()[0]
     assert (snapshot.failures, snapshot.throughput) == (5, 10)
 
 
@@ -316,7 +316,7 @@ async def test_a_stream_that_the_reader_leaves_says_nothing(clock):
             async with stream:
                 raise StreamInterrupted("of another", partial=None)
         await bench.send(stream_of("a", "b"), operation=STREAM)
-    snapshot = bench.breaker.snapshot()[0]
+    snapshot = bench.breaker.health()[0]
     assert (snapshot.failures, snapshot.throughput, snapshot.state) == (0, 40, "closed")
 
 
@@ -338,7 +338,7 @@ async def test_models_and_kinds_have_circuits_of_their_own(clock):
     await bench.open()
     assert (await bench.send(operation=Chat(model="other", messages="hi"))).text == "Hello."
     assert (await bench.send(operation=Embed(model="m", texts="a"))).dimensions == 4
-    assert {(state.key[1:], state.state) for state in bench.breaker.snapshot()} == {
+    assert {(state.key[1:], state.state) for state in bench.breaker.health()} == {
         (("m", "chat"), "open"),
         (("other", "chat"), "closed"),
         (("m", "embed"), "closed"),
@@ -363,7 +363,7 @@ async def test_breakers_at_rest_are_forgotten_beyond_a_thousand(clock):
     for number in range(1500):
         await bench.send(ModelNotFound("no", status=404), operation=Chat(model=f"m{number}", messages="hi"))
         await asyncio.sleep(0.1)
-    keys = [state.key[1] for state in bench.breaker.snapshot()]
+    keys = [state.key[1] for state in bench.breaker.health()]
     assert len(keys) <= 1025
     assert keys[0] == "m"
 
@@ -390,7 +390,7 @@ def test_a_total_outage_costs_few_sends():
             task = asyncio.ensure_future(pipeline.send(CHAT))
             await asyncio.sleep(0.01)
             task.add_done_callback(lambda task: task.exception())
-            if first_success is None and clock.monotonic() - began > 120.0 and breaker.snapshot()[0].state == "closed":
+            if first_success is None and clock.monotonic() - began > 120.0 and breaker.health()[0].state == "closed":
                 first_success = clock.monotonic() - began - 120.0
                 break
         await asyncio.sleep(1.0)
@@ -444,8 +444,8 @@ async def test_a_task_that_is_destroyed_gives_its_probe_back(clock):
 
     coroutine = bench.breaker(Call(CHAT, clock, bench.provider.origin), never)
     coroutine.send(None)
-    assert bench.breaker.snapshot()[0].retry_after > 0
+    assert bench.breaker.health()[0].retry_after > 0
     with bench.breaker._turns:
         del coroutine
         gc.collect()
-    assert bench.breaker.snapshot()[0].retry_after == 0.0
+    assert bench.breaker.health()[0].retry_after == 0.0

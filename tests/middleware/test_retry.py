@@ -53,7 +53,9 @@ async def send(clock, script, operation=CHAT, outer=(), **options):
 
 def test_defaults():
     """Three attempts, half a second, eight seconds."""
-    assert repr(Retry()) == "Retry(attempts=3, wait_initial=0.5, wait_max=8.0)"
+    assert repr(Retry()) == (
+        "Retry(attempts=3, wait_initial=0.5, wait_max=8.0, budget=100.0, costly=('image',), hedge=None)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ async def test_one_attempt_retries_nothing(clock):
         StatusError("teapot", status=418),
         StreamInterrupted("broke", partial=None),
         ConnectionFailed("bad certificate", phase="tls", retryable=False),
-        CircuitOpen(model="m", retry_after=1.0),
+        CircuitOpen(model="m", retry_after=2.1),
         TimeoutError(),
         KeyError("bug"),
     ],
@@ -214,7 +216,8 @@ async def test_a_server_that_asks_for_minutes_is_not_waited_for(clock):
         (InvalidResponse("cut"), 1),
         (ConnectionFailed("refused", phase="connect"), 2),
         (AttemptTimeout(timer="connect", elapsed=5.0, sent=False), 2),
-        (boom(), 2),
+        (boom(), 1),
+        (Overloaded("full", status=503), 2),
         (RateLimited("busy", status=429), 2),
     ],
 )
@@ -316,7 +319,7 @@ async def test_calls_at_once_do_not_share_their_tries(clock):
             return await fail_once_each(call)
 
     provider = Provider()
-    pipeline = Pipeline(provider, [Retry()], clock=clock)
+    pipeline = Pipeline(provider, [Retry(budget=1000)], clock=clock)
     results = await asyncio.gather(*(pipeline.send(Chat(model="m", messages=f"{n}")) for n in range(1000)))
     assert [result.text for result in results] == [f"{n}" for n in range(1000)]
     assert len(provider.calls) == 2000

@@ -15,6 +15,7 @@ RULES = Rules(
     break_duration=2.0,
     break_duration_max=10.0,
     probe_lease=65.0,
+    ramp=0.0,
 )
 
 

@@ -1,0 +1,107 @@
+"""The circuits of a breaker: one for each origin, model and kind of operation."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from resilient_ai.core.call import Call
+from resilient_ai.core.clock import Clock, time_of
+from resilient_ai.core.errors import ProviderError, StatusError
+from resilient_ai.core.events import CircuitClosed, CircuitHalfOpened, CircuitOpened, Event
+from resilient_ai.core.health import BreakerState
+from resilient_ai.middleware._machines.breaker import Breaker, Rules, Ticket
+
+_Key = tuple[str, str, str]
+
+# Beyond so many circuits those that have nothing to remember are forgotten.
+_MOST_CIRCUITS = 1024
+
+
+class Circuit:
+    """A breaker, and the clock of the call it was made for."""
+
+    __slots__ = ("breaker", "clock")
+
+    def __init__(self, rules: Rules, clock: Clock) -> None:
+        self.breaker = Breaker(rules)
+        self.clock = clock
+
+    def record(self, call: Call[Any], ticket: Ticket, error: BaseException, now: float) -> Event | None:
+        """Tell the breaker how a call failed; return the change of state that follows from it."""
+        breaker = self.breaker
+        before = breaker.state
+        status = error.status if isinstance(error, StatusError) else None
+        hint = error.retry_after if isinstance(error, StatusError) else None
+        if not isinstance(error, ProviderError):
+            breaker.release(ticket)
+            return None
+        if status is None or status >= 500 or status == 408:
+            breaker.record_failure(ticket, now, call.clock.random, hint)
+        elif status == 429:
+            breaker.record_busy(ticket, now, call.clock.random, hint)
+        else:
+            breaker.record_refusal(ticket, now)
+        if breaker.state == "open":
+            error.circuit_open_for = breaker.retry_after(now)
+        return None if breaker.state == before else self.changed(call, now)
+
+    def changed(self, call: Call[Any], now: float) -> Event:
+        """Return the event that tells of the state the breaker is in now."""
+        if self.breaker.state == "open":
+            return CircuitOpened(call_id=call.id, model=call.model, retry_after=self.breaker.retry_after(now))
+        if self.breaker.state == "half_open":
+            return CircuitHalfOpened(call_id=call.id, model=call.model)
+        return CircuitClosed(call_id=call.id, model=call.model)
+
+
+class Circuits:
+    """All circuits of one `CircuitBreaker`. Not safe to use from two threads at once."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._known: dict[_Key, Circuit] = {}
+        self._isolated: set[str] = set()
+
+    def of(self, call: Call[Any], now: float) -> Circuit:
+        """Return the circuit of a call."""
+        key = (call.origin, call.model, call.operation.kind)
+        return self._known.get(key) or self._add(key, call.clock, now)
+
+    def isolate(self, model: str) -> None:
+        """Let nothing through to `model`, also by the circuits it does not have yet."""
+        self._isolated.add(model)
+        for (_, known, _), circuit in self._known.items():
+            if known == model:
+                circuit.breaker.isolate()
+
+    def reset(self, model: str | None) -> None:
+        """Close the circuits of `model`, or all."""
+        self._isolated = self._isolated - {model} if model is not None else set()
+        for (_, known, _), circuit in self._known.items():
+            if model in {None, known}:
+                circuit.breaker.reset()
+
+    def clear(self) -> None:
+        """Forget everything but what was isolated by hand."""
+        self._known.clear()
+
+    def states(self) -> Iterable[BreakerState]:
+        """Return what each breaker knows now."""
+        for key, circuit in self._known.items():
+            now = time_of(circuit.clock)
+            throughput, failures = circuit.breaker.totals(now)
+            yield BreakerState(
+                key=key,
+                state=circuit.breaker.state,
+                failures=failures,
+                throughput=throughput,
+                retry_after=circuit.breaker.retry_after(now),
+            )
+
+    def _add(self, key: _Key, clock: Clock, now: float) -> Circuit:
+        if len(self._known) >= _MOST_CIRCUITS:
+            for known in [known for known, circuit in self._known.items() if circuit.breaker.at_rest(now)]:
+                del self._known[known]
+        circuit = self._known[key] = Circuit(self._rules, clock)
+        if key[1] in self._isolated:
+            circuit.breaker.isolate()
+        return circuit

@@ -1,0 +1,93 @@
+"""Two requests for one answer."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from resilient_ai.core.call import Call, Next
+from resilient_ai.core.streams import StreamResult
+
+R = TypeVar("R")
+
+# The loop keeps no strong reference to a task.
+_leaving: set[asyncio.Task[Any]] = set()
+
+
+async def race(call: Call[R], proceed: Next[R], delay: float, may_hedge: Callable[[], bool]) -> R:
+    """Return the answer of `proceed`, or of a second request beside it, whichever comes first.
+
+    Args:
+        call: What is sent.
+        proceed: Sends it.
+        delay: Seconds after which the second request goes, if there is no answer by then.
+        may_hedge: Asked at that moment whether it may go; it pays for it.
+
+    Raises:
+        Exception: The failure of the first request, where both fail.
+    """
+    first = _start(call, proceed)
+    tasks = [first]
+    winner: asyncio.Task[R] | None = None
+    try:
+        if not await _ends_within(call, first, delay) and may_hedge():
+            tasks.append(_start(call, proceed))
+        winner = await _first_success(tasks)
+        return winner.result()
+    except BaseException:
+        await _end(tasks)
+        raise
+    finally:
+        for task in tasks:
+            if task is not winner:
+                _leave(task)
+
+
+def _start(call: Call[R], proceed: Next[R]) -> asyncio.Task[R]:
+    async def send() -> R:
+        return await proceed(call)
+
+    return asyncio.create_task(send())
+
+
+async def _ends_within(call: Call[R], task: asyncio.Task[R], seconds: float) -> bool:
+    timer = call.clock.timeout(seconds)
+    try:
+        async with timer:
+            await asyncio.wait([task])
+    except TimeoutError:
+        if not timer.expired():
+            raise
+    return task.done()
+
+
+async def _first_success(tasks: list[asyncio.Task[R]]) -> asyncio.Task[R]:
+    pending = set(tasks)
+    while pending:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task in done and not task.cancelled() and task.exception() is None:
+                return task
+    return tasks[0]
+
+
+async def _end(tasks: list[asyncio.Task[R]]) -> None:
+    """Cancel what is still under way and wait until it has given everything back."""
+    pending = [task for task in tasks if task.cancel()]
+    if pending:
+        await asyncio.wait(pending)
+
+
+def _leave(task: asyncio.Task[Any]) -> None:
+    """Cancel a request whose answer is not wanted any more, and free what it may bring all the same."""
+    task.cancel()
+    _leaving.add(task)
+    task.add_done_callback(_left)
+
+
+def _left(task: asyncio.Task[Any]) -> None:
+    _leaving.discard(task)
+    if task.cancelled() or task.exception() is not None:
+        return
+    result = task.result()
+    if isinstance(result, StreamResult):
+        result.drop()

@@ -1,0 +1,110 @@
+"""Keys that the service has refused, so that a thousand callers do not ask a thousand times."""
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+from resilient_ai.core.call import Call
+from resilient_ai.core.clock import Clock, time_of
+from resilient_ai.core.errors import AuthenticationFailed, InsufficientBalance, PermissionDenied, StatusError
+from resilient_ai.core.events import KeyRefused
+from resilient_ai.core.health import BreakerState
+from resilient_ai.middleware._machines.latch import Latch
+
+# Origin, account, and the model where a refusal is about one model only.
+_Key = tuple[str, str, str]
+
+_LEASE = 5.0
+
+
+class _Refusal:
+    """A refusal that holds: what the service said, and the latch that keeps others from hearing it as well."""
+
+    __slots__ = ("clock", "error", "latch")
+
+    def __init__(self, error: StatusError, latch: Latch, clock: Clock) -> None:
+        self.error = error
+        self.latch = latch
+        self.clock = clock
+
+
+class Refusals:
+    """What each key was refused. Not safe to use from two threads at once.
+
+    Args:
+        duration: Seconds a refused key is left alone at first.
+        longest: Upper bound in seconds, as the time doubles with every further refusal.
+    """
+
+    def __init__(self, *, duration: float, longest: float) -> None:
+        self._duration = duration
+        self._longest = longest
+        self._known: dict[_Key, _Refusal] = {}
+
+    def __bool__(self) -> bool:
+        """Return whether any refusal holds."""
+        return bool(self._known)
+
+    def check(self, call: Call[Any], now: float) -> tuple[Latch, ...]:
+        """Return the latches that let the call through to find out; raise the refusal where one holds."""
+        passed: list[Latch] = []
+        for key in _keys_of(call):
+            refusal = self._known.get(key)
+            if refusal is None:
+                continue
+            wait = refusal.latch.wait(now)
+            if not refusal.latch.try_acquire(now):
+                for latch in passed:
+                    latch.release(now)
+                raise _again(refusal.error, wait)
+            passed.append(refusal.latch)
+        return tuple(passed)
+
+    def record(self, call: Call[Any], error: BaseException, now: float) -> KeyRefused | None:
+        """Take note of a refusal; return what to tell the listeners, None for every other error."""
+        if isinstance(error, AuthenticationFailed | InsufficientBalance):
+            model = ""
+        elif isinstance(error, PermissionDenied):
+            model = call.model
+        else:
+            return None
+        refusal = self._known.setdefault(
+            (call.origin, call.account, model),
+            _Refusal(error, Latch(duration=self._duration, longest=self._longest, lease=_LEASE), call.clock),
+        )
+        refusal.error = copy.copy(error)  # without the frames of the call it belongs to
+        refusal.latch.refuse(now)
+        return KeyRefused(call_id=call.id, model=call.model, status=error.status, retry_after=refusal.latch.wait(now))
+
+    def accept(self, call: Call[Any]) -> None:
+        """Forget what the key of a call was refused: it was answered."""
+        for key in _keys_of(call):
+            self._known.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._known.clear()
+
+    def states(self) -> Iterable[BreakerState]:
+        """Return what holds now, as breakers without a kind."""
+        for (origin, _, model), refusal in self._known.items():
+            wait = refusal.latch.wait(time_of(refusal.clock))
+            yield BreakerState(
+                key=(origin, model, ""),
+                state="open" if wait else "half_open",
+                failures=1,
+                throughput=1,
+                retry_after=wait,
+            )
+
+
+def _keys_of(call: Call[Any]) -> tuple[_Key, _Key]:
+    return (call.origin, call.account, ""), (call.origin, call.account, call.model)
+
+
+def _again(error: StatusError, wait: float) -> StatusError:
+    """Return the refusal for a call that was not sent; each caller gets an error of its own."""
+    again = copy.copy(error)
+    again.sent = False
+    again.add_note(f"not sent: the key was refused a moment ago, and is tried again in {wait:.1f} s")
+    return again
