@@ -44,13 +44,15 @@ class CallRecord:
     """What happened during one call, over all tries, batches and models. All copies of a call share it.
 
     Attributes:
-        sends: Requests that were sent.
+        sends: Requests that were sent, or were about to be when their connection failed.
+        left: Those among them of which bytes may have left, so that they may be billed.
         cache: How the cache answered.
         costs: One entry per send that ended: the cost (None where not known), its source, and whether its answer was used.
         refused: The models that could not serve, and why; None where all could.
     """
 
     sends: int = 0
+    left: int = 0
     cache: CacheStatus = "off"
     costs: list[tuple[Decimal | None, CostSource, bool]] = field(
         default_factory=list[tuple[Decimal | None, CostSource, bool]]
@@ -168,11 +170,21 @@ class Call(Generic[R]):
             except Exception as error:  # noqa: BLE001 - a listener's fault must never become the call's
                 _log.warning("a listener of %s raised %s", type(event).__name__, type(error).__name__)
 
-    def send_started(self) -> None:
-        """Count a request that is about to leave, and tell the listeners."""
+    def send_started(self, *, leaving: bool = True) -> None:
+        """Count a request that is about to leave, and tell the listeners.
+
+        Args:
+            leaving: Whether bytes leave from now on; a provider that has yet to connect calls `bytes_leave` when they do.
+        """
         self.record.sends += 1
+        if leaving:
+            self.bytes_leave()
         if self.listeners:
             self.emit(SendStarted(call_id=self.id, model=self.model, number=self.record.sends))
+
+    def bytes_leave(self) -> None:
+        """Take note that the request that was started is on its way from now on."""
+        self.record.left += 1
 
 
 Next = Callable[[Call[R]], Awaitable[R]]

@@ -49,7 +49,7 @@ async def exchange(
     content, content_type = (
         (body.content, body.content_type) if isinstance(body, Multipart) else (_encode(body), "application/json")
     )
-    call.send_started()
+    call.send_started(leaving=False)
     reply: Reply | None = None
     try:
         encoding = "gzip" if compressed else "identity"
@@ -59,6 +59,7 @@ async def exchange(
             content_type=content_type,
             accept_encoding=encoding,
             idempotency_key=call.idempotency_key,
+            on_leaving=call.bytes_leave,
         )
         if reply.status != 200:
             raise await _refusal(reply, call.model)  # noqa: TRY301 - one handler names the model for every failure

@@ -80,13 +80,13 @@ class CostAccounting:
 class _Send:
     """One request from before it leaves to its end."""
 
-    __slots__ = ("accounting", "call", "id", "sends", "started")
+    __slots__ = ("accounting", "call", "id", "left", "started")
 
     def __init__(self, accounting: CostAccounting, call: Call[Any]) -> None:
         self.accounting = accounting
         self.call = call
         self.id = new_id()
-        self.sends = call.record.sends
+        self.left = call.record.left
         self.started = call.clock.monotonic()
         ledger = accounting.ledger
         if ledger is not None:
@@ -127,8 +127,8 @@ class _Send:
         """Return whether bytes of the request may have reached the service."""
         if isinstance(error, ProviderError | CallRejected):
             return error.sent
-        # A cancellation, or a fault of ours: then it matters whether a request left since the row was opened.
-        return self.call.record.sends > self.sends
+        # A cancellation, or a fault of ours: then it matters whether bytes left since the row was opened.
+        return self.call.record.left > self.left
 
     def stream_ended(self, end: StreamEnd) -> None:
         """Close the row of a stream with what was reported, or else with what was counted."""

@@ -67,4 +67,4 @@ class Deadline:
 
 def _exceeded(deadline: float, call: Call[R]) -> DeadlineExceeded:
     elapsed = call.clock.monotonic() - call.started
-    return DeadlineExceeded(timeout=deadline - call.started, elapsed=elapsed, sent=call.record.sends > 0)
+    return DeadlineExceeded(timeout=deadline - call.started, elapsed=elapsed, sent=call.record.left > 0)

@@ -61,6 +61,7 @@ class Timeout:
             if first_token < attempt:
                 seconds, timer = first_token, "first_token"
         started = call.clock.monotonic()
+        left = call.record.left
         remaining = call.remaining()
         if remaining is not None and remaining <= seconds:
             result = await proceed(call)
@@ -69,7 +70,9 @@ class Timeout:
                 call.clock,
                 seconds,
                 lambda: proceed(call),
-                lambda: AttemptTimeout(timer=timer, elapsed=seconds, model=call.model),
+                lambda: AttemptTimeout(
+                    timer=timer, elapsed=seconds, sent=call.record.left > left, model=call.model
+                ),
             )
         if isinstance(result, StreamResult):
             self._limit(result, call, started, attempt)

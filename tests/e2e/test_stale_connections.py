@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from resilient_ai import AsyncClient, ConnectionFailed, Settings
-from resilient_ai.deepinfra.transport import AiohttpTransport
+from resilient_ai.deepinfra.aiohttp_transport import AiohttpTransport
 from resilient_ai.middleware import CircuitBreaker
 
 from .raw_server import RawServer

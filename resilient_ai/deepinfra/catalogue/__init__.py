@@ -3,6 +3,7 @@
 Importing this package reads no data; the first question asked of `catalogue` does.
 """
 
+from resilient_ai.deepinfra.catalogue.abilities import CatalogueAbilities
 from resilient_ai.deepinfra.catalogue.lookup import Catalogue, catalogue
 from resilient_ai.deepinfra.catalogue.models import (
     ImagePricing,
@@ -20,6 +21,7 @@ from resilient_ai.deepinfra.catalogue.retirement import RetiredModelWarning, war
 
 __all__ = [
     "Catalogue",
+    "CatalogueAbilities",
     "ImagePricing",
     "ImageUnit",
     "ModelInfo",

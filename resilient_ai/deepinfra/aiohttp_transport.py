@@ -1,0 +1,260 @@
+"""The default connection pool: aiohttp's, as an httpx transport.
+
+It is called directly, because httpx's own pool loses slots when requests are cancelled and is slow at hundreds of streams.
+"""
+
+import asyncio
+import contextlib
+import functools
+import io
+import os
+import ssl
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from contextvars import ContextVar
+from typing import TypeAlias
+
+import aiohttp
+import httpx
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+from typing_extensions import override
+
+_Pool: TypeAlias = tuple[aiohttp.ClientSession, AsyncGenerator[aiohttp.ClientSession]]
+
+# The extension of a request that holds what to call once there is a connection, before the first byte is written.
+ON_LEAVING = "resilient_ai.on_leaving"
+_STALE = 2.0  # seconds within which a reused connection shows that it was dead already
+_RAW_BODY_LIMIT = 1 << 20  # aiohttp wants larger bodies as a file, so that writing them yields to the loop
+
+
+class AiohttpTransport(httpx.AsyncBaseTransport):
+    """An httpx transport over aiohttp's connection pool; one pool per event loop, none shared with a forked child.
+
+    Failures keep their true cause: what failed before the request left is an `httpx.ConnectError`, whatever failed after it an
+    `httpx.ReadError`. A request whose kept connection turns out to be dead, because no byte of an answer came back on it, is sent
+    again once, on a new connection: a server that drops its idle connections is not a server that fails.
+
+    Args:
+        connect_timeout: Seconds for name, connection and TLS together.
+        max_connections: Connections at once to all hosts; 0 is no limit, because limiting is a middleware's work.
+        verify: False, or an SSL context, to trust other certificates than the system's.
+        trust_env: Whether proxies named in the environment are used.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect_timeout: float = 5.0,
+        max_connections: int = 0,
+        verify: ssl.SSLContext | bool = True,
+        trust_env: bool = False,
+    ) -> None:
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_connect=connect_timeout)
+        self._max_connections = max_connections
+        self._verify = verify
+        self._trust_env = trust_env
+        self._pools: dict[int, _Pools] = {}
+
+    def _of_this_process(self) -> "_Pools":
+        # The sockets of a parent belong to it: they stay under its number, never closed or collected in a child.
+        pid = os.getpid()
+        return self._pools.get(pid) or self._pools.setdefault(pid, _Pools())
+
+    async def _session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        pools = self._of_this_process()
+        known = pools.get(loop)
+        if known is None:
+            lifetime = self._lifetime()
+            known = await anext(lifetime), lifetime
+            pools.add(loop, known)
+        return known[0]
+
+    async def _lifetime(self) -> AsyncGenerator[aiohttp.ClientSession]:
+        # A loop that shuts down closes its asynchronous generators first, and so this session while it still can.
+        session = aiohttp.ClientSession(
+            connector=_Connector(limit=self._max_connections, ssl=self._verify).of_wires(),
+            timeout=self._timeout,
+            auto_decompress=False,
+            trust_env=self._trust_env,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        )
+        try:
+            yield session
+        finally:
+            await session.close()
+
+    @override
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        with _as_httpx_errors():
+            response = await self._exchange(request)
+        return httpx.Response(
+            response.status, headers=response.raw_headers, stream=_AiohttpBody(response), request=request
+        )
+
+    async def _exchange(self, request: httpx.Request) -> aiohttp.ClientResponse:
+        session = await self._session()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        route = _Route(request.extensions.get(ON_LEAVING))
+        _route.set(route)  # never reset: a coroutine collected with its loop ends in another context
+        try:
+            try:
+                return await _send(session, request)
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, ConnectionError):
+                # A connection that dies later died at work, which may be billed already.
+                if session.closed or not route.was_stale() or loop.time() - started > _STALE:
+                    raise
+            return await _send(session, request)
+        finally:
+            route.kept = None
+
+    @override
+    async def aclose(self) -> None:
+        known = self._of_this_process().pop(asyncio.get_running_loop())
+        if known is not None:
+            await known[1].aclose()
+
+
+async def _send(session: aiohttp.ClientSession, request: httpx.Request) -> aiohttp.ClientResponse:
+    content = request.content
+    return await session.request(
+        request.method,
+        str(request.url),
+        headers=[(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw],
+        data=io.BytesIO(content) if len(content) > _RAW_BODY_LIMIT else content or None,
+        allow_redirects=False,
+    )
+
+
+class _Pools:
+    """The sessions of one process by event loop; threads add theirs at the same time."""
+
+    def __init__(self) -> None:
+        self._known: dict[asyncio.AbstractEventLoop, _Pool] = {}
+        self._lock = threading.Lock()
+
+    def get(self, loop: asyncio.AbstractEventLoop) -> _Pool | None:
+        return self._known.get(loop)
+
+    def add(self, loop: asyncio.AbstractEventLoop, pool: _Pool) -> None:
+        gone: list[_Pool | None] = []  # collected only after the lock is free again
+        with self._lock:
+            self._known[loop] = pool
+            gone.extend(self._known.pop(other, None) for other in list(self._known) if other.is_closed())
+
+    def pop(self, loop: asyncio.AbstractEventLoop) -> _Pool | None:
+        with self._lock:
+            return self._known.pop(loop, None)
+
+
+class _Wire(ResponseHandler):
+    """A connection that knows whether a byte has come back; one from the pool has heard an answer before."""
+
+    heard = False
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self.heard = True
+        super().data_received(data)
+
+
+class _Route:
+    """Which connection a request went out on."""
+
+    __slots__ = ("fresh_only", "kept", "on_leaving")
+
+    def __init__(self, on_leaving: Callable[[], None] | None) -> None:
+        self.fresh_only = False
+        self.kept: _Wire | None = None
+        self.on_leaving = on_leaving
+
+    def has_connection(self) -> None:
+        """Tell whoever wants to know that bytes are about to leave; once, also where the request is sent again."""
+        if self.on_leaving is not None:
+            self.on_leaving()
+            self.on_leaving = None
+
+    def was_stale(self) -> bool:
+        return self.kept is not None and not self.kept.heard
+
+
+_route: ContextVar[_Route] = ContextVar("_route")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """A pool that gives a request one kept connection at most; whatever it asks for after that is new.
+
+    Hooks for tracing would tell as much, but they cost more per request than the answer is worth.
+    """
+
+    def of_wires(self) -> "_Connector":
+        kind: type[ResponseHandler] = _Wire
+        self._factory = functools.partial(kind, loop=self._loop)
+        return self
+
+    @override
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        route = _route.get()
+        fresh_only, route.fresh_only, route.kept = route.fresh_only, True, None
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            wire = connection.protocol
+            if not isinstance(wire, _Wire) or not wire.heard:
+                route.has_connection()
+                return connection
+            if not fresh_only:
+                route.kept, wire.heard = wire, False
+                route.has_connection()
+                return connection
+            connection.close()  # a neighbour of the dead one: idle as long, and most likely as dead
+
+
+class _AiohttpBody(httpx.AsyncByteStream):
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    @property
+    def at_end(self) -> bool:
+        return self._response.content.at_eof()
+
+    @override
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _as_httpx_errors():
+            try:
+                while chunk := await self._response.content.readany():
+                    yield chunk
+            except RuntimeError as error:  # so aiohttp says that the connection was closed under the reader
+                raise httpx.ReadError(_text(error)) from error
+
+    def abort(self) -> None:
+        self._response.close()
+
+    @override
+    async def aclose(self) -> None:
+        self._response.close()
+
+
+@contextlib.contextmanager
+def _as_httpx_errors() -> Generator[None]:
+    try:
+        yield
+    except aiohttp.ServerTimeoutError as error:
+        raise httpx.ConnectTimeout(_text(error)) from error
+    except (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError) as error:
+        raise httpx.ProxyError(_text(error)) from error
+    except aiohttp.ClientConnectorError as error:
+        raise httpx.ConnectError(_text(error)) from error
+    except aiohttp.ClientResponseError as error:
+        raise httpx.RemoteProtocolError(_text(error)) from error
+    except (aiohttp.ClientError, ConnectionError) as error:
+        raise httpx.ReadError(_text(error)) from error
+
+
+def _text(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,58 @@
+"""Says what a model lacks to serve an operation, as far as the catalogue knows."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from resilient_ai.deepinfra.catalogue.lookup import Catalogue, catalogue
+from resilient_ai.deepinfra.catalogue.models import ModelInfo
+
+if TYPE_CHECKING:
+    from resilient_ai.core.operations import Embed, Operation
+
+
+@dataclass(frozen=True)
+class CatalogueAbilities:
+    """What models can do, as the catalogue knows it.
+
+    For `Routing`, which passes over a model of a list that would refuse the call. Only what is known to be missing counts,
+    and only what a model would refuse for or answer wrongly without: a model that does not reason is not passed over because
+    of a `reasoning_effort`. A retired model can do what the one can that answers in its place.
+
+    A prompt is too long where `characters / 6 + max_tokens` is above the tokens of the model's context, which is well below
+    what a tokenizer counts: for a prompt near the limit the service decides.
+
+    Args:
+        models: Where to look models up; the packaged data by default.
+
+    >>> from resilient_ai.core.operations import Chat, Embed
+    >>> abilities = CatalogueAbilities()
+    >>> abilities.lacks(Chat(model="BAAI/bge-m3", messages="hi"))
+    'chat, as it is made for embedding'
+    >>> abilities.dimensions(Embed(model="BAAI/bge-m3", texts="hi"))
+    1024
+    """
+
+    models: Catalogue = catalogue
+
+    def lacks(self, operation: "Operation[Any]") -> str | None:
+        """Return what the model of `operation` lacks to serve it; None if nothing is known to be missing."""
+        model = self._answering(operation.model)
+        if model is None:
+            return None
+        from resilient_ai.deepinfra.catalogue._missing import missing  # noqa: PLC0415 - who looks up models needs no operations
+
+        return next(missing(model, operation), None)
+
+    def dimensions(self, operation: "Embed") -> int | None:
+        """Return the numbers per vector that the model answers with; None for a model without known dimensions."""
+        model = self._answering(operation.model)
+        if model is None or model.dimensions is None:
+            return None
+        return operation.dimensions or model.dimensions
+
+    def _answering(self, id: str) -> ModelInfo | None:
+        model = self.models.get(id)
+        if model is None or not model.retired:
+            return model
+        replacement = self.models.replacement(model.id)
+        return None if replacement is None else self.models.get(replacement)
