@@ -2,10 +2,11 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+PEERS ?= .venv-peers
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test format check bench build clean
+.PHONY: help demo test format check bench resilience build clean
 
 help:  ## Show the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -37,6 +38,14 @@ check: $(STAMP)  ## Lint, type-check and check the floors
 
 bench: $(STAMP)  ## Compare the full stack with bare httpx, side by side
 	$(BIN)/python -m benchmarks.overhead
+
+$(PEERS)/.installed: benchmarks/resilience/peers.txt benchmarks/resilience/install_peers.py
+	@echo "Making an environment for the peers in $(PEERS) ..."
+	@$(PYTHON) benchmarks/resilience/install_peers.py $(PEERS)
+	@touch $@
+
+resilience: $(STAMP) $(PEERS)/.installed  ## Measure what becomes of calls when things go wrong, beside three peers
+	$(BIN)/python -m benchmarks.resilience --peers $(PEERS)
 
 build: $(STAMP)  ## Build the sdist, and the wheel from it
 	$(BIN)/python -m build

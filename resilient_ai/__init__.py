@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from resilient_ai.core.deltas import (
         Finished,
         ReasoningDelta,
+        Restarted,
         StreamEvent,
         TextDelta,
         ToolCallDelta,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         InvalidResponse,
         LimitReached,
         ModelNotFound,
+        ModelUnfit,
         NoModelAvailable,
         OutputInvalid,
         Overloaded,
@@ -77,11 +79,23 @@ if TYPE_CHECKING:
         CircuitHalfOpened,
         CircuitOpened,
         Event,
+        HedgeSent,
+        KeyRefused,
+        LimitChanged,
         ModelSkipped,
         PermitGranted,
         RetryScheduled,
+        RetrySuppressed,
         SendSettled,
         SendStarted,
+        StreamResumed,
+    )
+    from resilient_ai.core.health import (
+        BreakerState,
+        Health,
+        LimitState,
+        RateState,
+        SendBudgetState,
     )
     from resilient_ai.core.messages import (
         AnyMessage,
@@ -108,11 +122,15 @@ if TYPE_CHECKING:
         Stream,
     )
     from resilient_ai.core.pipeline import (
+        Description,
         Pipeline,
         Provider,
+        WorstCase,
     )
     from resilient_ai.core.protocols import (
+        Abilities,
         CacheStore,
+        Fleet,
         Ledger,
         PriceBook,
     )
@@ -160,25 +178,27 @@ _HOMES = {
     "resilient_ai.client": "AsyncClient",
     "resilient_ai.core.call": "Call Listener Middleware Next OperationMiddleware",
     "resilient_ai.core.clock": "Clock",
-    "resilient_ai.core.deltas": "Finished ReasoningDelta StreamEvent TextDelta ToolCallDelta",
+    "resilient_ai.core.deltas": "Finished ReasoningDelta Restarted StreamEvent TextDelta ToolCallDelta",
     "resilient_ai.core.errors": (
         "AttemptTimeout AuthenticationFailed BadRequest BudgetExceeded CallRejected CircuitOpen ClientClosed "
         "ConfigurationError ConnectionFailed ContextLengthExceeded DeadlineExceeded FeatureNotSupported "
-        "InsufficientBalance InvalidInput InvalidResponse LimitReached ModelNotFound NoModelAvailable "
-        "OutputInvalid Overloaded PermissionDenied ProviderError RateLimited RequestTooLarge ResilientAIError "
-        "ServerFailed StatusError StreamInterrupted StreamMisused ToolLoopUnfinished"
+        "InsufficientBalance InvalidInput InvalidResponse LimitReached ModelNotFound ModelUnfit "
+        "NoModelAvailable OutputInvalid Overloaded PermissionDenied ProviderError RateLimited RequestTooLarge "
+        "ResilientAIError ServerFailed StatusError StreamInterrupted StreamMisused ToolLoopUnfinished"
     ),
     "resilient_ai.core.events": (
-        "BatchDone CacheLookedUp CircuitClosed CircuitHalfOpened CircuitOpened Event ModelSkipped "
-        "PermitGranted RetryScheduled SendSettled SendStarted"
+        "BatchDone CacheLookedUp CircuitClosed CircuitHalfOpened CircuitOpened Event HedgeSent KeyRefused "
+        "LimitChanged ModelSkipped PermitGranted RetryScheduled RetrySuppressed SendSettled SendStarted "
+        "StreamResumed"
     ),
+    "resilient_ai.core.health": "BreakerState Health LimitState RateState SendBudgetState",
     "resilient_ai.core.messages": (
         "AnyMessage AssistantMessage AudioPart ImagePart SystemMessage TextPart Tool ToolCall ToolMessage "
         "UserMessage assistant system user"
     ),
     "resilient_ai.core.operations": "Chat Complete Embed Image Operation ResponseFormat Stream",
-    "resilient_ai.core.pipeline": "Pipeline Provider",
-    "resilient_ai.core.protocols": "CacheStore Ledger PriceBook",
+    "resilient_ai.core.pipeline": "Description Pipeline Provider WorstCase",
+    "resilient_ai.core.protocols": "Abilities CacheStore Fleet Ledger PriceBook",
     "resilient_ai.core.results": "ChatResult Choice Cost EmbedResult ImageResult StructuredResult TokenLogprob Usage",
     "resilient_ai.core.streams": "StreamEnd StreamResult when_done",
     "resilient_ai.core.vectors": "Vectors",
@@ -205,6 +225,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Abilities",
     "AnyMessage",
     "AssistantMessage",
     "AsyncClient",
@@ -215,6 +236,7 @@ __all__ = [
     "BatchDone",
     "BlockingLedger",
     "BlockingStream",
+    "BreakerState",
     "BudgetExceeded",
     "CacheLookedUp",
     "CacheStore",
@@ -237,24 +259,32 @@ __all__ = [
     "Cost",
     "DeadlineExceeded",
     "DeepInfraProvider",
+    "Description",
     "Embed",
     "EmbedResult",
     "Event",
     "FeatureNotSupported",
     "Finished",
+    "Fleet",
+    "Health",
+    "HedgeSent",
     "Image",
     "ImagePart",
     "ImageResult",
     "InsufficientBalance",
     "InvalidInput",
     "InvalidResponse",
+    "KeyRefused",
     "Ledger",
+    "LimitChanged",
     "LimitReached",
+    "LimitState",
     "Listener",
     "Middleware",
     "ModelInfo",
     "ModelNotFound",
     "ModelSkipped",
+    "ModelUnfit",
     "Next",
     "NoModelAvailable",
     "Operation",
@@ -268,13 +298,17 @@ __all__ = [
     "Provider",
     "ProviderError",
     "RateLimited",
+    "RateState",
     "ReasoningDelta",
     "RequestTooLarge",
     "ResilientAIError",
     "ResilientAIWarning",
     "ResponseFormat",
+    "Restarted",
     "RetiredModelWarning",
     "RetryScheduled",
+    "RetrySuppressed",
+    "SendBudgetState",
     "SendSettled",
     "SendStarted",
     "ServerFailed",
@@ -286,6 +320,7 @@ __all__ = [
     "StreamInterrupted",
     "StreamMisused",
     "StreamResult",
+    "StreamResumed",
     "StructuredResult",
     "SystemMessage",
     "TextDelta",
@@ -301,6 +336,7 @@ __all__ = [
     "Usage",
     "UserMessage",
     "Vectors",
+    "WorstCase",
     "__version__",
     "assistant",
     "catalogue",

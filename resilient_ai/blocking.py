@@ -14,7 +14,7 @@ from resilient_ai.core.deltas import StreamEvent
 from resilient_ai.core.health import Health
 from resilient_ai.core.messages import MessagesInput
 from resilient_ai.core.operations import Chat, Operation, Stream
-from resilient_ai.core.options import ChatOptions, CompleteOptions, EmbedOptions, ImageOptions
+from resilient_ai.core.options import ChatOptions, CompleteOptions, EmbedOptions, ImageOptions, StreamOptions
 from resilient_ai.core.pipeline import Description
 from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult, StructuredResult
 from resilient_ai.core.streams import Ending, StreamResult
@@ -161,7 +161,7 @@ class Client:
         return self._portal.run(lambda: self._client.chat(model, messages, output=output, **options))
 
     def stream(
-        self, model: "ChatModel | str | Sequence[str]", messages: MessagesInput, **options: Unpack[ChatOptions]
+        self, model: "ChatModel | str | Sequence[str]", messages: MessagesInput, **options: Unpack[StreamOptions]
     ) -> BlockingStream:
         """Ask a language model for an answer in pieces; use it as `with`, which frees the connection."""
         return self.send(Stream(model=model, messages=messages, **options))

@@ -15,7 +15,7 @@ from resilient_ai.core.events import BatchDone, Event
 from resilient_ai.core.health import Health
 from resilient_ai.core.messages import MessagesInput
 from resilient_ai.core.operations import Chat, Complete, Embed, Image, Operation, Stream
-from resilient_ai.core.options import ChatOptions, CompleteOptions, EmbedOptions, ImageOptions
+from resilient_ai.core.options import ChatOptions, CompleteOptions, EmbedOptions, ImageOptions, StreamOptions
 from resilient_ai.core.pipeline import Description, Pipeline, Provider
 from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult, StructuredResult
 from resilient_ai.core.streams import StreamResult
@@ -125,7 +125,7 @@ class AsyncClient:
 
     @asynccontextmanager
     async def stream(
-        self, model: "ChatModel | str | Sequence[str]", messages: MessagesInput, **options: Unpack[ChatOptions]
+        self, model: "ChatModel | str | Sequence[str]", messages: MessagesInput, **options: Unpack[StreamOptions]
     ) -> AsyncGenerator[StreamResult]:
         """Ask a language model for an answer in pieces; leaving the block frees the connection.
 

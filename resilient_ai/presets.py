@@ -9,7 +9,7 @@ import platformdirs
 
 from resilient_ai.core.call import Middleware
 from resilient_ai.core.protocols import CacheStore
-from resilient_ai.deepinfra.catalogue import PriceTable
+from resilient_ai.deepinfra.catalogue import CatalogueAbilities, PriceTable
 from resilient_ai.middleware import (
     Batching,
     Cache,
@@ -17,14 +17,17 @@ from resilient_ai.middleware import (
     ConcurrencyLimit,
     CostAccounting,
     Deadline,
+    Hedge,
     Logging,
+    RateLimit,
+    Resume,
     Retry,
     Routing,
     Timeout,
     Tracing,
 )
 from resilient_ai.settings import Settings
-from resilient_ai.stores import DiskStore, MemoryStore, SQLiteLedger, TieredStore
+from resilient_ai.stores import DiskStore, MemoryStore, RedisFleet, SQLiteLedger, TieredStore
 
 
 class ResilientAIWarning(UserWarning):
@@ -39,13 +42,15 @@ def default_stack(settings: Settings | None = None) -> list[Middleware]:
     1. `Tracing`, `Logging`: one span and one line per call of the user, whatever happens below.
     2. `Deadline`: everything below asks how much time is left.
     3. `Cache`: a hit costs nothing, waits for nothing and trips nothing.
-    4. `Routing`: the next model has a breaker and permits of its own.
-    5. `Batching`: each batch of texts is tried again, limited and billed alone.
-    6. `Retry`: a new try of everything below; waiting, it holds no permit.
-    7. `CircuitBreaker`: fails at once, before anything queues.
-    8. `ConcurrencyLimit`: a permit per send, held to the end of a stream.
-    9. `CostAccounting`: one row per send, begun before bytes leave.
-    10. `Timeout`: its timers run while a request is under way, not while it queues.
+    4. `Resume`: a stream that broke is asked for again through everything below.
+    5. `Routing`: the next model has a breaker and permits of its own.
+    6. `Batching`: each batch of texts is tried again, limited and billed alone.
+    7. `Retry`: a new try of everything below; waiting, it holds no permit.
+    8. `CircuitBreaker`: fails at once, before anything queues.
+    9. `RateLimit`, where a rate is set: requests and tokens per minute.
+    10. `ConcurrencyLimit`: a permit per send, held to the end of a stream.
+    11. `CostAccounting`: one row per send, begun before bytes leave.
+    12. `Timeout`: its timers run while a request is under way, not while it queues.
     """
     settings = settings or Settings()
     home = writable_home(settings.home)
@@ -54,15 +59,26 @@ def default_stack(settings: Settings | None = None) -> list[Middleware]:
     if settings.cache == "on":
         stack.append(_cache(settings, home))
     stack += [
-        Routing(),
+        Resume(on_interrupt=settings.on_interrupt),
+        Routing(abilities=CatalogueAbilities()),
         Batching(size=settings.batch_size, in_flight=settings.batches_in_flight),
-        Retry(attempts=settings.attempts),
+        Retry(attempts=settings.attempts, hedge=Hedge() if settings.hedge == "on" else None),
         CircuitBreaker(),
-        ConcurrencyLimit(limit=settings.concurrency),
+        *_limits(settings),
         CostAccounting(ledger, PriceTable()),
         Timeout(first_token=settings.first_token_timeout, attempt=settings.attempt_timeout),
     ]
     return stack
+
+
+def _limits(settings: Settings) -> list[Middleware]:
+    fleet = None if settings.redis_url is None else RedisFleet(settings.redis_url.get_secret_value())
+    limits: list[Middleware] = []
+    if settings.requests_per_minute is not None or settings.tokens_per_minute is not None:
+        limits.append(
+            RateLimit(requests=settings.requests_per_minute, tokens=settings.tokens_per_minute, fleet=fleet)
+        )
+    return [*limits, ConcurrencyLimit(limit=settings.concurrency, fleet=fleet)]
 
 
 def _cache(settings: Settings, home: Path | None) -> Cache:

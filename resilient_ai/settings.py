@@ -37,7 +37,13 @@ class Settings(BaseSettings):
         first_token_timeout: Seconds until a stream delivers its first content. Above 0.
         connect_timeout: Seconds for a connection. Above 0.
         attempts: Tries of a send in all, the first included. At least 1.
-        concurrency: Requests in flight per model. At least 1; the service takes 200.
+        hedge: "on" sends a second request beside one that is slower than most, which costs up to 5 % more; "off" never.
+        on_interrupt: What is done about a stream that breaks after content has arrived: "raise", "restart" or "continue".
+        concurrency: Requests in flight per model at most; how many the service takes is found out below that. At least 1; the
+            service takes 200.
+        requests_per_minute: Requests to each model in a minute; None for any number. Above 0.
+        tokens_per_minute: Tokens to and from each model in a minute; None for any number. Above 0.
+        redis_url: A Redis through which a fleet of processes shares these limits; None for a process on its own.
         batch_size: Texts per embedding request, 1 to 1,024.
         batches_in_flight: Embedding requests of one call at the same time. At least 1.
         cache: "on", or "off" for no cache at all.
@@ -62,7 +68,12 @@ class Settings(BaseSettings):
     first_token_timeout: float = Field(default=60.0, gt=0)
     connect_timeout: float = Field(default=5.0, gt=0)
     attempts: int = Field(default=3, ge=1)
+    hedge: Literal["on", "off"] = "off"
+    on_interrupt: Literal["raise", "restart", "continue"] = "raise"
     concurrency: int = Field(default=200, ge=1)
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    redis_url: SecretStr | None = None
     batch_size: int = Field(default=96, ge=1, le=1024)
     batches_in_flight: int = Field(default=4, ge=1)
     cache: Literal["on", "off"] = "on"

@@ -7,6 +7,7 @@ import warnings
 import platformdirs
 import pytest
 
+from resilient_ai.core.operations import Chat, Embed
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.middleware import (
     Batching,
@@ -15,7 +16,10 @@ from resilient_ai.middleware import (
     ConcurrencyLimit,
     CostAccounting,
     Deadline,
+    Hedge,
     Logging,
+    RateLimit,
+    Resume,
     Retry,
     Routing,
     Timeout,
@@ -23,7 +27,7 @@ from resilient_ai.middleware import (
 )
 from resilient_ai.presets import ResilientAIWarning, default_stack, home_of, writable_home
 from resilient_ai.settings import PREFIX, Settings
-from resilient_ai.stores import DiskStore, MemoryStore, TieredStore
+from resilient_ai.stores import DiskStore, MemoryStore, RedisFleet, TieredStore
 from resilient_ai.testing import ScriptedProvider
 
 ORDER = [
@@ -31,6 +35,7 @@ ORDER = [
     Logging,
     Deadline,
     Cache,
+    Resume,
     Routing,
     Batching,
     Retry,
@@ -82,6 +87,41 @@ def test_settings_reach_their_places(settings):
     assert part(stack, Retry).attempts == 5
     assert part(stack, ConcurrencyLimit).limit == 6
     assert (part(stack, Batching).size, part(stack, Batching).in_flight) == (8, 9)
+
+
+def test_what_is_off_until_it_is_asked_for(settings):
+    """Hedging, rates, a fleet and another policy for broken streams each come with their setting."""
+    stack = default_stack(settings())
+    assert not [layer for layer in stack if isinstance(layer, RateLimit)]
+    assert (part(stack, Retry).hedge, part(stack, ConcurrencyLimit).fleet, part(stack, Resume).on_interrupt) == (
+        None,
+        None,
+        "raise",
+    )
+
+    chosen = {
+        "hedge": "on",
+        "on_interrupt": "restart",
+        "requests_per_minute": 60,
+        "tokens_per_minute": 9000,
+        "redis_url": "redis://user:secret@127.0.0.1:1/0",
+    }
+    stack = default_stack(settings(**chosen))
+    rate, permits = part(stack, RateLimit), part(stack, ConcurrencyLimit)
+    assert (part(stack, Retry).hedge, part(stack, Resume).on_interrupt) == (Hedge(), "restart")
+    assert (rate.requests, rate.tokens, rate.per) == (60, 9000, 60)
+    assert isinstance(rate.fleet, RedisFleet)
+    assert rate.fleet is permits.fleet
+    assert stack.index(rate) == stack.index(permits) - 1
+    assert "secret" not in repr(stack)
+    Pipeline(ScriptedProvider(), stack)
+
+
+def test_a_list_of_models_is_checked_against_the_catalogue(settings):
+    """A model that is known to lack what a request needs is not asked."""
+    assert part(default_stack(settings()), Routing).abilities.lacks(Embed(model="BAAI/bge-m3", texts="a")) is None
+    chat = Chat(model="BAAI/bge-m3", messages="hi")
+    assert part(default_stack(settings()), Routing).abilities.lacks(chat) is not None
 
 
 def test_settings_come_from_the_environment_where_none_are_given(monkeypatch, tmp_path):

@@ -120,12 +120,20 @@ class _Page:
 
     def show(self, piece: object) -> None:
         """Write one event of a stream."""
-        from resilient_ai.core.deltas import ReasoningDelta, TextDelta  # noqa: PLC0415 - as in _messages
+        from resilient_ai.core.deltas import ReasoningDelta, Restarted, TextDelta  # noqa: PLC0415 - as in _messages
 
-        if isinstance(piece, ReasoningDelta):
+        if isinstance(piece, Restarted):
+            self.begin_again()
+        elif isinstance(piece, ReasoningDelta):
             self.think(piece.text)
         elif isinstance(piece, TextDelta):
             self.tell(piece.text)
+
+    def begin_again(self) -> None:
+        """Say that what is on the page is not the answer."""
+        self.end()
+        self._open = None
+        terminal.say("the stream broke; the answer begins again", "yellow")
 
     def think(self, text: str) -> None:
         """Write a piece of the thoughts."""

@@ -34,6 +34,14 @@ class ToolCallDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class Restarted:
+    """The answer begins again from nothing: forget every piece that came before this event.
+
+    A stream delivers it only where `on_interrupt="restart"` was asked for, by the call or by `Resume`.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The last event of a whole answer.
 
@@ -59,4 +67,4 @@ class Finished:
         return self.finish_reasons[0] if self.finish_reasons else None
 
 
-StreamEvent = TextDelta | ReasoningDelta | ToolCallDelta | Finished
+StreamEvent = TextDelta | ReasoningDelta | ToolCallDelta | Restarted | Finished

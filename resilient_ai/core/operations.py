@@ -15,8 +15,10 @@ from resilient_ai.core.options import (
     CompleteOptions,
     EmbedOptions,
     ImageOptions,
+    OnInterrupt,
     ReasoningEffort,
     ServiceTier,
+    StreamOptions,
 )
 from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult
 from resilient_ai.core.streams import StreamResult
@@ -277,14 +279,21 @@ class Chat(Conversation[ChatResult]):
 
 
 class Stream(Conversation[StreamResult]):
-    """Ask a language model for an answer in pieces, as they are made."""
+    """Ask a language model for an answer in pieces, as they are made.
+
+    Args:
+        on_interrupt: What shall happen where the stream breaks after its first content: "raise" an error; "restart" from the
+            beginning, which a `Restarted` event tells; or "continue" where it broke. The last two need `Resume` in the stack;
+            None is what `Resume` says. It is never sent.
+    """
 
     kind: ClassVar[Kind] = "stream"
+    on_interrupt: OnInterrupt | None = None
 
     if TYPE_CHECKING:  # what may be given is wider than what is kept
 
         def __init__(
-            self, *, model: str | Sequence[str], messages: MessagesInput, **options: Unpack[ChatOptions]
+            self, *, model: str | Sequence[str], messages: MessagesInput, **options: Unpack[StreamOptions]
         ) -> None: ...
 
 
@@ -434,6 +443,7 @@ __all__ = [
     "Embed",
     "Image",
     "Kind",
+    "OnInterrupt",
     "Operation",
     "R",
     "ReasoningEffort",

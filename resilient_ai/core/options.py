@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from resilient_ai.core.operations import ResponseFormat
 
 ServiceTier = Literal["default", "priority", "flex"]
+OnInterrupt = Literal["raise", "restart", "continue"]
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 
@@ -48,6 +49,12 @@ class ChatOptions(SamplingOptions, total=False):
     top_logprobs: int | None
     reasoning_effort: ReasoningEffort | None
     chat_template_kwargs: Mapping[str, Any] | None
+
+
+class StreamOptions(ChatOptions, total=False):
+    """What `Stream` takes beside the model and the messages; see `Conversation` and `Stream`."""
+
+    on_interrupt: OnInterrupt | None
 
 
 class CompleteOptions(SamplingOptions, total=False):

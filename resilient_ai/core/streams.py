@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from resilient_ai.core.clock import Clock, SystemClock
-from resilient_ai.core.deltas import Finished, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
+from resilient_ai.core.deltas import Finished, ReasoningDelta, Restarted, StreamEvent, TextDelta, ToolCallDelta
 from resilient_ai.core.errors import DeadlineExceeded, ProviderError, StreamInterrupted, StreamMisused
 from resilient_ai.core.results import ChatResult
 from resilient_ai.core.transcript import Transcript
@@ -91,7 +91,6 @@ class StreamResult:
     def __init__(
         self, source: EventSource, *, model: str, first: Sequence[StreamEvent] = (), clock: Clock | None = None
     ) -> None:
-        self.model = model
         self.transcript = Transcript(model)
         self._source = source
         self._clock = clock or SystemClock()
@@ -127,9 +126,7 @@ class StreamResult:
         """Return all events that have arrived, waiting for at least one; an empty list at the end."""
         if not self._ready and not await self._fill():
             return []
-        events = list(self._ready)
-        self._ready.clear()
-        return events
+        return self.take()
 
     async def result(self) -> ChatResult:
         """Read to the end and return the whole answer, the same that `chat()` gives.
@@ -145,13 +142,18 @@ class StreamResult:
         return self._stamped()
 
     @property
+    def model(self) -> str:
+        """The model that was asked for what arrives now."""
+        return self.transcript.model
+
+    @property
     def ended(self) -> Ending | None:
         """How the stream ended, None while it has not."""
         return self._end.how if self._end else None
 
     async def aclose(self) -> None:
         """Stop reading and free the connection; does nothing on a stream that has ended."""
-        self._finish("closed")
+        self.drop()
 
     async def __aenter__(self) -> Self:
         return self
@@ -170,6 +172,21 @@ class StreamResult:
         return f"StreamResult(model={self.model!r}, ended={self.ended!r})"
 
     # What middleware use
+
+    def take(self) -> list[StreamEvent]:
+        """Return what has arrived and has not been read, without waiting."""
+        events = list(self._ready)
+        self._ready.clear()
+        return events
+
+    def drop(self, how: Ending = "closed", error: BaseException | None = None) -> None:
+        """End the stream and free the connection, at once and without waiting; does nothing on a stream that has ended.
+
+        Args:
+            how: How it ended, as its callbacks shall be told.
+            error: What made it end.
+        """
+        self._finish(how, error)
 
     def on_end(self, callback: Callable[[StreamEnd], None]) -> None:
         """Have `callback` called once when the stream ends, at once if it has ended.
@@ -264,7 +281,7 @@ class StreamResult:
 
     def _fail(self, error: Exception) -> Exception:
         failure = error
-        if isinstance(error, ProviderError):
+        if isinstance(error, ProviderError) and not isinstance(error, StreamInterrupted):
             sentence = f"the stream broke after content had arrived: {error}"
             failure = StreamInterrupted(sentence, partial=None, model=self.model)
         self._failure = failure
@@ -352,6 +369,7 @@ __all__ = [
     "Finished",
     "ReasoningDelta",
     "Replay",
+    "Restarted",
     "StreamEnd",
     "StreamEvent",
     "StreamResult",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from resilient_ai.core.deltas import Finished, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
+from resilient_ai.core.deltas import Finished, ReasoningDelta, Restarted, StreamEvent, TextDelta, ToolCallDelta
 from resilient_ai.core.results import ChatResult, TokenLogprob
 from resilient_ai.core.thinking import split_thinking
 
@@ -50,12 +50,16 @@ class Transcript:
     >>> transcript.add([TextDelta("Hel"), TextDelta("lo"), Finished(("stop",))])
     >>> transcript.result().text, transcript.result().finish_reason
     ('Hello', 'stop')
+
+    Attributes:
+        model: The model that is asked, which is `served_by` of the answer.
+        finished: The last event of a whole answer, None before it has come.
     """
 
-    __slots__ = ("_choices", "_model", "finished")
+    __slots__ = ("_choices", "finished", "model")
 
     def __init__(self, model: str) -> None:
-        self._model = model
+        self.model = model
         self._choices: dict[int, _Choice] = {}
         self.finished: Finished | None = None
 
@@ -71,8 +75,20 @@ class Transcript:
                 self._choice(event.choice).reasoning.append(event.text)
             elif isinstance(event, ToolCallDelta):
                 self._add_tool_call(event)
+            elif isinstance(event, Restarted):
+                self._choices.clear()
             else:
                 self.finished = event
+
+    @property
+    def text(self) -> str:
+        """The text of the first choice as it came."""
+        return "".join(self._choice(0).text)
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether a piece of a tool call has come."""
+        return any(choice.tool_calls for choice in self._choices.values())
 
     def _choice(self, index: int) -> _Choice:
         choice = self._choices.get(index)
@@ -102,8 +118,8 @@ class Transcript:
         ]
         return ChatResult.model_validate(
             {
-                "model": (done and done.model) or self._model,
-                "served_by": self._model,
+                "model": (done and done.model) or self.model,
+                "served_by": self.model,
                 "usage": done and done.usage,
                 "request_id": done and done.request_id,
                 "service_tier": done and done.service_tier,

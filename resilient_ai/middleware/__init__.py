@@ -7,11 +7,15 @@ if __name__ != "resilient_ai.middleware":
 
 from resilient_ai.middleware.batching import Batching
 from resilient_ai.middleware.cache import Cache
+from resilient_ai.middleware.chaos import Chaos, ChaosPlan
 from resilient_ai.middleware.circuit_breaker import CircuitBreaker
 from resilient_ai.middleware.concurrency_limit import ConcurrencyLimit
 from resilient_ai.middleware.cost import CostAccounting
 from resilient_ai.middleware.deadline import Deadline
+from resilient_ai.middleware.hedge import Hedge
 from resilient_ai.middleware.logging import Logging
+from resilient_ai.middleware.rate_limit import RateLimit
+from resilient_ai.middleware.resume import Resume
 from resilient_ai.middleware.retry import Retry
 from resilient_ai.middleware.routing import Routing
 from resilient_ai.middleware.timeout import Timeout
@@ -20,11 +24,16 @@ from resilient_ai.middleware.tracing import Tracing
 __all__ = [
     "Batching",
     "Cache",
+    "Chaos",
+    "ChaosPlan",
     "CircuitBreaker",
     "ConcurrencyLimit",
     "CostAccounting",
     "Deadline",
+    "Hedge",
     "Logging",
+    "RateLimit",
+    "Resume",
     "Retry",
     "Routing",
     "Timeout",

@@ -14,6 +14,7 @@ SCHEMA_VERSION = 1
 # Whatever is not listed here is part of the key, `extra` and fields of later versions included.
 LEFT_OUT: Mapping[str, str] = {
     "texts": "each text has a key of its own, so that lists that overlap share their vectors",
+    "on_interrupt": "says what happens to a stream that breaks, not what is asked",
     "prompt_cache_key": "tells the service where to look for a prompt it knows, not what is asked",
 }
 

@@ -31,7 +31,8 @@ class Circuit:
         before = breaker.state
         status = error.status if isinstance(error, StatusError) else None
         hint = error.retry_after if isinstance(error, StatusError) else None
-        if not isinstance(error, ProviderError):
+        # A status that was not sent for is our own copy of an older refusal.
+        if not isinstance(error, ProviderError) or (status is not None and not error.sent):
             breaker.release(ticket)
             return None
         if status is None or status >= 500 or status == 408:

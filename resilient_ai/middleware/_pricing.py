@@ -1,17 +1,13 @@
 """What an answer cost, as far as it can be known."""
 
-import math
 from decimal import Decimal
 from typing import Any
 
-from resilient_ai.core.messages import AnyMessage, AssistantMessage, TextPart
 from resilient_ai.core.operations import Complete, Conversation, Embed, Image, Operation, Sampling
 from resilient_ai.core.protocols import PriceBook
 from resilient_ai.core.results import ImageResult, Result, Usage
 from resilient_ai.core.transcript import Transcript
-
-# English has about four characters to a token; other languages have fewer, so that a guess is rather too low for them.
-CHARACTERS_PER_TOKEN = 4
+from resilient_ai.middleware._tokens import size_of_prompt, tokens_of
 
 
 def price_of_result(prices: PriceBook, operation: Operation[Any], result: Result) -> Decimal | None:
@@ -45,33 +41,11 @@ def price(
 
 def estimate_usage(operation: Operation[Any], transcript: Transcript) -> Usage | None:
     """Return the tokens of an answer that broke off, by its length; None where the prompt holds more than text."""
-    prompt = _characters_of_prompt(operation)
-    if prompt is None:
+    prompt, media = size_of_prompt(operation)
+    if media or not isinstance(operation, Complete | Conversation):
         return None
     answer = sum(
         len(choice.text) + len(choice.reasoning or "") + sum(len(call.arguments) for call in choice.tool_calls)
         for choice in transcript.result().choices
     )
-    return Usage(input_tokens=_tokens(prompt), output_tokens=_tokens(answer))
-
-
-def _tokens(characters: int) -> int:
-    return math.ceil(characters / CHARACTERS_PER_TOKEN)
-
-
-def _characters_of_prompt(operation: Operation[Any]) -> int | None:
-    if isinstance(operation, Complete):
-        return len(operation.prompt)
-    if not isinstance(operation, Conversation):
-        return None
-    sizes = [_characters_of(message) for message in operation.messages]
-    return sum(size for size in sizes if size is not None) if None not in sizes else None
-
-
-def _characters_of(message: AnyMessage) -> int | None:
-    content = message.content
-    if isinstance(content, tuple):
-        texts = [part.text for part in content if isinstance(part, TextPart)]
-        return sum(map(len, texts)) if len(texts) == len(content) else None
-    calls = message.tool_calls if isinstance(message, AssistantMessage) else ()
-    return len(content or "") + sum(len(call.arguments) for call in calls)
+    return Usage(input_tokens=tokens_of(prompt), output_tokens=tokens_of(answer))

@@ -62,6 +62,8 @@ class Refusals:
 
     def record(self, call: Call[Any], error: BaseException, now: float) -> KeyRefused | None:
         """Take note of a refusal; return what to tell the listeners, None for every other error."""
+        if isinstance(error, StatusError) and not error.sent:
+            return None  # our own copy of an older refusal
         if isinstance(error, AuthenticationFailed | InsufficientBalance):
             model = ""
         elif isinstance(error, PermissionDenied):

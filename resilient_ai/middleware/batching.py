@@ -124,7 +124,8 @@ class _Batches:
     async def _send(self, start: int, stop: int) -> EmbedResult:
         batch = self._operation.model_copy(update={"texts": self._operation.texts[start:stop]})
         call = self._call
-        part = f"{call.part}{start}-{stop}"
+        span = f"{start}-{stop}"
+        part = f"{call.part}-{span}" if call.part else span
         result = await self._proceed(call.replace(operation=batch, part=part))
         if len(result.vectors) != stop - start:
             raise InvalidResponse(

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.clock import time_of
 from resilient_ai.core.errors import CircuitOpen, StreamInterrupted
+from resilient_ai.core.events import Event
 from resilient_ai.core.health import BreakerState
 from resilient_ai.core.streams import StreamEnd, StreamResult
 from resilient_ai.middleware._checks import check_at_least, check_between, check_seconds
@@ -29,7 +30,7 @@ class CircuitBreaker:
     `CircuitOpen` for `uniform(0.8, 1.2) * break_duration * 2 ** k` seconds, where k counts the probes that failed since, and
     never for less than the server asked for (up to 300 s). After that one call goes as a probe: its success closes the
     circuit, its failure opens it again. A stream has succeeded with its first token; a break later is one more failure. For
-    `ramp` seconds after it closed a circuit takes more calls bit by bit, so that a server that has just come back is not run over.
+    `ramp` seconds after it closed a circuit takes more calls bit by bit, so that a server that is just back is not run over.
 
     No answer, an answer in no time, one that cannot be read, 408 and 5xx are failures. A 429 is none, but does not close the
     circuit. Every other 4xx shows that the server works. What we refuse or cancel ourselves says nothing.
@@ -168,9 +169,11 @@ class _Trip:
         """Raise what stands against a call that has waited in the meantime."""
         now = self.call.clock.monotonic()
         with self.turns:
-            if not self.refusals and self.circuit.breaker.may_still_go(self.ticket):
+            self._let_go(now)
+            if self.refusals:
+                self.latches = self.refusals.check(self.call, now)
+            if self.circuit.breaker.may_still_go(self.ticket):
                 return
-            self.circuit.breaker.release(self.ticket)
             self._let_go(now)
         self.enter()
 
@@ -191,12 +194,12 @@ class _Trip:
     def failed(self, error: BaseException) -> None:
         """Take note of a failure, in a turn of its own: a task may be destroyed by the garbage collector."""
 
-        def work() -> Callable[[], None] | None:
+        def work() -> Callable[[], None]:
             call = self.call
             now = time_of(call.clock)
-            event = self.circuit.record(call, self.ticket, error, now) or self.refusals.record(call, error, now)
+            events = self.circuit.record(call, self.ticket, error, now), self.refusals.record(call, error, now)
             self._let_go(now)
-            return None if event is None else lambda: call.emit(event)
+            return lambda: self._tell(*events)
 
         self.turns.post(work)
 
@@ -204,6 +207,11 @@ class _Trip:
         """Take note of a stream that broke after its first token."""
         if end.how == "failed" and isinstance(end.error, StreamInterrupted):
             self.failed(end.error)
+
+    def _tell(self, *events: Event | None) -> None:
+        for event in events:
+            if event is not None:
+                self.call.emit(event)
 
     def _let_go(self, now: float) -> None:
         for latch in self.latches:

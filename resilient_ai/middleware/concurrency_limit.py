@@ -1,20 +1,27 @@
-"""Let at most so many requests to one model be under way at once."""
+"""Let only so many requests to one model be under way at once as the service takes."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from resilient_ai.core.call import Call, Next
-from resilient_ai.core.errors import LimitReached
-from resilient_ai.core.events import PermitGranted
-from resilient_ai.core.streams import when_done
+from resilient_ai.core.errors import BadRequest, LimitReached, Overloaded, RateLimited, RequestTooLarge
+from resilient_ai.core.events import LimitChanged, PermitGranted
+from resilient_ai.core.health import LimitState
+from resilient_ai.core.protocols import Fleet
+from resilient_ai.core.streams import StreamEnd, StreamResult
 from resilient_ai.middleware._checks import check_at_least
+from resilient_ai.middleware._fleet_permit import FleetPermit
+from resilient_ai.middleware._machines.aimd import Aimd
 from resilient_ai.middleware._machines.permits import Permits
 from resilient_ai.middleware._machines.turns import Turns
 
 R = TypeVar("R")
 _Key = tuple[str, str]
+# What the end of a request says about the limit: the service had room, had none, or neither. Nothing is known where nobody
+# can be asked for the time: the garbage collector found it, or it was cancelled.
+_Outcome = Literal["taken", "refused", "neither", "unknown"]
 
 # Beyond so many models the permits of those that nobody uses are forgotten.
 _MOST_MODELS = 1024
@@ -22,22 +29,36 @@ _MOST_MODELS = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class ConcurrencyLimit:
-    """Let at most `limit` requests to one model be under way at once; who comes later waits in line.
+    """Let at most so many requests to one model be under way at once as the service takes; who comes later waits in line.
 
-    The service refuses a model's request beyond its own limit with 429. Waiting here costs nothing and keeps the order.
-    A permit is held to the end of a stream, as the service counts it, and given back however the call ends: by an
-    answer, an error, a cancellation, or the garbage collector that finds an abandoned stream. The time in the queue is
-    bounded by the call's deadline. All loops and threads that share the object share the limit.
+    The service refuses a model's request beyond its own limit with 429, and takes less when it is busy. Waiting here costs
+    nothing and keeps the order. The limit starts at `initial`, grows while requests are served and shrinks when the service
+    answers 429, 503 or 529, never beyond `limit`; `_machines/aimd.py` has the formulae. A permit is held to the end of a
+    stream, as the service counts it, and given back however the call ends: by an answer, an error, a cancellation, or the
+    garbage collector that finds an abandoned stream. All loops and threads that share the object share the limit.
+
+    In the queue interactive calls go before batch calls, but every fifth permit goes to batch where both wait. Batch calls hold
+    at most four fifths of the limit (at least 1), always, so that an interactive call finds the rest free. The time in the
+    queue is bounded by the call's deadline, and a call whose predicted wait is longer than that is refused at once. The
+    prediction is `calls ahead * mean time a permit is held / limit`, made once ten permits came back and the limit has ended
+    its first, fast growth.
+
+    With a `fleet` each request also takes one of `limit` permits that all its processes share. While the fleet cannot be asked
+    this process has at most `max(1, floor(limit * fleet.share))` requests under way, and asks again with every request. The
+    fleet belongs to who made it, and is not closed here.
 
     Args:
-        limit: Requests at once per origin and model, at least 1.
+        limit: Requests at once per origin and model that are never exceeded, at least 1.
+        initial: Where an adaptive limit starts, at least 1; `limit` where that is smaller. Ignored when not `adaptive`.
         queue_size: How many may wait, at least 0. Who finds the queue full gets `LimitReached`.
+        adaptive: Whether the limit follows what the service takes; if not, it is `limit`.
+        fleet: Limits that several processes share, None for this process alone.
 
     Raises:
         ValueError: If a number is out of its range.
 
     >>> ConcurrencyLimit(limit=50)
-    ConcurrencyLimit(limit=50, queue_size=10000)
+    ConcurrencyLimit(limit=50, initial=32, queue_size=10000, adaptive=True, fleet=None)
     """
 
     inside_of: ClassVar[Mapping[str, str]] = {
@@ -48,83 +69,138 @@ class ConcurrencyLimit:
     }
 
     limit: int = 200
+    initial: int = 32
     queue_size: int = 10_000
-    _permits: dict[_Key, Permits["_Waiter"]] = field(
-        default_factory=dict[_Key, Permits["_Waiter"]], init=False, repr=False, compare=False
-    )
+    adaptive: bool = True
+    fleet: Fleet | None = None
+    _lines: dict[_Key, "_Line"] = field(default_factory=dict[_Key, "_Line"], init=False, repr=False, compare=False)
     _turns: Turns = field(default_factory=Turns, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_at_least("limit", self.limit, 1)
+        check_at_least("initial", self.initial, 1)
         check_at_least("queue_size", self.queue_size, 0)
-        self._turns.forked = self._permits.clear
+        self._turns.forked = self._forget_all
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
         """Send the call once a permit is there."""
-        permits, waiter = self._enter(call)
-        if waiter is not None:
-            await self._wait(call, permits, waiter)
+        line, waiter = self._enter(call)
+        shared = None
+        if waiter is not None or self.fleet is not None:
+            shared = await self._wait(call, line, waiter)
+        since = call.clock.monotonic()
         try:
             result = await proceed(call)
-        except BaseException:
-            self._give_back(permits)
+        except BaseException as error:
+            self._give_back(call, line, shared, since, _outcome_of(error))
             raise
-        when_done(result, lambda _: self._give_back(permits))
+        if isinstance(result, StreamResult):
+            result.on_end(lambda end: self._give_back(call, line, shared, since, _outcome_of_stream(end)))
+        else:
+            self._give_back(call, line, shared, since, "taken")
         return result
 
     def in_use(self, origin: str, model: str) -> int:
         """Return how many permits of a model are in use."""
         with self._turns:
-            permits = self._permits.get((origin, model))
-            return permits.in_use if permits else 0
+            line = self._lines.get((origin, model))
+            return line.permits.in_use if line else 0
 
     def waiting(self, origin: str, model: str) -> int:
         """Return how many calls wait for a permit of a model."""
         with self._turns:
-            permits = self._permits.get((origin, model))
-            return permits.waiting if permits else 0
+            line = self._lines.get((origin, model))
+            return line.permits.waiting if line else 0
 
-    def _enter(self, call: Call[R]) -> tuple[Permits["_Waiter"], "_Waiter | None"]:
+    def health(self) -> list[LimitState]:
+        """Return what the limit of every model is now, and how much of it is used."""
+        with self._turns:
+            return [line.state(key, self.limit) for key, line in self._lines.items()]
+
+    def _enter(self, call: Call[R]) -> tuple["_Line", "_Waiter | None"]:
         """Take a permit, or a place in the queue, which is the second of what is returned."""
         key = (call.origin, call.model)
+        batch = call.priority == "batch"
         with self._turns:
-            permits = self._permits.get(key) or self._add(key)
-            if permits.try_acquire():
-                return permits, None
-            waiter = _Waiter()
-            if permits.try_enqueue(waiter):
-                return permits, waiter
-        raise LimitReached(
-            f"{self.limit} requests to {call.model!r} are under way and {self.queue_size} wait", limit=self.limit
-        )
+            line = self._lines.get(key) or self._add(key)
+            permits = line.permits
+            if permits.try_acquire(batch=batch):
+                return line, None
+            wait, remaining = line.predicted_wait(batch=batch), call.remaining()
+            if wait is not None and remaining is not None and wait > remaining:
+                reason = (
+                    f"a permit for {call.model!r} takes about {wait:.1f} s, and the call has {remaining:.1f} s left"
+                )
+            else:
+                waiter = _Waiter(batch=batch)
+                if permits.try_enqueue(waiter, batch=batch):
+                    return line, waiter
+                reason = f"{permits.in_use} requests to {call.model!r} are under way and {permits.waiting} wait"
+            raise LimitReached(reason, limit=permits.limit, retry_after=wait)
 
-    def _add(self, key: _Key) -> Permits["_Waiter"]:
-        if len(self._permits) >= _MOST_MODELS:
-            for known in [known for known, permits in self._permits.items() if not permits.in_use]:
-                del self._permits[known]
-        permits = self._permits[key] = Permits(limit=self.limit, queue_size=self.queue_size)
-        return permits
+    def _add(self, key: _Key) -> "_Line":
+        if len(self._lines) >= _MOST_MODELS:
+            for known in [known for known, line in self._lines.items() if not line.permits.in_use]:
+                del self._lines[known]
+        aimd = Aimd(initial=self.initial, maximum=self.limit) if self.adaptive else None
+        permits = Permits["_Waiter"](limit=aimd.limit if aimd else self.limit, queue_size=self.queue_size)
+        line = self._lines[key] = _Line(permits, aimd)
+        return line
 
-    async def _wait(self, call: Call[R], permits: Permits["_Waiter"], waiter: "_Waiter") -> None:
+    async def _wait(self, call: Call[R], line: "_Line", waiter: "_Waiter | None") -> FleetPermit | None:
+        """Wait for the permit of this process and for that of the fleet; return the latter."""
         since = call.clock.monotonic()
+        has_waited, shared = waiter is not None, None
+        if waiter is not None:
+            try:
+                await waiter.granted
+            except BaseException:
+                self._turns.post(lambda: line.leave(waiter))
+                raise
         try:
-            await waiter.granted
+            if self.fleet is not None:
+                shared = FleetPermit(self.fleet, f"{call.origin} {call.model}")
+                has_waited |= await shared.acquire(call, self.limit, lambda alone: self._try_admit(line, alone=alone))
+            if has_waited and call.may_go is not None:
+                call.may_go()
         except BaseException:
-            self._turns.post(lambda: _leave(permits, waiter))
+            self._give_back(call, line, shared, since, "unknown")
             raise
-        call.emit(PermitGranted(call_id=call.id, model=call.model, waited=call.clock.monotonic() - since))
+        if has_waited:
+            call.emit(PermitGranted(call_id=call.id, model=call.model, waited=call.clock.monotonic() - since))
+        return shared
 
-    def _give_back(self, permits: Permits["_Waiter"]) -> None:
-        self._turns.post(lambda: _pass_on(permits))
+    def _try_admit(self, line: "_Line", *, alone: bool) -> bool:
+        """Count a request that may be sent as far as the fleet goes; False if it must wait, as this process decides alone."""
+        with self._turns:
+            if alone and self.fleet is not None and line.sending >= max(1, int(self.limit * self.fleet.share)):
+                return False
+            line.sending += 1
+            return True
+
+    def _give_back(
+        self, call: Call[R], line: "_Line", shared: FleetPermit | None, since: float, outcome: _Outcome
+    ) -> None:
+        # What a forked child inherits is the parent's to give back.
+        if shared is not None and not line.is_inherited:
+            shared.release()
+        now = None if outcome == "unknown" else call.clock.monotonic()
+        self._turns.post(lambda: line.settle(call, shared, outcome, since, now))
+
+    def _forget_all(self) -> None:
+        for line in self._lines.values():
+            line.is_inherited = True
+        self._lines.clear()
 
 
 class _Waiter:
     """A task that waits for its permit, in whichever loop it runs."""
 
-    __slots__ = ("_loop", "granted", "is_lost")
+    __slots__ = ("_loop", "batch", "granted", "is_lost")
 
-    def __init__(self) -> None:
+    def __init__(self, *, batch: bool) -> None:
         self._loop = asyncio.get_running_loop()
+        self.batch = batch
         self.granted: asyncio.Future[None] = self._loop.create_future()
         self.is_lost = False
 
@@ -145,13 +221,77 @@ class _Waiter:
             self.granted.set_result(None)
 
 
-def _pass_on(permits: Permits[_Waiter]) -> None:
-    """Give a permit back: to the first of the queue whose loop still runs."""
-    while (waiter := permits.release()) is not None and not waiter.try_wake():
-        waiter.is_lost = True
+class _Line:
+    """The permits of one model and those who wait for them. Its methods are called in a turn."""
+
+    __slots__ = ("aimd", "is_inherited", "permits", "sending")
+
+    def __init__(self, permits: Permits[_Waiter], aimd: Aimd | None) -> None:
+        self.permits = permits
+        self.aimd = aimd
+        self.sending = 0
+        self.is_inherited = False
+
+    def settle(
+        self, call: Call[Any], shared: FleetPermit | None, outcome: _Outcome, since: float, now: float | None
+    ) -> Callable[[], None] | None:
+        """Take a permit back, learn from how its request ended, and pass it on; return what tells of a changed limit."""
+        permits, aimd = self.permits, self.aimd
+        permits.release(batch=call.priority == "batch")
+        if shared is not None:
+            self.sending -= shared.is_admitted
+        before = permits.limit
+        if now is not None:
+            if outcome != "refused":
+                permits.record_held(now - since)
+            if aimd is not None:
+                if outcome == "taken":
+                    aimd.record_success(now, permits.in_use + 1)
+                elif outcome == "refused":
+                    aimd.record_overload(now, permits.in_use, permits.mean_held)
+                permits.limit = aimd.limit
+        self.pass_on()
+        if permits.limit == before:
+            return None
+        event = LimitChanged(call_id=call.id, model=call.model, limit=permits.limit)
+        return lambda: call.emit(event)
+
+    def predicted_wait(self, *, batch: bool) -> float | None:
+        """Return the seconds that a call which comes now would wait; None where that cannot be told."""
+        if self.aimd is not None and self.aimd.is_starting:
+            return None
+        return self.permits.predicted_wait(batch=batch)
+
+    def pass_on(self) -> None:
+        """Give what is free to those of the queue whose loop still runs."""
+        while (waiter := self.permits.grant()) is not None:
+            if not waiter.try_wake():
+                waiter.is_lost = True
+                self.permits.release(batch=waiter.batch)
+
+    def leave(self, waiter: _Waiter) -> None:
+        """Take a task that was cancelled out of the queue; if it had got a permit in the same moment, pass that on."""
+        if not self.permits.try_leave(waiter) and not waiter.is_lost:
+            self.permits.release(batch=waiter.batch)
+            self.pass_on()
+
+    def state(self, key: _Key, limit_max: int) -> LimitState:
+        """Return what there is to know."""
+        permits = self.permits
+        return LimitState(
+            key=key, limit=permits.limit, limit_max=limit_max, in_use=permits.in_use, waiting=permits.waiting
+        )
 
 
-def _leave(permits: Permits[_Waiter], waiter: _Waiter) -> None:
-    """Take a task that was cancelled out of the queue; if it had got a permit in the same moment, pass that on."""
-    if not permits.try_leave(waiter) and not waiter.is_lost:
-        _pass_on(permits)
+def _outcome_of(error: BaseException) -> _Outcome:
+    if isinstance(error, RateLimited | Overloaded):
+        return "refused"
+    if isinstance(error, BadRequest | RequestTooLarge):
+        return "taken"
+    return "neither" if isinstance(error, Exception) else "unknown"
+
+
+def _outcome_of_stream(end: StreamEnd) -> _Outcome:
+    if end.how == "completed":
+        return "taken"
+    return "neither" if end.how == "failed" else "unknown"

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from resilient_ai.cli.chat import _Page, _tell_facts
-from resilient_ai.core.deltas import ReasoningDelta, TextDelta, ToolCallDelta
+from resilient_ai.core.deltas import ReasoningDelta, Restarted, TextDelta, ToolCallDelta
 from resilient_ai.simulator import Fault, serve
 from resilient_ai.testing import PIXEL, chat_result
 
@@ -195,6 +195,15 @@ def test_page_keeps_thoughts_and_answer_apart(capsys):
         page.show(piece)
     page.end()
     assert capsys.readouterr() == ("Yes.\n", "I think so.\n\n")
+
+
+def test_page_begins_again(capsys):
+    """A restarted answer begins on a line of its own, and the reader is told why."""
+    page = _Page()
+    for piece in (TextDelta("Ye"), Restarted(), TextDelta("\nYes.")):
+        page.show(piece)
+    page.end()
+    assert capsys.readouterr() == ("Ye\nYes.\n", "the stream broke; the answer begins again\n")
 
 
 def test_page_of_an_empty_answer_stays_empty(capsys):

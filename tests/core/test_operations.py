@@ -20,7 +20,7 @@ from resilient_ai.core.operations import (
     ResponseFormat,
     Stream,
 )
-from resilient_ai.core.options import ChatOptions, CompleteOptions, EmbedOptions, ImageOptions
+from resilient_ai.core.options import ChatOptions, CompleteOptions, EmbedOptions, ImageOptions, StreamOptions
 from resilient_ai.testing import PIXEL
 
 SVG = b"<svg xmlns=''/>"
@@ -93,7 +93,7 @@ def test_every_field_refuses_a_value_of_a_foreign_type(cls):
     ("cls", "options"),
     [
         (Chat, ChatOptions),
-        (Stream, ChatOptions),
+        (Stream, StreamOptions),
         (Complete, CompleteOptions),
         (Embed, EmbedOptions),
         (Image, ImageOptions),

@@ -177,6 +177,40 @@ async def test_a_break_carries_what_had_arrived(first):
         aiter(watched.stream)
 
 
+async def test_a_break_of_a_stream_inside_is_not_told_twice():
+    """A source that is a stream itself has found the words already; the partial answer is that of the reader."""
+    inside = StreamInterrupted("cut", partial=None, model="other")
+    watched = Watched(inside)
+    with pytest.raises(StreamInterrupted) as caught:
+        await watched.stream.result()
+    assert caught.value is inside
+    assert (str(inside), inside.partial.text, inside.__cause__) == ("cut", "Hel", None)
+
+
+async def test_dropping_ends_a_stream_without_waiting():
+    """A middleware ends a stream as it says, once, and what had arrived can still be taken."""
+    watched = Watched([TextDelta("lo")], DONE)
+    reason = LookupError()
+    watched.stream.drop("abandoned", reason)
+    watched.stream.drop()
+    assert (watched.how, watched.ends[0].error, watched.source.aborted) == (["abandoned"], reason, 1)
+    assert (watched.stream.take(), watched.stream.take()) == ([TextDelta("Hel")], [])
+
+
+async def test_dropping_says_closed_by_default():
+    """A stream that is not wanted any more is closed."""
+    watched = Watched(DONE)
+    watched.stream.drop()
+    assert (watched.how, watched.ends[0].error) == (["closed"], None)
+
+
+async def test_the_model_is_the_one_that_is_asked_now():
+    """Where another model takes over, the stream and its answer name that one."""
+    watched = Watched(DONE)
+    watched.stream.transcript.model = "other"
+    assert (watched.stream.model, (await watched.stream.result()).served_by) == ("other", "other")
+
+
 async def test_a_body_that_just_ends_is_a_break():
     """A body without a finish reason is not a whole answer."""
     with pytest.raises(StreamInterrupted, match="without a finish reason"):

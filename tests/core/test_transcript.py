@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient_ai.core.deltas import Finished, ReasoningDelta, TextDelta, ToolCallDelta
+from resilient_ai.core.deltas import Finished, ReasoningDelta, Restarted, TextDelta, ToolCallDelta
 from resilient_ai.core.results import TokenLogprob, Usage
 from resilient_ai.core.transcript import Transcript
 
@@ -26,6 +26,23 @@ def test_the_closing_event_brings_the_facts():
     answer = joined(TextDelta("Hi"), Finished(("stop",), Usage(input_tokens=1), "meta/m", "r", "flex"))
     assert (answer.model, answer.served_by, answer.request_id, answer.service_tier) == ("meta/m", "m", "r", "flex")
     assert (answer.usage, answer.finish_reason) == (Usage(input_tokens=1), "stop")
+
+
+def test_a_restart_forgets_everything_before_it():
+    """Text, thoughts, tool calls and log probabilities that came before count no more."""
+    logprobs = (TokenLogprob(token="a", logprob=-1.0),)
+    pieces = (ReasoningDelta("hm"), TextDelta("a", 1, logprobs), ToolCallDelta(0, "c", "f", "{}"))
+    assert joined(*pieces, Restarted(), TextDelta("b")) == joined(TextDelta("b"))
+
+
+def test_what_has_come_can_be_asked_for():
+    """The text is that of the first choice, as it came; a tool call counts from its first piece."""
+    transcript = Transcript("m")
+    assert (transcript.text, transcript.calls_tools) == ("", False)
+    transcript.add([TextDelta("a</think>\n"), TextDelta("other", 1), TextDelta("b")])
+    assert (transcript.text, transcript.calls_tools) == ("a</think>\nb", False)
+    transcript.add([ToolCallDelta(0)])
+    assert transcript.calls_tools
 
 
 def test_several_answers_come_in_any_order():

@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import math
 import threading
+import traceback
 
 import pytest
 
@@ -16,20 +18,23 @@ from resilient_ai.core.errors import (
     ConfigurationError,
     ConnectionFailed,
     DeadlineExceeded,
+    InsufficientBalance,
     InvalidResponse,
     LimitReached,
     ModelNotFound,
     Overloaded,
+    PermissionDenied,
     RateLimited,
     ServerFailed,
     StatusError,
     StreamInterrupted,
 )
-from resilient_ai.core.events import CircuitClosed, CircuitHalfOpened, CircuitOpened
+from resilient_ai.core.events import CircuitClosed, CircuitHalfOpened, CircuitOpened, KeyRefused
 from resilient_ai.core.operations import Chat, Embed, Stream
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.middleware.circuit_breaker import BreakerState, CircuitBreaker
+from resilient_ai.middleware.concurrency_limit import ConcurrencyLimit
 from resilient_ai.middleware.deadline import Deadline
 from resilient_ai.middleware.retry import Retry
 from resilient_ai.middleware.routing import Routing
@@ -39,7 +44,7 @@ pytestmark = pytest.mark.anyio
 
 CHAT = Chat(model="m", messages="hi")
 STREAM = Stream(model="m", messages="hi")
-CIRCUIT_EVENTS = (CircuitOpened, CircuitHalfOpened, CircuitClosed)
+CIRCUIT_EVENTS = (CircuitOpened, CircuitHalfOpened, CircuitClosed, KeyRefused)
 
 
 def boom():
@@ -54,10 +59,10 @@ def clock():
 class Bench:
     """A breaker before a scripted provider, and what happened."""
 
-    def __init__(self, clock, *script, outer=(), **options):
+    def __init__(self, clock, *script, outer=(), inner=(), **options):
         self.provider = ScriptedProvider(*script)
         self.breaker = CircuitBreaker(**options)
-        self.pipeline = Pipeline(self.provider, [*outer, self.breaker], clock=clock)
+        self.pipeline = Pipeline(self.provider, [*outer, self.breaker, *inner], clock=clock)
         self.events = []
         self.pipeline.subscribe(lambda event: self.events.append(event) if isinstance(event, CIRCUIT_EVENTS) else None)
 
@@ -102,6 +107,9 @@ def test_defaults():
         ({"break_duration": -1.0}, "break_duration must be a positive number"),
         ({"break_duration_max": 1.0}, "break_duration_max must be >= break_duration, got 1.0 < 2.0"),
         ({"probe_lease": float("inf")}, "probe_lease must be a positive number"),
+        ({"ramp": -1.0}, "ramp must be from 0 to 3600, got -1.0"),
+        ({"ramp": 3600.5}, "ramp must be from 0 to 3600, got 3600.5"),
+        ({"ramp": float("nan")}, "ramp must be from 0 to 3600, got nan"),
     ],
 )
 def test_senseless_options_are_refused(options, sentence):
@@ -172,7 +180,6 @@ async def test_failures_of_the_server_open_it(clock, error):
     [
         RateLimited("busy", status=429),
         BadRequest("no", status=400),
-        AuthenticationFailed("no", status=401),
         ModelNotFound("no", status=404),
         LimitReached("full", limit=1),
         DeadlineExceeded(timeout=1.0, elapsed=1.0, sent=True),
@@ -449,3 +456,423 @@ async def test_a_task_that_is_destroyed_gives_its_probe_back(clock):
         del coroutine
         gc.collect()
     assert bench.breaker.health()[0].retry_after == 0.0
+
+
+async def test_one_stream_goes_of_a_hundred(clock):
+    """The probe is judged at its first token, and whoever came before that was refused."""
+    bench = Bench(clock)
+    for _ in range(5):
+        await bench.send(boom(), operation=STREAM)
+    await asyncio.sleep(2.0)
+    bench.provider.script.extend([1.0, stream_of("a", "b", pause=60.0)])
+    outcomes = await asyncio.gather(*(bench.send(operation=STREAM) for _ in range(100)))
+    streams = [outcome for outcome in outcomes if isinstance(outcome, StreamResult)]
+    assert (len(streams), sum(isinstance(outcome, CircuitOpen) for outcome in outcomes)) == (1, 99)
+    assert (bench.state, streams[0].ended, len(bench.provider.calls)) == ("closed", None, 6)
+    assert (await streams[0].result()).text == "ab"
+
+
+async def test_a_circuit_that_closed_takes_calls_bit_by_bit(clock):
+    """Of a hundred calls at once seven go where chance lets no more; those held back are told to come in a second."""
+    bench = Bench(FakeClock([0.9]))
+    await bench.open()
+    await asyncio.sleep(3.0)
+    await bench.send()
+    slow = [asyncio.ensure_future(bench.send(operation=Chat(model="m", messages="slow"))) for _ in range(100)]
+    bench.provider.script.extend([1.0] * 100)
+    outcomes = await asyncio.gather(*slow)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, CircuitOpen)]
+    assert len(refused) == 93
+    assert {error.retry_after for error in refused} == {1.0}
+    await asyncio.sleep(10.0)
+    outcomes = await asyncio.gather(*(bench.send() for _ in range(100)))
+    assert not any(isinstance(outcome, CircuitOpen) for outcome in outcomes)
+    assert bench.names == ["CircuitOpened", "CircuitHalfOpened", "CircuitClosed"]
+
+
+async def test_who_waited_in_line_is_not_sent_to_a_circuit_that_opened(clock):
+    """Of a hundred calls in the queue of one permit five find the failure out, and the others leave without being sent."""
+    bench = Bench(clock, inner=[ConcurrencyLimit(limit=1, adaptive=False)])
+
+    async def fail(call):
+        await asyncio.sleep(1.0)
+        raise boom()
+
+    bench.provider.script.extend([fail] * 100)
+    outcomes = await asyncio.gather(*(bench.send() for _ in range(100)))
+    assert len(bench.provider.calls) == 5
+    assert [type(outcome) for outcome in outcomes] == [ServerFailed] * 5 + [CircuitOpen] * 95
+    assert all(outcome.sent is False for outcome in outcomes[5:])
+    assert bench.breaker.health()[0].failures == 5
+    assert [state.in_use + state.waiting for state in bench.pipeline.stack[1].health()] == [0]
+
+
+async def test_a_call_that_waited_until_the_circuit_was_ready_again_is_its_probe(clock):
+    """Looked at again after the break, it gets a new ticket, and closes the circuit."""
+    bench = Bench(clock, inner=[ConcurrencyLimit(limit=1, adaptive=False)])
+    await bench.open()
+    await asyncio.sleep(2.0)
+    await bench.send()
+    await asyncio.sleep(20.0)
+    held = asyncio.ensure_future(bench.send(10.0, operation=Chat(model="m", messages="long")))
+    await asyncio.sleep(1.0)
+    waiting = asyncio.ensure_future(bench.send())
+    await asyncio.sleep(1.0)
+    circuit = bench.breaker._circuits.of(bench.provider.calls[0], clock.monotonic())
+    for _ in range(5):
+        ticket = circuit.breaker.try_acquire(clock.monotonic())
+        circuit.breaker.record_failure(ticket, clock.monotonic(), clock.random)
+    assert bench.state == "open"
+    assert (await waiting).text == (await held).text == "Hello."
+    assert bench.state == "closed"
+    assert bench.names[-2:] == ["CircuitHalfOpened", "CircuitClosed"]
+
+
+async def test_a_probe_that_waits_in_line_keeps_its_lease(clock):
+    """It goes when its permit is there, and nobody else meanwhile."""
+    bench = Bench(clock, inner=[ConcurrencyLimit(limit=1, adaptive=False)])
+    await bench.open()
+    other = asyncio.ensure_future(bench.send(30.0, operation=Embed(model="m", texts="a")))
+    await asyncio.sleep(2.0)
+    probe = asyncio.ensure_future(bench.send())
+    await asyncio.sleep(10.0)
+    assert (probe.done(), bench.state) == (False, "half_open")
+    assert isinstance(await bench.send(), CircuitOpen)
+    assert (await probe).text == "Hello."
+    assert (bench.state, other.done()) == ("closed", True)
+
+
+async def test_a_429_of_a_probe_lengthens_the_break_as_the_server_asks(clock):
+    """While half-open a busy model is left alone for its Retry-After."""
+    bench = Bench(clock)
+    await bench.open()
+    await asyncio.sleep(2.0)
+    error = await bench.send(RateLimited("busy", status=429, retry_after=20.0))
+    assert (bench.state, error.circuit_open_for) == ("open", 20.0)
+    assert bench.names == ["CircuitOpened", "CircuitHalfOpened", "CircuitOpened"]
+
+
+async def test_the_error_that_opens_a_circuit_says_for_how_long(clock):
+    """Earlier ones say nothing, and later ones of the same period what is left."""
+    bench = Bench(clock)
+
+    async def late(call):
+        await asyncio.sleep(1.0)
+        raise ServerFailed("late", status=502)
+
+    slow = asyncio.ensure_future(bench.send(late))
+    await asyncio.sleep(0.0)
+    errors = [await bench.send(boom()) for _ in range(5)]
+    assert [error.circuit_open_for for error in errors] == [None] * 4 + [pytest.approx(2.0)]
+    assert (await slow).circuit_open_for == pytest.approx(1.0)
+
+
+# Isolated by hand
+
+
+async def test_an_isolated_model_is_left_alone_until_it_is_reset(clock):
+    """Also where it was never called before; every kind of operation, and no other model."""
+    bench = Bench(clock)
+    await bench.send()
+    bench.breaker.isolate("m")
+    for operation in (CHAT, STREAM, Embed(model="m", texts="a")):
+        error = await bench.send(operation=operation)
+        assert isinstance(error, CircuitOpen)
+        assert error.retry_after == math.inf
+    await asyncio.sleep(100_000.0)
+    assert isinstance(await bench.send(), CircuitOpen)
+    assert (await bench.send(operation=Chat(model="other", messages="hi"))).text == "Hello."
+    assert {state.state for state in bench.breaker.health() if state.key[1] == "m"} == {"isolated"}
+    bench.breaker.reset("other")
+    assert isinstance(await bench.send(), CircuitOpen)
+    bench.breaker.reset("m")
+    assert (await bench.send()).text == "Hello."
+    assert (await bench.send(operation=Embed(model="m", texts="a"))).dimensions == 4
+    assert bench.events == []
+
+
+async def test_a_reset_closes_what_has_opened(clock):
+    """One model or all, at once and without a ramp; a model that was isolated before its first call as well."""
+    bench = Bench(clock)
+    await bench.open()
+    bench.breaker.isolate("never-called")
+    bench.breaker.reset("m")
+    assert bench.state == "closed"
+    await bench.open()
+    bench.breaker.reset()
+    outcomes = await asyncio.gather(*(bench.send() for _ in range(50)))
+    assert not any(isinstance(outcome, CircuitOpen) for outcome in outcomes)
+    assert (await bench.send(operation=Chat(model="never-called", messages="hi"))).text == "Hello."
+
+
+# Refused keys
+
+
+def refused(status=401):
+    kinds = {401: AuthenticationFailed, 402: InsufficientBalance, 403: PermissionDenied}
+    return kinds[status]("refused", status=status, code="no", request_id="r1", model="m")
+
+
+OTHER = Chat(model="other", messages="hi")
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+async def test_a_refused_key_is_left_alone(clock, status):
+    """The first caller gets the refusal itself, the others a copy that says that nothing was sent, each one of its own."""
+    bench = Bench(clock)
+    error = refused(status)
+    assert await bench.send(error) is error
+    first, second = await bench.send(), await bench.send()
+    assert len({id(known) for known in (error, first, second)}) == 3
+    for copy in (first, second):
+        assert (type(copy), copy.status, copy.code, copy.request_id) == (type(error), status, "no", "r1")
+        assert (str(copy), copy.sent, copy.retryable) == ("refused", False, False)
+        assert copy.__notes__ == ["not sent: the key was refused a moment ago, and is tried again in 2.0 s"]
+        assert len(traceback.extract_tb(copy.__traceback__)) < 10
+    assert (error.sent, hasattr(error, "__notes__"), len(bench.provider.calls)) == (True, False, 1)
+    assert bench.events == [
+        KeyRefused(call_id=bench.provider.calls[0].id, model="m", status=status, retry_after=2.0),
+    ]
+
+
+@pytest.mark.parametrize(("status", "is_sent"), [(401, False), (402, False), (403, True)])
+async def test_how_far_a_refusal_reaches(clock, status, is_sent):
+    """A key that is wrong or has no balance is refused for every model, one that lacks a permission for this model only."""
+    bench = Bench(clock)
+    await bench.send(refused(status))
+    outcome = await bench.send(operation=OTHER)
+    assert (getattr(outcome, "text", None) == "Hello.") == is_sent
+    assert isinstance(await bench.send(operation=Embed(model="m", texts="a")), StatusError)
+    assert len(bench.provider.calls) == 1 + is_sent
+    await bench.send(operation=OTHER)
+    assert isinstance(await bench.send(), StatusError)
+
+
+async def test_a_refusal_is_looked_into_at_growing_intervals(clock):
+    """Two, four, eight, ten and ten seconds, one call each."""
+    bench = Bench(clock)
+    await bench.send(refused())
+    began, sent = clock.monotonic(), []
+    while clock.monotonic() < began + 40.0:
+        before = len(bench.provider.calls)
+        assert isinstance(await bench.send(refused()), AuthenticationFailed)
+        if len(bench.provider.calls) == before:
+            bench.provider.script.clear()
+        else:
+            sent.append(round(clock.monotonic() - began, 6))
+        await asyncio.sleep(0.5)
+    assert sent == [2.0, 6.0, 14.0, 24.0, 34.0]
+    assert [event.retry_after for event in bench.events] == [2.0, 4.0, 8.0, 10.0, 10.0, 10.0]
+
+
+async def test_a_success_forgets_the_refusal(clock):
+    """Once a call gets through all others go at once, and the next refusal begins with two seconds."""
+    bench = Bench(clock)
+    await bench.send(refused())
+    await asyncio.sleep(2.0)
+    await bench.send(refused())
+    await asyncio.sleep(4.0)
+    assert (await bench.send()).text == "Hello."
+    outcomes = await asyncio.gather(*(bench.send() for _ in range(100)))
+    assert all(outcome.text == "Hello." for outcome in outcomes)
+    await bench.send(refused())
+    assert bench.events[-1].retry_after == 2.0
+
+
+async def test_one_probe_of_a_refused_key_goes_of_a_hundred(clock):
+    """The others get the refusal while it is under way; one that hangs loses its turn after five seconds."""
+    bench = Bench(clock)
+    await bench.send(refused())
+    await asyncio.sleep(2.0)
+    bench.provider.script.extend([100.0])
+    tasks = [asyncio.ensure_future(bench.send()) for _ in range(100)]
+    await asyncio.sleep(4.9)
+    assert (len(bench.provider.calls), sum(task.done() for task in tasks)) == (2, 99)
+    assert isinstance(await bench.send(), AuthenticationFailed)
+    await asyncio.sleep(0.2)
+    assert (await bench.send()).text == "Hello."
+    await asyncio.gather(*tasks)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_cancelled_probe_of_a_refused_key_gives_its_turn_back(clock, status):
+    """The next call goes at once, as after a failure that says nothing about the key."""
+    bench = Bench(clock)
+    await bench.send(refused(status))
+    await asyncio.sleep(2.0)
+    task = asyncio.ensure_future(bench.send(1000.0))
+    await asyncio.sleep(1.0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert isinstance(await bench.send(boom()), ServerFailed)
+    assert (await bench.send()).text == "Hello."
+    assert len(bench.provider.calls) == 4
+
+
+async def test_a_probe_that_meets_an_open_circuit_gives_its_turn_back(clock):
+    """Key and model may both be in trouble, and neither keeps the other from coming back."""
+    bench = Bench(clock)
+    await bench.open()
+    await bench.send(refused(), operation=OTHER)
+    await bench.send(operation=OTHER)
+    await asyncio.sleep(0.5)
+    bench.breaker.isolate("m")
+    await asyncio.sleep(2.0)
+    assert isinstance(await bench.send(), CircuitOpen)
+    assert (await bench.send(operation=OTHER)).text == "Hello."
+
+
+async def test_a_probe_of_key_and_model_that_one_of_them_refuses_gives_back_both(clock):
+    """A key that may be asked again and a model that may not: the turn of the key goes to a call to another model."""
+    bench = Bench(clock)
+    await bench.send(refused(403))
+    await asyncio.sleep(1.5)
+    await bench.send(refused(403), operation=OTHER)
+    await bench.send(refused(401), operation=Chat(model="third", messages="hi"))
+    await asyncio.sleep(0.5)
+    await bench.send(refused(403))  # the key is refused still, so nothing was sent
+    bench.provider.script.clear()
+    await asyncio.sleep(1.5)
+    bench.breaker._refusals.record(bench.provider.calls[0], refused(403), clock.monotonic())
+    assert isinstance(await bench.send(), PermissionDenied)
+    assert (await bench.send(operation=Chat(model="third", messages="hi"))).text == "Hello."
+
+
+async def test_a_thousand_callers_with_a_refused_key_are_few_sends(clock):
+    """In five minutes a thousand callers, each once a second, send about one in ten seconds."""
+    bench = Bench(clock)
+
+    class Refusing(ScriptedProvider):
+        async def __call__(self, call):
+            self.calls.append(call)
+            await asyncio.sleep(0.05)
+            raise refused(402)
+
+    provider, breaker = Refusing(), CircuitBreaker()
+    bench.pipeline = Pipeline(provider, [breaker], clock=clock)
+    await bench.send()
+
+    async def caller():
+        for _ in range(30):
+            assert isinstance(await bench.send(), InsufficientBalance)
+            await asyncio.sleep(10.0)
+
+    await asyncio.gather(*(caller() for _ in range(1000)))
+    assert len(provider.calls) <= 33
+    assert breaker._refusals._known.popitem()[1].error.__traceback__ is None
+
+
+async def test_a_thousand_calls_under_way_with_a_key_that_is_refused_lengthen_nothing(clock):
+    """Refusals of those who had asked before are one refusal."""
+    bench = Bench(clock)
+
+    async def slow(call):
+        await asyncio.sleep(1.0)
+        raise refused()
+
+    bench.provider.script.extend([slow] * 1000)
+    await asyncio.gather(*(bench.send() for _ in range(1000)))
+    assert {event.retry_after for event in bench.events} == {2.0}
+    assert bench.breaker.health()[-1].retry_after == 2.0
+
+
+async def test_two_accounts_on_one_stack_are_apart(clock):
+    """The key of one is refused, that of the other is not; circuits are of the model and shared."""
+    breaker = CircuitBreaker()
+    benches = [Bench(clock), Bench(clock)]
+    for account, bench in zip("ab", benches, strict=True):
+        bench.provider.account = account
+        bench.pipeline = Pipeline(bench.provider, [breaker], clock=clock)
+    await benches[0].send(refused())
+    assert isinstance(await benches[0].send(), AuthenticationFailed)
+    assert (await benches[1].send()).text == "Hello."
+    assert isinstance(await benches[0].send(), AuthenticationFailed)
+    assert [len(bench.provider.calls) for bench in benches] == [1, 1]
+
+
+async def test_calls_in_line_with_a_key_that_is_refused_are_not_sent(clock):
+    """Looked at again, they get copies, and those are taken for no further refusals and no answers."""
+    bench = Bench(clock, inner=[ConcurrencyLimit(limit=1, adaptive=False)])
+
+    async def slow(call):
+        await asyncio.sleep(1.0)
+        raise refused()
+
+    outcomes = await asyncio.gather(*(bench.send(slow) for _ in range(100)))
+    assert len(bench.provider.calls) == 1
+    assert [outcome.sent for outcome in outcomes] == [True] + [False] * 99
+    assert all(len(outcome.__notes__) == 1 for outcome in outcomes[1:])
+    assert len(bench.events) == 1
+    assert bench.breaker.health()[0].throughput == 1
+    bench.provider.script.clear()
+    await asyncio.sleep(2.0)
+    assert (await bench.send()).text == "Hello."
+
+
+async def test_a_probe_in_line_with_a_refused_key_keeps_its_turn(clock):
+    """Having waited it goes, though the key is refused to all others meanwhile."""
+    bench = Bench(clock, inner=[ConcurrencyLimit(limit=1, adaptive=False)])
+    stream = await bench.send(operation=STREAM)
+    asyncio.get_running_loop().call_later(3.0, stream.drop)
+    bench.breaker._refusals.record(bench.provider.calls[0], refused(), clock.monotonic())
+    await asyncio.sleep(2.0)
+    task = asyncio.ensure_future(bench.send(operation=Chat(model="m", messages="b")))
+    await asyncio.sleep(0.5)
+    assert isinstance(await bench.send(), AuthenticationFailed)
+    assert (await task).text == "Hello."
+    assert (await bench.send()).text == "Hello."
+
+
+async def test_a_refusal_of_another_account_does_not_count_those_in_line_twice(clock):
+    """While a circuit comes back, looking again takes no second place of those that may go."""
+    bench = Bench(FakeClock([0.9]), inner=[ConcurrencyLimit(limit=1, adaptive=False)])
+    await bench.open()
+    await asyncio.sleep(3.0)
+    await bench.send()
+    call = bench.provider.calls[0].replace(account="another")
+    bench.breaker._refusals.record(call, refused(), clock.monotonic())
+    bench.provider.script.extend([0.5] * 7)
+    outcomes = await asyncio.gather(*(bench.send() for _ in range(7)))
+    assert [getattr(outcome, "text", outcome) for outcome in outcomes] == ["Hello."] * 7
+
+
+async def test_a_probe_of_the_circuit_that_meets_a_refusal_shuts_the_key(clock):
+    """A 401 shows that the server works, and that nobody need ask with this key."""
+    bench = Bench(clock)
+    await bench.open()
+    await asyncio.sleep(2.0)
+    await bench.send(refused())
+    assert bench.names == ["CircuitOpened", "CircuitHalfOpened", "CircuitClosed", "KeyRefused"]
+    assert isinstance(await bench.send(), AuthenticationFailed)
+    assert len(bench.provider.calls) == 6
+
+
+async def test_health_tells_of_refused_keys(clock):
+    """A refusal is a breaker without a kind: open while it holds, half-open when it may be looked into."""
+    bench = Bench(clock)
+    await bench.send(refused(401))
+    await asyncio.sleep(0.5)
+    key = BreakerState(key=(bench.provider.origin, "", ""), state="open", failures=1, throughput=1, retry_after=1.5)
+    assert bench.breaker.health()[1:] == (key,)
+    assert not bench.pipeline.health().ok
+    await asyncio.sleep(1.5)
+    assert [(state.state, state.retry_after) for state in bench.breaker.health()[1:]] == [("half_open", 0.0)]
+    bench.breaker.reset("m")
+    assert len(bench.breaker.health()) == 2
+    bench.breaker.reset()
+    assert len(bench.breaker.health()) == 1
+    assert (await bench.send(refused(403))).sent
+    assert bench.breaker.health()[1].key == (bench.provider.origin, "m", "")
+
+
+async def test_a_forked_child_begins_without_circuits_and_refusals(clock):
+    """What the parent's calls found out is forgotten, what was isolated by hand is not."""
+    bench = Bench(clock)
+    await bench.open()
+    await bench.send(refused(), operation=OTHER)
+    bench.breaker.isolate("by-hand")
+    bench.breaker._turns.begin_afresh()
+    assert bench.breaker.health() == ()
+    assert (await bench.send()).text == "Hello."
+    assert (await bench.send(operation=Chat(model="by-hand", messages="hi"))).retry_after == math.inf

@@ -8,17 +8,33 @@ import threading
 import pytest
 
 from resilient_ai.core.call import Call
-from resilient_ai.core.errors import ConfigurationError, DeadlineExceeded, LimitReached, ServerFailed
-from resilient_ai.core.events import PermitGranted
+from resilient_ai.core.deltas import Finished, TextDelta
+from resilient_ai.core.errors import (
+    AttemptTimeout,
+    BadRequest,
+    CircuitOpen,
+    ConfigurationError,
+    DeadlineExceeded,
+    LimitReached,
+    Overloaded,
+    RateLimited,
+    RequestTooLarge,
+    ServerFailed,
+    StatusError,
+    StreamInterrupted,
+)
+from resilient_ai.core.events import LimitChanged, PermitGranted
+from resilient_ai.core.health import LimitState
 from resilient_ai.core.operations import Chat, Stream
 from resilient_ai.core.pipeline import Pipeline
+from resilient_ai.core.results import Usage
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.middleware.batching import Batching
 from resilient_ai.middleware.concurrency_limit import ConcurrencyLimit
 from resilient_ai.middleware.deadline import Deadline
 from resilient_ai.middleware.retry import Retry
 from resilient_ai.middleware.routing import Routing
-from resilient_ai.testing import ScriptedProvider, stream_of
+from resilient_ai.testing import FakeClock, ScriptedProvider, ScriptedSource, chat_result, stream_of
 
 pytestmark = pytest.mark.anyio
 
@@ -46,14 +62,19 @@ class Slow(ScriptedProvider):
 
 
 def test_defaults():
-    """The documented limit of the service, and a queue of twice that."""
-    assert repr(ConcurrencyLimit()) == "ConcurrencyLimit(limit=200, queue_size=10000)"
+    """The documented limit of the service, approached from below, and a queue for bursts."""
+    shown = "ConcurrencyLimit(limit=200, initial=32, queue_size=10000, adaptive=True, fleet=None)"
+    assert repr(ConcurrencyLimit()) == shown
     assert ConcurrencyLimit(limit=3, queue_size=0).queue_size == 0
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
-    [({"limit": 0}, "limit must be >= 1, got 0"), ({"queue_size": -1}, "queue_size must be >= 0, got -1")],
+    [
+        ({"limit": 0}, "limit must be >= 1, got 0"),
+        ({"initial": 0}, "initial must be >= 1, got 0"),
+        ({"queue_size": -1}, "queue_size must be >= 0, got -1"),
+    ],
 )
 def test_senseless_options_are_refused(options, sentence):
     """The sentence names the option and what was given."""
@@ -98,6 +119,171 @@ async def test_a_full_queue_refuses(clock):
     assert isinstance(outcomes[2], LimitReached)
     assert (outcomes[2].limit, outcomes[2].retry_after) == (1, None)
     assert str(outcomes[2]) == "1 requests to 'm' are under way and 1 wait"
+
+
+async def test_a_call_that_would_wait_past_its_deadline_is_refused_at_once(clock):
+    """Once ten permits came back the wait is predicted; who has less time left does not queue."""
+    limit = ConcurrencyLimit(limit=2)
+    pipeline = Pipeline(Slow(4.0), [Deadline(), limit], clock=clock)
+    await asyncio.gather(*(pipeline.send(CHAT) for _ in range(10)))
+    under_way = [asyncio.ensure_future(pipeline.send(CHAT)) for _ in range(2 + 6)]
+    await asyncio.sleep(0)
+    began = clock.monotonic()
+    with pytest.raises(
+        LimitReached, match=r"a permit for 'm' takes about 12.0 s, and the call has 11.0 s left"
+    ) as caught:
+        await pipeline.send(CHAT, timeout=11.0)
+    assert clock.monotonic() == began
+    assert (caught.value.limit, caught.value.retry_after) == (2, pytest.approx(12.0))
+    assert (await pipeline.send(CHAT, timeout=25.0)).text == "Hello."
+    await asyncio.gather(*under_way)
+
+
+async def test_nothing_is_predicted_while_the_limit_doubles(clock):
+    """A queue that looks too long for a limit of sixteen is not, as the limit is thirty-two a second later."""
+    limit = ConcurrencyLimit(limit=64, initial=16)
+    pipeline = Pipeline(Slow(4.0), [Deadline(), limit], clock=clock)
+    for _ in range(10):
+        await pipeline.send(CHAT)
+    outcomes = await asyncio.gather(*(pipeline.send(CHAT, timeout=10.5) for _ in range(16 + 32)))
+    assert len(outcomes) == 48
+
+
+async def test_a_full_queue_says_how_long_it_is(clock):
+    """Where the wait can be predicted, the error names it, also for a call without a deadline."""
+    limit = ConcurrencyLimit(limit=1, queue_size=5)
+    pipeline = Pipeline(Slow(2.0), [limit], clock=clock)
+    for _ in range(10):
+        await pipeline.send(CHAT)
+    outcomes = await asyncio.gather(*(pipeline.send(CHAT) for _ in range(7)), return_exceptions=True)
+    assert isinstance(outcomes[6], LimitReached)
+    assert outcomes[6].retry_after == pytest.approx(10.0)
+
+
+async def test_interactive_calls_go_first_and_batch_is_not_starved(clock):
+    """In a queue of both, four interactive calls go and then one of batch."""
+    provider = Slow()
+    pipeline = Pipeline(provider, [ConcurrencyLimit(limit=1)], clock=clock)
+    await asyncio.gather(
+        *(pipeline.send(CHAT, tags={"n": f"b{n}"}, priority="batch") for n in range(3)),
+        *(pipeline.send(CHAT, tags={"n": f"i{n}"}) for n in range(9)),
+    )
+    assert provider.order == ["b0", "i0", "i1", "i2", "i3", "b1", "i4", "i5", "i6", "i7", "b2", "i8"]
+
+
+async def test_batch_leaves_room_for_interactive_calls(clock):
+    """Ten batch calls take eight of ten permits; an interactive one that comes later does not wait."""
+    provider, limit = Slow(10.0), ConcurrencyLimit(limit=10)
+    pipeline = Pipeline(provider, [limit], clock=clock)
+    batch = [asyncio.ensure_future(pipeline.send(CHAT, priority="batch")) for _ in range(10)]
+    await asyncio.sleep(1.0)
+    assert (limit.in_use(ORIGIN, "m"), limit.waiting(ORIGIN, "m")) == (8, 2)
+    began = clock.monotonic()
+    await pipeline.send(CHAT)
+    assert clock.monotonic() - began == pytest.approx(10.0)
+    await asyncio.gather(*batch)
+    assert (limit.in_use(ORIGIN, "m"), limit.waiting(ORIGIN, "m")) == (0, 0)
+
+
+async def test_the_limit_grows_while_it_is_used_and_shrinks_when_refused(clock):
+    """Every change is told, outside of the turn, and seen by `health`."""
+    refused = RateLimited("slow down", status=429)
+    limit = ConcurrencyLimit(limit=10, initial=2)
+    pipeline = Pipeline(
+        ScriptedProvider(1.0, chat_result(), refused, Overloaded("busy", status=503)), [limit], clock=clock
+    )
+    told = []
+
+    def note(event):
+        if isinstance(event, LimitChanged):
+            told.append((event.model, event.limit, limit.in_use(ORIGIN, "m")))
+
+    pipeline.subscribe(note)
+    await pipeline.send(CHAT)
+    assert told == [("m", 4, 0)]
+    for _ in range(2):
+        with pytest.raises(StatusError):
+            await pipeline.send(CHAT)
+    assert told == [("m", 4, 0), ("m", 3, 0)]
+    assert limit.health() == [LimitState(key=(ORIGIN, "m"), limit=3, limit_max=10, in_use=0, waiting=0)]
+
+
+async def test_growth_lets_those_who_wait_through(clock):
+    """A limit that doubles gives the new permits to the queue at once."""
+    provider = Slow()
+    pipeline = Pipeline(provider, [ConcurrencyLimit(initial=2)], clock=clock)
+    began = clock.monotonic()
+    await asyncio.gather(*(pipeline.send(CHAT) for _ in range(2 + 4 + 8 + 16)))
+    assert clock.monotonic() - began == pytest.approx(4.0)
+    assert provider.most == 16
+
+
+@pytest.mark.parametrize(
+    ("error", "change"),
+    [
+        (BadRequest("no", status=422), 2),
+        (RequestTooLarge("no", status=413), 2),
+        (ServerFailed("boom", status=500), 1),
+        (AttemptTimeout(timer="attempt", elapsed=1.0), 1),
+        (asyncio.CancelledError(), 1),
+    ],
+)
+async def test_what_an_error_says_about_the_limit(clock, error, change):
+    """A request that was refused for its content was taken; a failure says nothing."""
+    limit = ConcurrencyLimit(limit=2, initial=1)
+    with pytest.raises(type(error)):
+        await Pipeline(ScriptedProvider(error), [limit], clock=clock).send(CHAT)
+    assert [state.limit for state in limit.health()] == [change]
+
+
+@pytest.mark.parametrize(("end", "change"), [("completed", 2), ("closed", 1), ("failed", 1)])
+async def test_what_the_end_of_a_stream_says_about_the_limit(clock, end, change):
+    """A stream that was read to its end was taken; one that was left or broke says nothing."""
+    limit = ConcurrencyLimit(limit=2, initial=1)
+    source = ScriptedSource([[Finished(("stop",), Usage())]] if end == "completed" else [])
+    stream = await Pipeline(
+        ScriptedProvider(StreamResult(source, model="m", first=[TextDelta("a")], clock=clock)), [limit], clock=clock
+    ).send(STREAM)
+    if end == "closed":
+        await stream.aclose()
+    elif end == "failed":
+        with pytest.raises(StreamInterrupted):
+            await stream.result()
+    else:
+        await stream.result()
+    assert stream.ended == end
+    assert [(state.limit, state.in_use) for state in limit.health()] == [(change, 0)]
+
+
+async def test_a_limit_that_is_not_adaptive_stays(clock):
+    """Neither success nor refusal moves it."""
+    limit = ConcurrencyLimit(limit=5, adaptive=False)
+    pipeline = Pipeline(ScriptedProvider(RateLimited("slow down", status=429)), [limit], clock=clock)
+    with pytest.raises(RateLimited):
+        await pipeline.send(CHAT)
+    await asyncio.gather(*(pipeline.send(CHAT) for _ in range(20)))
+    assert [state.limit for state in limit.health()] == [5]
+
+
+async def test_a_call_that_waited_is_asked_whether_it_may_still_go(clock):
+    """What `may_go` raises is the end of the call, and its permit goes to the next; who did not wait is not asked."""
+    limit, asked = ConcurrencyLimit(limit=1), []
+
+    def may_go():
+        asked.append(limit.in_use(ORIGIN, "m"))
+        if len(asked) == 1:
+            raise CircuitOpen(model="m", retry_after=3.0)
+
+    async def outer(call, proceed):
+        return await proceed(call.replace(may_go=may_go))
+
+    provider, events = Slow(), []
+    pipeline = Pipeline(provider, [outer, limit], clock=clock)
+    pipeline.subscribe(lambda event: events.append(event) if isinstance(event, PermitGranted) else None)
+    outcomes = await asyncio.gather(*(pipeline.send(CHAT) for _ in range(3)), return_exceptions=True)
+    assert [type(outcome).__name__ for outcome in outcomes] == ["ChatResult", "CircuitOpen", "ChatResult"]
+    assert asked == [1, 1]
+    assert (len(provider.calls), len(events), limit.in_use(ORIGIN, "m")) == (2, 1, 0)
 
 
 async def test_models_have_permits_of_their_own(clock):
@@ -226,6 +412,42 @@ async def test_ten_thousand_random_cancellations_leave_nothing_behind(clock):
     assert len(results) == 50
 
 
+@pytest.mark.parametrize("shared", [False, True])
+async def test_batch_and_interactive_cancellations_leave_nothing_behind(clock, shared):
+    """Both classes, an adaptive limit that is refused now and then, a crowd that leaves: every permit comes back."""
+    chance = random.Random(11)
+    fleet = OneFleet() if shared else None
+    limit = ConcurrencyLimit(limit=8, initial=4, fleet=fleet)
+
+    class Moody(Slow):
+        async def __call__(self, call):
+            if chance.random() < 0.05:
+                raise RateLimited("slow down", status=429)
+            return await super().__call__(call)
+
+    pipeline = Pipeline(Moody(0.5), [Deadline(total=20.0), limit], clock=clock)
+    for _ in range(20):
+        tasks = [
+            asyncio.ensure_future(pipeline.send(CHAT, priority=chance.choice(["batch", "interactive"])))
+            for _ in range(100)
+        ]
+        for victim in chance.sample(tasks, 60):
+            if chance.random() < 0.2:
+                await asyncio.sleep(chance.choice([0, 0.1, 0.5]))
+            victim.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        (state,) = limit.health()
+        assert (state.in_use, state.waiting) == (0, 0)
+        assert 1 <= state.limit <= 8
+        if fleet is not None:
+            fleet.down = not fleet.down
+    line = limit._lines[ORIGIN, "m"]
+    assert (line.permits.batch_in_use, line.sending) == (0, 0)
+    if fleet is not None:
+        assert fleet.held == set()
+        assert sorted(fleet.released) == sorted({holder for _, _, holder in fleet.asked})
+
+
 async def test_permits_of_unused_models_are_forgotten_beyond_a_thousand(clock):
     """Names of models that users make up do not fill the memory; permits in use stay."""
     limit = ConcurrencyLimit(limit=1)
@@ -233,7 +455,7 @@ async def test_permits_of_unused_models_are_forgotten_beyond_a_thousand(clock):
     stream = await pipeline.send(STREAM)
     for number in range(1500):
         await pipeline.send(Chat(model=f"m{number}", messages="hi"))
-    assert len(limit._permits) <= 1025
+    assert len(limit._lines) <= 1025
     assert limit.in_use(ORIGIN, "m") == 1
     await stream.aclose()
 
@@ -304,3 +526,129 @@ async def test_a_waiter_whose_loop_is_gone_is_passed_over(clock):
     assert (await waiter).text == "Hello."
     left.pop().close()
     assert (limit.in_use(ORIGIN, "m"), limit.waiting(ORIGIN, "m")) == (0, 0)
+
+
+class OneFleet:
+    """Permits that several limits share; `down` is a fleet that cannot be asked."""
+
+    def __init__(self, share=0.5, *, down=False):
+        self.share, self.down = share, down
+        self.held, self.asked, self.released = set(), [], []
+
+    async def acquire(self, name, *, limit, holder):
+        self.asked.append((name, limit, holder))
+        await asyncio.sleep(0)
+        if self.down:
+            return None
+        if holder not in self.held and len(self.held) >= limit:
+            return False
+        self.held.add(holder)
+        return True
+
+    def release(self, name, *, holder):
+        assert name == f"{ORIGIN} m"
+        self.released.append(holder)
+        self.held.discard(holder)
+
+
+async def test_a_fleet_shares_one_limit(clock):
+    """Two processes together never have more under way than the limit, and every call gives back what it held, once."""
+    fleet, provider, events = OneFleet(), Slow(), []
+    pipelines = [Pipeline(provider, [ConcurrencyLimit(limit=3, fleet=fleet)], clock=clock) for _ in range(2)]
+    pipelines[0].subscribe(lambda event: events.append(event) if isinstance(event, PermitGranted) else None)
+    await asyncio.gather(*(pipeline.send(CHAT) for pipeline in pipelines for _ in range(12)))
+    assert provider.most == 3
+    assert {(name, limit) for name, limit, _ in fleet.asked} == {(f"{ORIGIN} m", 3)}
+    assert sorted(fleet.released) == sorted({holder for _, _, holder in fleet.asked})
+    assert len(fleet.released) == 24
+    assert fleet.held == set()
+    assert clock.slept == pytest.approx([0.25] * len(clock.slept))
+    assert 9 <= len(events) <= 12
+
+
+async def test_a_wait_for_the_fleet_is_short_when_chance_is_low():
+    """Between two questions pass 0.05 s at least."""
+    fleet, clock = OneFleet(), FakeClock([0.0])
+    pipelines = [Pipeline(Slow(0.01), [ConcurrencyLimit(limit=1, fleet=fleet)], clock=clock) for _ in range(2)]
+    await asyncio.gather(*(pipeline.send(CHAT) for pipeline in pipelines))
+    assert clock.slept == [0.05]
+
+
+async def test_without_the_fleet_a_process_keeps_to_its_share(clock):
+    """While the fleet cannot be asked, half of ten; once it can, ten again."""
+    fleet, provider = OneFleet(share=0.5, down=True), Slow()
+    limit = ConcurrencyLimit(limit=10, fleet=fleet)
+    pipeline = Pipeline(provider, [limit], clock=clock)
+    await asyncio.gather(*(pipeline.send(CHAT) for _ in range(20)))
+    assert provider.most == 5
+    fleet.down = False
+    await asyncio.gather(*(pipeline.send(CHAT) for _ in range(20)))
+    assert provider.most == 10
+    assert (limit.in_use(ORIGIN, "m"), len(fleet.released)) == (0, 40)
+
+
+async def test_a_small_share_still_lets_one_through(clock):
+    """A process of a large fleet is not silenced when the fleet is gone."""
+    provider = Slow()
+    limit = ConcurrencyLimit(limit=10, fleet=OneFleet(share=0.01, down=True))
+    await asyncio.gather(*(Pipeline(provider, [limit], clock=clock).send(CHAT) for _ in range(3)))
+    assert provider.most == 1
+
+
+@pytest.mark.parametrize("down", [False, True])
+async def test_the_deadline_bounds_the_wait_for_the_fleet(clock, down):
+    """A call that the fleet keeps waiting ends in time and gives everything back."""
+    fleet = OneFleet(share=0.1, down=down)
+    other = ConcurrencyLimit(limit=2, fleet=fleet)
+    limit = other if down else ConcurrencyLimit(limit=2, fleet=fleet)
+    holders = 1 if down else 2
+    long = Pipeline(Slow(100.0), [other], clock=clock)
+    under_way = [asyncio.ensure_future(long.send(CHAT)) for _ in range(holders)]
+    await asyncio.sleep(1.0)
+    began = clock.monotonic()
+    with pytest.raises(DeadlineExceeded) as caught:
+        await Pipeline(Slow(), [Deadline(total=5.0), limit], clock=clock).send(CHAT)
+    assert clock.monotonic() - began == pytest.approx(5.0)
+    assert caught.value.sent is False
+    assert len(fleet.released) == 1
+    await asyncio.gather(*under_way)
+    assert (limit.in_use(ORIGIN, "m"), fleet.held, len(fleet.released)) == (0, set(), 1 + holders)
+
+
+async def test_a_call_cancelled_while_it_asks_the_fleet_gives_back_what_it_may_have_got(clock):
+    """The fleet may have said yes to a call that was gone by then."""
+    fleet = OneFleet()
+    limit = ConcurrencyLimit(limit=1, fleet=fleet)
+    task = asyncio.ensure_future(Pipeline(Slow(), [limit], clock=clock).send(CHAT))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (len(fleet.asked), len(fleet.released), limit.in_use(ORIGIN, "m")) == (1, 1, 0)
+
+
+async def test_a_stream_holds_the_permit_of_the_fleet_to_its_end(clock):
+    """Also one that the garbage collector finds."""
+    fleet = OneFleet()
+    pipeline = Pipeline(ScriptedProvider(stream_of("a", "b")), [ConcurrencyLimit(limit=1, fleet=fleet)], clock=clock)
+    stream = await pipeline.send(STREAM)
+    assert len(fleet.held) == 1
+    del stream
+    gc.collect()
+    assert (len(fleet.held), len(fleet.released)) == (0, 1)
+
+
+async def test_a_forked_child_gives_back_nothing_of_its_parent(clock):
+    """In the child the permits begin anew, and the end of a stream it inherited does not reach the fleet."""
+    fleet = OneFleet()
+    limit = ConcurrencyLimit(limit=1, fleet=fleet)
+    pipeline = Pipeline(ScriptedProvider(stream_of("a", "b")), [limit], clock=clock)
+    inherited = await pipeline.send(STREAM)
+    limit._turns.begin_afresh()
+    assert limit.health() == []
+    fleet.held.clear()
+    assert (await pipeline.send(CHAT)).text == "Hello."
+    released = len(fleet.released)
+    await inherited.aclose()
+    assert len(fleet.released) == released
+    assert limit.in_use(ORIGIN, "m") == 0

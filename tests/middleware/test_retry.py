@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import math
 import weakref
 
 import pytest
@@ -16,17 +17,21 @@ from resilient_ai.core.errors import (
     ConfigurationError,
     ConnectionFailed,
     InvalidResponse,
+    LimitReached,
     Overloaded,
     RateLimited,
     ServerFailed,
     StatusError,
     StreamInterrupted,
+    status_error_type,
 )
-from resilient_ai.core.events import RetryScheduled
-from resilient_ai.core.operations import Chat, Image, Stream
-from resilient_ai.core.pipeline import Pipeline
+from resilient_ai.core.events import RetryScheduled, RetrySuppressed
+from resilient_ai.core.health import SendBudgetState
+from resilient_ai.core.operations import Chat, Complete, Embed, Image, Stream
+from resilient_ai.core.pipeline import Pipeline, WorstCase
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.middleware.batching import Batching
+from resilient_ai.middleware.circuit_breaker import CircuitBreaker
 from resilient_ai.middleware.deadline import Deadline
 from resilient_ai.middleware.retry import Retry
 from resilient_ai.middleware.routing import Routing
@@ -65,6 +70,13 @@ def test_defaults():
         ({"wait_initial": 0.0}, "wait_initial must be a positive number of seconds, got 0.0"),
         ({"wait_max": float("nan")}, "wait_max must be a positive number of seconds, got nan"),
         ({"wait_initial": 2.0, "wait_max": 1.0}, "wait_max must be >= wait_initial, got 1.0 < 2.0"),
+        ({"budget": -0.5}, "budget must be from 0 to 1000, got -0.5"),
+        ({"budget": 1000.5}, "budget must be from 0 to 1000, got 1000.5"),
+        ({"budget": float("nan")}, "budget must be from 0 to 1000, got nan"),
+        (
+            {"costly": ("image", "video")},
+            r"costly must name kinds of operation \(chat, stream, complete, embed, image\), got \['video'\]",
+        ),
     ],
 )
 def test_senseless_options_are_refused(options, sentence):
@@ -355,3 +367,322 @@ async def test_a_stream_of_a_later_attempt_is_freed_without_the_garbage_collecto
     finally:
         gc.enable()
     assert [failure.__traceback__ for failure in failures] == [None, None]
+
+
+# The budget of extra sends
+
+
+class Bench:
+    """A Retry before a scripted provider, and what it told."""
+
+    def __init__(self, clock, *inner, outer=(), **options):
+        self.provider = ScriptedProvider()
+        self.retry = Retry(**options)
+        self.pipeline = Pipeline(self.provider, [*outer, self.retry, *inner], clock=clock)
+        self.suppressed = []
+        self.pipeline.subscribe(
+            lambda event: self.suppressed.append(event) if isinstance(event, RetrySuppressed) else None
+        )
+
+    async def send(self, *script, operation=CHAT):
+        """Send once, with these next steps of the script; return the result or the error."""
+        self.provider.script.extend(script)
+        try:
+            return await self.pipeline.send(operation)
+        except Exception as error:  # noqa: BLE001 - the outcome is what the test is about
+            return error
+
+    @property
+    def left(self):
+        return [(state.key[1], pytest.approx(state.left)) for state in self.retry.health()]
+
+
+async def test_with_its_budget_spent_a_call_fails_with_its_own_first_error(clock):
+    """Nothing is waited for, and a note, an event and nothing else tell why."""
+    bench = Bench(clock, budget=2.0)
+    await bench.send(boom(), boom(), boom())
+    slept = list(clock.slept)
+    error = boom(503)
+    assert await bench.send(error) is error
+    assert error.__notes__ == ["not tried again: the budget of extra sends to this model is spent"]
+    assert (len(bench.provider.calls), clock.slept) == (4, slept)
+    call = bench.provider.calls[-1]
+    assert bench.suppressed == [RetrySuppressed(call_id=call.id, model="m", reason="budget", error=error)]
+
+
+async def test_a_budget_of_nothing_sends_nothing_extra(clock):
+    """Zero is never enough, also after many answers."""
+    bench = Bench(clock, budget=0)
+    for _ in range(20):
+        await bench.send()
+    assert isinstance(await bench.send(boom()), ServerFailed)
+    assert len(bench.provider.calls) == 21
+    await bench.send()
+    assert bench.retry.health() == ()
+
+
+async def test_a_timeout_costs_two(clock):
+    """It has held a place at the server for long; a connection that failed has not."""
+    bench = Bench(clock, budget=10.0, wait_initial=1e-9)
+    await bench.send(AttemptTimeout(timer="attempt", elapsed=60.0))
+    assert bench.left == [("m", 8.1)]
+    await bench.send(ConnectionFailed("reset", phase="receive"))
+    assert bench.left == [("m", 7.2)]
+    bench = Bench(clock, budget=1.9)
+    assert isinstance(await bench.send(AttemptTimeout(timer="attempt", elapsed=60.0)), AttemptTimeout)
+    assert [event.reason for event in bench.suppressed] == ["budget"]
+    assert isinstance(await bench.send(boom()), type(chat_result()))
+
+
+async def test_answers_and_seconds_earn_extra_sends(clock):
+    """A tenth for an answer, a twentieth for a second; once it is full again nothing is kept."""
+    bench = Bench(clock, budget=2.0, wait_initial=1e-9)
+    await bench.send(boom(), boom(), boom())
+    assert bench.left == [("m", 0.0)]
+    await bench.send()
+    assert bench.left == [("m", 0.1)]
+    await asyncio.sleep(10.0)
+    assert bench.left == [("m", 0.6)]
+    assert bench.retry.health()[0] == SendBudgetState(
+        key=(bench.provider.origin, "m"), left=pytest.approx(0.6), capacity=2.0
+    )
+    assert isinstance(await bench.send(boom()), ServerFailed)
+    await asyncio.sleep(8.0)
+    assert (await bench.send(boom())).text == "Hello."
+    await asyncio.sleep(40.0)
+    await bench.send()
+    assert bench.retry.health() == ()
+    assert bench.pipeline.health().budgets == ()
+
+
+async def test_every_model_and_origin_has_a_budget_of_its_own(clock):
+    """An outage of one leaves the retries of another alone; kinds of operation share."""
+    bench = Bench(clock, budget=1.0, wait_initial=1e-9)
+    other = ScriptedProvider()
+    other.origin = "https://other.test"
+    await bench.send(boom(), boom())
+    assert isinstance(await bench.send(boom(), operation=Embed(model="m", texts="a")), ServerFailed)
+    assert (await bench.send(boom(), operation=Chat(model="n", messages="hi"))).text == "Hello."
+    other.script.append(boom())
+    assert (await Pipeline(other, [bench.retry], clock=clock).send(CHAT)).text == "Hello."
+    assert [state.key for state in bench.retry.health()] == [
+        (bench.provider.origin, "m"),
+        (bench.provider.origin, "n"),
+        (other.origin, "m"),
+    ]
+
+
+async def test_budgets_that_are_full_are_forgotten_beyond_a_thousand(clock):
+    """Names of models that users make up do not fill the memory."""
+    bench = Bench(clock, attempts=2, wait_initial=1e-9)
+    for number in range(1024):
+        await bench.send(boom(), boom(), operation=Chat(model=f"m{number}", messages="hi"))
+    assert len(bench.retry.health()) == 1024
+    await asyncio.sleep(1000.0)
+    await bench.send(boom(), boom(), operation=CHAT)
+    assert bench.left == [("m", 99.0)]
+
+
+async def test_a_forked_child_begins_with_a_full_budget(clock):
+    """What the parent has spent is the parent's."""
+    bench = Bench(clock, budget=1.0)
+    await bench.send(boom(), boom())
+    bench.retry._extra._turns.begin_afresh()
+    assert bench.retry.health() == ()
+    assert (await bench.send(boom())).text == "Hello."
+
+
+async def test_a_burst_of_failures_is_still_mended(clock):
+    """Of a hundred calls that break at once all are sent again; of two hundred a hundred are."""
+    bench = Bench(clock)
+    bench.provider.script.extend([boom()] * 100)
+    outcomes = await asyncio.gather(*(bench.send() for _ in range(100)))
+    assert all(outcome.text == "Hello." for outcome in outcomes)
+    bench = Bench(clock)
+    bench.provider.script.extend([boom()] * 200)
+    outcomes = await asyncio.gather(*(bench.send() for _ in range(200)))
+    assert sum(isinstance(outcome, ServerFailed) for outcome in outcomes) == 100
+
+
+# The ceiling of sends per call
+
+
+def ceiling(sends, **fields):
+    async def outer(call, proceed):
+        return await proceed(call.replace(sends_left=sends, **fields))
+
+    return outer
+
+
+@pytest.mark.parametrize(("sends", "sent"), [(1, 1), (2, 2), (3, 3), (9, 3), (None, 3)])
+async def test_a_call_sends_no_more_than_it_may(clock, sends, sent):
+    """Where the ceiling is below the attempts, a note and an event say so."""
+    bench = Bench(clock, outer=[ceiling(sends)])
+    error = await bench.send(*[boom() for _ in range(sent)])
+    assert len(bench.provider.calls) == sent
+    if sent < 3:
+        assert error.__notes__ == [f"not tried again: the call may send no more than {sent} to this model"]
+        assert [(event.reason, event.error) for event in bench.suppressed] == [("ceiling", error)]
+    else:
+        assert (bench.suppressed, hasattr(error, "__notes__")) == ([], False)
+
+
+# Circuits
+
+
+@pytest.mark.parametrize(("chance", "sends"), [(0.5, 2), (0.6, 1)])
+async def test_a_circuit_that_has_opened_is_waited_for_up_to_two_seconds(chance, sends):
+    """The failure that opened it is tried again where its break is short, and raised at once where it is not."""
+    clock = FakeClock([chance])
+    bench = Bench(clock, CircuitBreaker(consecutive_failures=1))
+    outcome = await bench.send(boom())
+    assert len(bench.provider.calls) == sends
+    if sends == 2:
+        assert (outcome.text, clock.slept) == ("Hello.", [pytest.approx(2.0 + 0.5 * 0.2)])
+    else:
+        assert isinstance(outcome, ServerFailed)
+        assert (outcome.circuit_open_for, clock.slept) == (pytest.approx(2.08), [])
+        assert outcome.__notes__ == ["not tried again: the circuit has opened for 2.1 s"]
+        assert [event.reason for event in bench.suppressed] == ["circuit"]
+
+
+async def test_a_circuit_that_has_opened_is_not_waited_for_while_another_model_may_be_asked(clock):
+    """The next model answers sooner."""
+    bench = Bench(FakeClock([0.0]), CircuitBreaker(consecutive_failures=1), outer=[ceiling(None, alternatives=1)])
+    error = await bench.send(boom())
+    assert (type(error), len(bench.provider.calls)) == (ServerFailed, 1)
+    assert isinstance(await bench.send(), CircuitOpen)
+    assert [event.reason for event in bench.suppressed] == ["circuit"]
+
+
+@pytest.mark.parametrize(("retry_after", "alternatives", "sends"), [(2.0, 0, 2), (2.01, 0, 1), (0.1, 1, 1)])
+async def test_a_rejection_is_waited_for_up_to_two_seconds(clock, retry_after, alternatives, sends):
+    """And not while another model may be asked; it costs nothing of the budget, as nothing was sent."""
+    bench = Bench(clock, outer=[ceiling(None, alternatives=alternatives)], budget=0)
+    outcome = await bench.send(CircuitOpen(model="m", retry_after=retry_after))
+    assert len(bench.provider.calls) == sends
+    assert isinstance(outcome, CircuitOpen) == (sends == 1)
+
+
+async def test_rejections_until_the_end_are_raised_as_such(clock):
+    """A call that was never sent has no failure to tell of."""
+    bench = Bench(clock)
+    last = CircuitOpen(model="m", retry_after=1.0)
+    script = [CircuitOpen(model="m", retry_after=1.0), CircuitOpen(model="m", retry_after=1.0), last]
+    assert await bench.send(*script) is last
+
+
+async def test_the_last_failure_of_the_service_is_raised_rather_than_a_rejection(clock):
+    """What the service did says more than that it is not asked any more; the rejection becomes a note."""
+    bench = Bench(clock, attempts=4)
+    script = [boom(), boom(502), CircuitOpen(model="m", retry_after=1.0), CircuitOpen(model="m", retry_after=5.0)]
+    error = await bench.send(*script)
+    assert error is script[1]
+    assert error.__notes__ == [
+        "not tried again: the circuit of 'm' is open and lets a call through in 5.0 s",
+    ]
+    assert (error.__cause__, error.__suppress_context__) == (None, True)
+
+
+async def test_other_rejections_are_raised_as_they_are(clock):
+    """A full queue or a deadline is the caller's news, whatever failed before."""
+    full = LimitReached("full", limit=1)
+    assert await Bench(clock).send(boom(), full) is full
+
+
+async def test_a_rejection_after_a_fault_of_ours_is_raised_as_it_is(clock):
+    """Only failures of the service take its place."""
+    rejected = CircuitOpen(model="m", retry_after=5.0)
+    bench = Bench(clock, retry_on=lambda error: isinstance(error, KeyError))
+    assert await bench.send(KeyError("bug"), rejected) is rejected
+
+
+async def test_an_isolated_circuit_is_not_waited_for(clock):
+    """For ever is no time to wait, also where the caller would retry it."""
+    bench = Bench(clock, retry_on=lambda error: True)
+    error = await bench.send(CircuitOpen(model="m", retry_after=math.inf))
+    assert (type(error), clock.slept, [event.reason for event in bench.suppressed]) == (CircuitOpen, [], ["wait"])
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RateLimited("busy", status=429, retry_after=20.0), "deadline"),
+        (RateLimited("busy", status=429, retry_after=61.0), "deadline"),
+    ],
+)
+async def test_a_wait_beyond_the_deadline_is_told(clock, error, reason):
+    """The deadline is named before the server's own wait."""
+    bench = Bench(clock, outer=[Deadline(total=10.0)])
+    assert await bench.send(error) is error
+    assert [(event.reason, event.error) for event in bench.suppressed] == [(reason, error)]
+
+
+@pytest.mark.parametrize(("hint", "reasons"), [(60.0, []), (60.001, ["wait"])])
+async def test_a_minute_is_the_longest_wait(clock, hint, reasons):
+    """Just a minute is waited for."""
+    bench = Bench(clock)
+    await bench.send(Overloaded("full", status=503, retry_after=hint))
+    assert [event.reason for event in bench.suppressed] == reasons
+
+
+# What is costly
+
+KINDS = {
+    "chat": CHAT,
+    "stream": Stream(model="m", messages="hi"),
+    "complete": Complete(model="m", prompt="hi"),
+    "embed": Embed(model="m", texts="hi"),
+    "image": Image(model="m", prompt="hi"),
+}
+REPEATED = {408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529}
+STATUSES = [400, 401, 402, 403, 404, 405, 413, 418, 422, 451, 501, *sorted(REPEATED)]
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("status", STATUSES)
+async def test_which_statuses_are_tried_again(clock, kind, status):
+    """A costly kind only where the service turned it away before it began; every other where it may pass."""
+    error = status_error_type(status)("no", status=status)
+    plain, costly = Bench(clock, costly=()), Bench(clock, costly=[kind])
+    await plain.send(error, operation=KINDS[kind])
+    await costly.send(error, operation=KINDS[kind])
+    assert len(plain.provider.calls) == 1 + (status in REPEATED)
+    assert len(costly.provider.calls) == 1 + (status in {425, 429, 503, 529})
+
+
+def test_costly_may_be_any_collection():
+    """It is kept as a tuple."""
+    assert Retry(costly=["chat", "image"]).costly == ("chat", "image")
+    assert Retry(costly=[]).costly == ()
+
+
+# Names and figures
+
+
+async def test_all_sends_of_a_call_carry_the_same_idempotency_key(clock):
+    """The same for each try of a call or batch, another for another batch or call."""
+    bench = Bench(clock, outer=[Batching(size=2, in_flight=1)])
+    await bench.send(boom(), boom(), operation=Embed(model="m", texts=["a", "b", "c"]))
+    keys = [call.idempotency_key for call in bench.provider.calls]
+    assert keys[0] == keys[1] == keys[2] != keys[3]
+    await bench.send(boom(), operation=Embed(model="m", texts="a"))
+    keys = [call.idempotency_key for call in bench.provider.calls]
+    assert keys[4] == keys[5]
+    assert len(set(keys)) == 3
+
+
+async def test_another_model_is_asked_under_another_idempotency_key(clock):
+    """The body differs, so that the server must not take it for a repeat."""
+    bench = Bench(clock, outer=[Routing()], attempts=2)
+    await bench.send(boom(), boom(), operation=Chat(model="a", fallbacks=("b",), messages="hi"))
+    calls = bench.provider.calls
+    assert [call.model for call in calls] == ["a", "a", "b"]
+    assert calls[0].idempotency_key == calls[1].idempotency_key != calls[2].idempotency_key
+
+
+def test_the_worst_case_is_all_attempts_and_the_longest_waits():
+    """Three attempts of ten seconds, and two waits of a minute with their jitter."""
+    assert Retry().worst_case(WorstCase(sends=2, seconds=10.0), 1) == WorstCase(sends=6, seconds=30.0 + 122.0)
+    assert Retry(attempts=1).worst_case(WorstCase(seconds=10.0), 2) == WorstCase(sends=1, seconds=10.0)
+    assert Retry().worst_case(WorstCase(), 1) == WorstCase(sends=3, seconds=math.inf)

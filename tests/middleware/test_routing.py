@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import math
+import weakref
 
 import pytest
 
@@ -370,21 +371,33 @@ async def test_an_answer_of_the_first_model_names_no_refusal(clock):
     assert (result.served_by, result.refused) == ("a", {})
 
 
-async def test_a_stream_that_was_left_is_found_at_once_after_a_fallback(clock):
-    """The errors of the models before keep no frame of the call alive, and with it the stream."""
-    endings = []
+async def test_an_answer_that_names_no_model_gets_the_name_of_the_one_that_was_asked(clock):
+    """A cache outside must not take the vectors of a fallback for those of the first model."""
 
-    async def watch(call, proceed):
-        stream = await proceed(call)
-        stream.on_end(lambda end: endings.append(end.how))
-        return stream
+    class Leaf(ScriptedProvider):
+        async def __call__(self, call):
+            return (await super().__call__(call)).model_copy(update={"served_by": ""})
 
-    operation = Stream(model=["a", "b"], messages="hi")
+    pipeline = Pipeline(Leaf(BOOM), [Routing(embed_across_models=True)], clock=clock)
+    assert (await pipeline.send(EMBED)).served_by == "b"
+
+
+async def test_the_errors_of_models_before_die_with_the_call(clock):
+    """Once another model has served, no cycle keeps them, and with them the prompt, until the garbage collector comes."""
+    errors = []
+
+    async def fail(call):
+        error = ServerFailed("boom", status=500)
+        errors.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
     gc.disable()
     try:
-        outcome = await send(clock, [ServerFailed("boom", status=500)], operation, inner=[watch])
-        del outcome
-        assert endings == ["abandoned"]
+        await send(clock, [fail])
+        assert [error() for error in errors] == [None]
     finally:
         gc.enable()
 
@@ -449,6 +462,13 @@ async def test_each_model_is_told_what_is_left_of_the_ceiling(clock):
     assert type(outcome) is NoModelAvailable
     assert models == ["a", "a", "b", "c"]
     assert seen == [("a", "", 2, 2), ("b", "m1", 1, 1), ("c", "m2", 1, 0)]
+
+
+async def test_retry_obeys_the_ceiling(clock):
+    """Three tries a model would be nine requests; the last model keeps one of the six there are."""
+    models, outcome = await send(clock, [BOOM] * 9, inner=[Retry(attempts=3)])
+    assert type(outcome) is NoModelAvailable
+    assert models == ["a", "a", "a", "b", "b", "c"]
 
 
 async def test_a_ceiling_below_the_number_of_models_asks_each_once(clock):
@@ -556,12 +576,13 @@ async def test_the_error_of_a_probe_that_no_other_model_could_help_is_its_own(cl
 async def test_a_real_breaker_lets_an_insistent_call_through(clock):
     """With every circuit open a call reaches the nearest model, whose success is the answer."""
     breaker = CircuitBreaker(consecutive_failures=1, break_duration=30.0, break_duration_max=30.0)
-    pipeline = Pipeline(ScriptedProvider(*[BOOM] * 3), [Routing(), breaker], clock=clock)
+    pipeline = Pipeline(ScriptedProvider(*[BOOM] * 3), [Routing(), Retry(attempts=3), breaker], clock=clock)
     with pytest.raises(NoModelAvailable):
         await pipeline.send(LIST)
     await asyncio.sleep(2.0)
+    clock.slept.clear()
     result = await pipeline.send(LIST)
-    assert (result.attempts, len(result.refused)) == (1, 2)
+    assert (result.attempts, len(result.refused), clock.slept) == (1, 2, [])
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ from resilient_ai import (
     system,
     user,
 )
+from resilient_ai.core.deltas import Restarted
 from resilient_ai.middleware import (
     Batching,
     Cache,
@@ -129,10 +130,10 @@ async def chatting(ai: AsyncClient) -> None:
 
 async def streaming(ai: AsyncClient) -> None:
     """The events of a stream are a closed union."""
-    async with ai.stream(MODEL, "hi", max_tokens=10) as stream:
+    async with ai.stream(MODEL, "hi", max_tokens=10, on_interrupt="restart") as stream:
         assert_type(stream, StreamResult)
         async for event in stream:
-            assert_type(event, TextDelta | ReasoningDelta | ToolCallDelta | Finished)
+            assert_type(event, TextDelta | ReasoningDelta | ToolCallDelta | Restarted | Finished)
             if isinstance(event, TextDelta):
                 assert_type(event.text, str)
         assert_type(await stream.result(), ChatResult)
@@ -205,8 +206,8 @@ def blocking() -> None:
         assert_type(ai.image("m", "a tree"), ImageResult)
         assert_type(ai.complete(MODEL, "Once"), ChatResult)
         assert_type(ai.with_options(timeout=3), Client)
-        with ai.stream(MODEL, "hi") as stream:
+        with ai.stream(MODEL, "hi", on_interrupt="continue") as stream:
             assert_type(stream, BlockingStream)
             for event in stream:
-                assert_type(event, TextDelta | ReasoningDelta | ToolCallDelta | Finished)
+                assert_type(event, TextDelta | ReasoningDelta | ToolCallDelta | Restarted | Finished)
             assert_type(stream.result(), ChatResult)

@@ -10,7 +10,7 @@ from resilient_ai.cli.demo.scene import Scene
 from resilient_ai.cli.demo.stage import Line, expect
 from resilient_ai.cli.demo.texts import picture
 from resilient_ai.cli.terminal import seconds, usd
-from resilient_ai.core.deltas import TextDelta
+from resilient_ai.core.deltas import Restarted, TextDelta
 from resilient_ai.core.messages import user
 from resilient_ai.core.results import ChatResult
 
@@ -38,7 +38,9 @@ async def stream(scene: Scene, line: Line) -> str:
         async for event in events:
             pieces += 1
             first = first or time.monotonic() - started
-            if isinstance(event, TextDelta):
+            if isinstance(event, Restarted):
+                text = ""
+            elif isinstance(event, TextDelta):
                 text += event.text
                 line.show(text)
         answer = await events.result()

@@ -1,9 +1,9 @@
 import pytest
 
-from resilient_ai.cli.demo import refusals, trouble, vectors
+from resilient_ai.cli.demo import plan, questions, refusals, trouble, vectors
 from resilient_ai.cli.demo.stage import Line, UnexpectedError
 from resilient_ai.cli.demo.tour import _trouble
-from resilient_ai.simulator import serve
+from resilient_ai.simulator import Fault, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -51,6 +51,22 @@ async def test_wrong_key_that_works_is_noticed(scene_of):
         async with scene_of(simulator) as scene:
             with pytest.raises(UnexpectedError, match="a wrong key was accepted"):
                 await refusals.bad_key(scene, Line("Wrong key"))
+
+
+async def test_answer_that_begins_again_is_shown_once(scene_of):
+    """What a stream brought before it broke is forgotten where streams are restarted."""
+    shown = []
+    line = Line("Streaming")
+    line.show = shown.append
+    with serve(token_delay=0.001) as simulator:
+        async with scene_of(simulator, on_interrupt="restart") as scene:
+            async with scene.ai.stream(plan.STREAM.model, "Why is the sky blue?") as stream:
+                pieces = len([event async for event in stream])
+                whole = await stream.result()
+            simulator.faults.script(plan.STREAM.model, Fault.cut(after=pieces - 4))
+            await questions.stream(scene, line)
+    beginnings = [text for text in shown if len(text) <= len(shown[0])]
+    assert (shown[-1], len(beginnings)) == (whole.text, 2)
 
 
 async def test_search_needs_vectors(scene_of):

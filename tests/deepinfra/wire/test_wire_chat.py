@@ -75,6 +75,12 @@ def test_a_stream_asks_for_usage():
     assert (body["stream"], body["stream_options"]) == (True, {"include_usage": True})
 
 
+def test_what_happens_to_a_broken_stream_is_not_sent():
+    """The policy is between the caller and the stack."""
+    stream = Stream(model="m", messages="hi", on_interrupt="restart")
+    assert chat_body(stream, stream=True) == body_of(stream=True)
+
+
 def test_messages_of_every_role():
     """Roles, parts, names and tool calls take the form of the wire; a tool's answer is always a plain string."""
     call = ToolCall(id="c1", name="tides", arguments='{"port": "Kiel"}')

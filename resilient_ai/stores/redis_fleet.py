@@ -1,0 +1,238 @@
+"""Limits that the processes of a fleet share through Redis."""
+
+import asyncio
+import math
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from resilient_ai.core.errors import ConfigurationError
+from resilient_ai.stores import _fleet_scripts as scripts
+from resilient_ai.stores import _forks
+from resilient_ai.stores._fleet_worker import Client, FleetWorker, Job
+
+_SCHEMES = ("redis", "rediss", "unix")
+_WAIT_CLOSE = 2.0
+
+
+class RedisFleet:
+    """Let all processes that name the same Redis share one limit.
+
+    The service counts an account's requests, not a process's: ten processes that keep to 200 each come to 2000. A limit that is
+    given a fleet asks Redis, in one round trip, before each request. Redis's own clock decides, so the clocks of the machines do
+    not matter.
+
+    Redis must never be the reason that a call fails or waits. Where it cannot be asked (it is down, takes longer than `timeout`,
+    or answers with nonsense) the answer is None, the next second asks nobody, and the process keeps to `share` of the limit by
+    itself. One warning a minute goes to the log. Once Redis answers again, it is asked again, without any call having waited.
+
+    A permit is held by a lease that a thread renews, so the permits of a process that died come back after `lease` seconds. The
+    same holds for a permit that was taken by a request whose answer was lost. Permits that are held while Redis is away for
+    longer than a lease are taken up again once it is back, even where that makes more than the limit.
+
+    It needs one server of Redis 5 or later, no cluster. It may be used from several threads and event loops and after a fork.
+    After `aclose` it opens again when it is used.
+
+    Args:
+        url: Such as "redis://:password@host:6379/0", "rediss://" for TLS, or "unix:///path". Never shown with its secrets.
+        prefix: What the names of its keys begin with; those with the same prefix share.
+        share: The part of a limit, above 0 to 1, this process may use alone while Redis cannot be asked; with n processes 1/n.
+        timeout: Seconds an answer may take. More than 0.
+        lease: Seconds after which the permits of a process that died come back; at least 1 ms.
+
+    Raises:
+        ConfigurationError: If the package `redis` is missing, or `url` is none.
+        ValueError: If a number is out of its range.
+
+    >>> RedisFleet("redis://:secret@10.0.0.5:6379/0")
+    RedisFleet('redis://10.0.0.5:6379/0', prefix='resilient_ai', share=0.25, timeout=0.25, lease=30.0)
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "resilient_ai",
+        share: float = 0.25,
+        timeout: float = 0.25,
+        lease: float = 30.0,
+    ) -> None:
+        if not 0 < share <= 1:
+            raise ValueError(f"share must be above 0 and at most 1, got {share!r}")
+        if not 0 < timeout < math.inf:
+            raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
+        if not 0.001 <= lease < math.inf:
+            raise ValueError(f"lease must be >= 0.001, got {lease!r}")
+        self.prefix = prefix
+        self.timeout = timeout
+        self.lease = lease
+        self._share = share
+        self._place = _without_secrets(url)
+        self._connect, self._no_script = _client_of(url, timeout)
+        self._worker: FleetWorker | None = None
+        self._lock = threading.Lock()
+        _forks.watch(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"RedisFleet({self._place!r}, prefix={self.prefix!r}, share={self.share}, "
+            f"timeout={self.timeout}, lease={self.lease})"
+        )
+
+    @property
+    def share(self) -> float:
+        """The part of a limit this process may use alone while Redis cannot be asked."""
+        return self._share
+
+    async def acquire(self, name: str, *, limit: int, holder: str) -> bool | None:
+        """Take one of `limit` permits called `name` for `holder`; it is kept until `release`, or until this process dies.
+
+        A caller that is cancelled holds nothing, also where Redis had granted the permit by then.
+
+        Returns:
+            True with the permit, False where all are taken, None where Redis cannot be asked.
+        """
+        worker, key = self._open(), self._key("permits", name)
+
+        def read(answer: Any) -> bool | None:
+            if answer is None:
+                return None
+            if int(answer):
+                worker.holds(key, holder)
+            return bool(int(answer))
+
+        job = Job(scripts.ACQUIRE, key, (holder, limit, round(self.lease * 1000)), read)
+        return cast("bool | None", await self._ask(worker, job, lambda: worker.put(_release(worker, key, holder))))
+
+    def release(self, name: str, *, holder: str) -> None:
+        """Give the permit of `holder` back; never waits and never raises."""
+        worker = self._worker
+        if worker is not None:
+            worker.put(_release(worker, self._key("permits", name), holder))
+
+    async def reserve(self, name: str, *, amount: float, rate: float, burst: float) -> float | None:
+        """Take `amount` from a bucket that refills by `rate` a second and holds `burst`, for all processes together.
+
+        Who reserves goes after all who reserved before. What is more than the bucket holds goes once it is full, and the rest
+        delays those who come later. A caller that is cancelled takes nothing.
+
+        Returns:
+            Seconds to wait before going, 0 for none; None where Redis cannot be asked.
+        """
+        worker, key = self._open(), self._key("rate", name)
+        job = Job(scripts.RESERVE, key, (amount, rate, burst), lambda answer: None if answer is None else float(answer))
+        back = Job(scripts.SETTLE, key, (-amount, rate, burst))
+        return cast("float | None", await self._ask(worker, job, lambda: worker.put(back)))
+
+    def settle(self, name: str, *, amount: float, rate: float, burst: float) -> None:
+        """Take `amount` more from a bucket, or give it back where negative; never waits and never raises."""
+        worker = self._worker
+        if worker is not None:
+            worker.put(Job(scripts.SETTLE, self._key("rate", name), (amount, rate, burst)))
+
+    async def aclose(self) -> None:
+        """Give every permit back and close the connection; waits up to 2 s for it."""
+        with self._lock:
+            worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.end()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_WAIT_CLOSE):
+                    await asyncio.shield(asyncio.wrap_future(worker.ended))
+
+    def after_fork(self) -> None:
+        """Leave the parent's thread, connection and permits alone, and open afresh when needed."""
+        _forks.abandoned.append(self._worker)
+        self._worker = None
+        self._lock = threading.Lock()
+
+    def _open(self) -> FleetWorker:
+        with self._lock:
+            if self._worker is None:
+                self._worker = FleetWorker(
+                    self._connect,
+                    no_script=self._no_script,
+                    lease=self.lease,
+                    place=self._place,
+                    ping=f"{self.prefix}:ping",
+                )
+                # A fleet that nobody has any more gives its permits back and ends its thread.
+                weakref.finalize(self, self._worker.end).atexit = False
+            return self._worker
+
+    async def _ask(self, worker: FleetWorker, job: Job, undo: Callable[[], object]) -> object:
+        if not worker.usable():
+            return None
+        answer = worker.put(job)
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await asyncio.wrap_future(answer)
+        except TimeoutError:
+            # A loop that was busy finds both the answer and the end of its patience.
+            if answer.done() and not answer.cancelled():
+                return cast("object", answer.result())
+            _drop(job, undo)
+            worker.fault(f"no answer within {self.timeout:g} s")
+            return None
+        except BaseException:
+            _drop(job, undo)
+            raise
+
+    def _key(self, kind: str, name: str) -> str:
+        return f"{self.prefix}:{kind}:{name}"
+
+
+def _drop(job: Job, undo: Callable[[], object]) -> None:
+    """Want no answer any more; where Redis gave it all the same, or still does, undo it."""
+    if not job.answer.cancel():
+        job.answer.add_done_callback(lambda answer: undo() if _was_granted(answer.result()) else None)
+
+
+def _was_granted(answer: object) -> bool:
+    # A reservation may be for 0.0 seconds from now; a permit that was refused is False.
+    return answer is not None and answer is not False
+
+
+def _release(worker: FleetWorker, key: str, holder: str) -> Job:
+    return Job(scripts.RELEASE, key, (holder,), lambda _: worker.lets_go(key, holder))
+
+
+def _client_of(url: str, timeout: float) -> tuple[Callable[[], Client], type[Exception]]:
+    """Return what makes a client, and the error of a server that does not know a script."""
+    try:
+        from redis import Redis  # noqa: PLC0415 - it takes a third of a second, and who shares nothing needs none
+        from redis.backoff import NoBackoff  # noqa: PLC0415
+        from redis.exceptions import NoScriptError  # noqa: PLC0415
+        from redis.retry import Retry  # noqa: PLC0415
+    except ImportError:
+        raise ConfigurationError(
+            "the package redis is missing; install it with: pip install 'resilient-ai[redis]'"
+        ) from None
+
+    def connect() -> Client:
+        # The client's own annotations leave open what else may be given.
+        from_url = cast("Callable[..., Client]", Redis.from_url)  # pyright: ignore[reportUnknownMemberType]
+        retry = Retry(NoBackoff(), 0)
+        return from_url(
+            url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=retry, max_connections=1, protocol=2
+        )
+
+    try:
+        connect().close()
+    except Exception as error:  # noqa: BLE001 - its text may quote the password
+        raise ConfigurationError(f"url: Redis cannot be reached by it ({type(error).__name__})") from None
+    return connect, NoScriptError
+
+
+def _without_secrets(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise ConfigurationError("url: not the address of a Redis") from None
+    if parts.scheme not in _SCHEMES:
+        raise ConfigurationError(f"url: must begin with one of {', '.join(f'{name}://' for name in _SCHEMES)}")
+    return f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path}"
