@@ -52,3 +52,8 @@ build: $(STAMP)  ## Build the sdist, and the wheel from it
 
 clean:  ## Remove what the commands made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
+
+.PHONY: soak
+
+soak: $(STAMP)  ## Look for races for a quarter of an hour: shuffled loops, 2000 seeds
+	SOAK_SEEDS=$${SOAK_SEEDS:-2000} $(BIN)/python -m pytest tests/cancellation

@@ -20,7 +20,7 @@ from resilient_ai.core.pipeline import Description, Pipeline, Provider
 from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult, StructuredResult
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.deepinfra.provider import DeepInfraProvider
-from resilient_ai.middleware import CircuitBreaker, CostAccounting
+from resilient_ai.middleware import CostAccounting
 from resilient_ai.presets import default_stack
 from resilient_ai.settings import Settings
 from resilient_ai.stores import SQLiteLedger
@@ -250,6 +250,7 @@ class AsyncClient:
         Raises:
             ConfigurationError: If the stack has none.
 
+        >>> from resilient_ai.middleware import CircuitBreaker
         >>> ai = AsyncClient(api_key="secret", stack=[CircuitBreaker()])
         >>> ai.middleware(CircuitBreaker).isolate("some/model")
         """

@@ -41,8 +41,8 @@ class Settings(BaseSettings):
         on_interrupt: What is done about a stream that breaks after content has arrived: "raise", "restart" or "continue".
         concurrency: Requests in flight per model at most; how many the service takes is found out below that. At least 1; the
             service takes 200.
-        requests_per_minute: Requests to each model in a minute; None for any number. Above 0.
-        tokens_per_minute: Tokens to and from each model in a minute; None for any number. Above 0.
+        requests_per_minute: Requests to each model in a minute; None for any number. At least 1.
+        tokens_per_minute: Tokens to and from each model in a minute; None for any number. At least 1.
         redis_url: A Redis through which a fleet of processes shares these limits; None for a process on its own.
         batch_size: Texts per embedding request, 1 to 1,024.
         batches_in_flight: Embedding requests of one call at the same time. At least 1.
@@ -71,8 +71,8 @@ class Settings(BaseSettings):
     hedge: Literal["on", "off"] = "off"
     on_interrupt: Literal["raise", "restart", "continue"] = "raise"
     concurrency: int = Field(default=200, ge=1)
-    requests_per_minute: float | None = Field(default=None, gt=0)
-    tokens_per_minute: float | None = Field(default=None, gt=0)
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
     redis_url: SecretStr | None = None
     batch_size: int = Field(default=96, ge=1, le=1024)
     batches_in_flight: int = Field(default=4, ge=1)

@@ -65,6 +65,7 @@ class Peers:
 def _ended(command: list[str], limit: float) -> tuple[dict[str, object], str]:
     """Return the JSON that a process printed last; or nothing, and why."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RESILIENT_AI_")}
+    environment["NO_PROXY"] = "127.0.0.1"
     try:
         done = subprocess.run(
             command,

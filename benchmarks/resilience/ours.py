@@ -40,10 +40,7 @@ def main() -> None:
     logging.getLogger("resilient_ai").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        if key in VIRTUAL:
-            finding = VIRTUAL[key](home)
-        else:
-            finding = asyncio.run(_bounded(REAL[key](Bench(url, home))))
+        finding = VIRTUAL[key](home) if key in VIRTUAL else asyncio.run(_bounded(REAL[key](Bench(url, home))))
     print(json.dumps(asdict(finding)), flush=True)
 
 

@@ -92,7 +92,7 @@ def raised(took: tuple[float, str]) -> str:
 def both(blocking: tuple[float, str], asynchronous: tuple[float, str]) -> str:
     """Say the same of a blocking and an asynchronous call, in one phrase where it is the same."""
     first, second = raised(blocking), raised(asynchronous)
-    return first if first == second else f"blocking {first}, async {second}"
+    return f"chat {first}" if first == second else f"chat, blocking, {first}; async {second}"
 
 
 def caught(took: tuple[float, str]) -> str:

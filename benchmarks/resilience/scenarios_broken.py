@@ -1,8 +1,12 @@
 """Answers that break: a stream without an end, an error in its middle, a connection lost under a picture."""
 
+import asyncio
+from dataclasses import dataclass
+
 from benchmarks.resilience.bench import Bench, Finding, seconds_to_fail
-from resilient_ai.core.deltas import TextDelta
-from resilient_ai.core.errors import ConnectionFailed, InvalidInput, StreamInterrupted
+from resilient_ai.core.deltas import Restarted, TextDelta
+from resilient_ai.core.errors import ConnectionFailed, StreamInterrupted
+from resilient_ai.core.operations import OnInterrupt
 
 _WHOLE = "one two three four five"
 _PARTIAL = "one two "
@@ -19,36 +23,53 @@ async def cut_stream(bench: Bench) -> Finding:
     return Finding(f"returns {answer.text!r}", False)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What the reader of a stream was given.
+
+    Args:
+        text: All deltas since the last restart, joined.
+        end: "whole" if that is the answer, "raises" if the error holds it as its partial, else what was wrong.
+        restarts: How often the reader was told to forget what came before.
+        requests: How many requests it took.
+    """
+
+    text: str
+    end: str
+    restarts: int
+    requests: int
+
+
+_EXPECTED: dict[OnInterrupt, Seen] = {
+    "raise": Seen(_PARTIAL, "raises", restarts=0, requests=1),
+    "restart": Seen(_WHOLE, "whole", restarts=1, requests=2),
+    "continue": Seen(_WHOLE, "whole", restarts=0, requests=2),
+}
+
+
 async def broken_stream(bench: Bench) -> Finding:
     """The three policies: raise at once, begin again, go on where it broke."""
-    seen = {how: await _read(bench, how) for how in ("raise", "restart", "continue")}
-    expected = {
-        "raise": (_PARTIAL, "raises", 1),
-        "restart": (_WHOLE, "whole", 2),
-        "continue": (_WHOLE, "whole", 2),
-    }
-    text = ", ".join(f"{how}: {end}" for how, (_, end, _) in seen.items())
-    return Finding(text, seen == expected)
+    found = {how: await _read(bench, how) for how in _EXPECTED}
+    wrong = [f"{how}: {seen}" for how, seen in found.items() if seen != _EXPECTED[how]]
+    return Finding("; ".join(wrong) or "raises, restarts, continues, as asked", not wrong)
 
 
-async def _read(bench: Bench, how: str) -> tuple[str, str, int]:
-    """Return the text that a reader has, how the stream ended, and how many requests it took."""
-    model, text = f"broken/ours-{how}", ""
+async def _read(bench: Bench, how: OnInterrupt) -> Seen:
+    model, text, restarts, end = f"broken/ours-{how}", "", 0, ""
     async with bench.client() as ai:
         try:
-            async with ai.stream(model, "hi", on_interrupt=how) as events:  # type: ignore[call-arg]
+            async with ai.stream(model, "hi", on_interrupt=how) as events:
                 async for event in events:
                     if isinstance(event, TextDelta):
                         text += event.text
-                    elif "Restart" in type(event).__name__:
-                        text = ""
-                answer = await events.result()
+                    elif isinstance(event, Restarted):
+                        text, restarts = "", restarts + 1
+                answer = (await events.result()).text
+            end = "whole" if answer == text else f"returns {answer!r}"
         except StreamInterrupted as error:
             partial = error.partial.text if error.partial else ""
-            return text, "raises" if partial == text else f"raises with {partial!r}", bench.requests(model)
-        except InvalidInput:
-            return text, "refused", bench.requests(model)
-    return text, "whole" if answer.text == text else f"returns {answer.text!r}", bench.requests(model)
+            end = "raises" if partial == text else f"raises with {partial!r}"
+    return Seen(text, end, restarts, await asyncio.to_thread(bench.requests, model))
 
 
 async def lost_image(bench: Bench) -> Finding:

@@ -27,6 +27,7 @@ async def cancels(bench: Bench) -> Finding:
         permits = limit.in_use(origin, _MODEL) + limit.waiting(origin, _MODEL)
         await ai.ledger.flush()
         rows = sum(row.sends for row in await ai.ledger.by("state") if row.key == ("sent",))
+        sent = await asyncio.to_thread(bench.requests, _MODEL)
         answers = await asyncio.gather(*(ai.chat(_MODEL, "hi") for _ in range(100)), return_exceptions=True)
     await asyncio.sleep(0.2)
     served = sum(not isinstance(answer, BaseException) for answer in answers)
@@ -38,7 +39,7 @@ async def cancels(bench: Bench) -> Finding:
         "requests": await asyncio.to_thread(bench.under_way, _MODEL),
     }
     left = ", ".join(f"{count} {name}" for name, count in held.items() if count) or "nothing"
-    return Finding(f"{left} held, {served} of 100", not any(held.values()) and served == 100)
+    return Finding(f"{left} held of {sent:,} requests, then {served} of 100", not any(held.values()) and served == 100)
 
 
 def _sockets() -> int:

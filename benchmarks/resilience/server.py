@@ -70,8 +70,8 @@ class Hostile:
         try:
             while (request := await read(reader)) is not None:
                 await self._answer(request, writer)
-        except (Fault, ConnectionError, TimeoutError, asyncio.IncompleteReadError):
-            pass
+        except (Fault, ConnectionError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the end of the server too: asyncio complains of connections that were cancelled
         finally:
             writer.close()
 

@@ -12,6 +12,7 @@ from typing_extensions import override
 from resilient_ai._version import __version__
 from resilient_ai.core.call import Call
 from resilient_ai.core.errors import ConfigurationError, InvalidInput
+from resilient_ai.core.operations import Stream
 from resilient_ai.deepinfra.catalogue import warn_if_retired
 from resilient_ai.deepinfra.embedding_model import DeepInfraEmbeddingModel, send_embed
 from resilient_ai.deepinfra.image_model import DeepInfraImageModel, send_image
@@ -82,6 +83,12 @@ class DeepInfraProvider:
         if operation.fallbacks:
             raise InvalidInput(
                 "model: a list of models needs Routing in the stack", field="model", value=operation.models
+            )
+        if isinstance(operation, Stream) and operation.on_interrupt not in {None, "raise"}:
+            raise InvalidInput(
+                f"on_interrupt: {operation.on_interrupt!r} needs Resume in the stack",
+                field="on_interrupt",
+                value=operation.on_interrupt,
             )
         warn_if_retired(operation.model)
         # The kind of an operation fixes its result type, which no type checker can follow through a table.

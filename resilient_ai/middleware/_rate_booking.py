@@ -68,11 +68,11 @@ class Line:
 class Booking:
     """What one call took from its buckets: from the fleet's, or from those of this process."""
 
-    __slots__ = ("_alone", "_amounts", "_clock", "_fleet", "_line", "_turns", "limit", "wait")
+    __slots__ = ("_alone", "_amounts", "_clock", "_fleet", "_line", "_turns", "tightest", "wait")
 
     def __init__(self, line: Line, amounts: Sequence[float], clock: Clock, fleet: Fleet | None, turns: Turns) -> None:
         self.wait = 0.0
-        self.limit = line.buckets[0]
+        self.tightest = line.buckets[0]
         self._line = line
         self._amounts = amounts
         self._clock = clock
@@ -115,13 +115,12 @@ class Booking:
 
     def settle(self, tokens: int | None) -> None:
         """Put the true number of tokens in the place of the guess; None leaves the guess."""
-        if tokens is not None:
-            self._settle(
-                [
-                    amount if bucket.unit == "requests" else float(tokens)
-                    for bucket, amount in zip(self._line.buckets, self._amounts, strict=True)
-                ]
-            )
+        if tokens is None:
+            return
+        pairs = zip(self._line.buckets, self._amounts, strict=True)
+        amounts = [float(tokens) if bucket.unit == "tokens" else amount for bucket, amount in pairs]
+        if amounts != self._amounts:
+            self._settle(amounts)
 
     @contextmanager
     def given_back_on_error(self) -> Generator[None]:
@@ -134,7 +133,7 @@ class Booking:
 
     def _waits(self, bucket: Bucket, wait: float) -> None:
         if wait > self.wait:
-            self.wait, self.limit = wait, bucket
+            self.wait, self.tightest = wait, bucket
 
     def _settle(self, amounts: Sequence[float]) -> None:
         if self._fleet is not None:

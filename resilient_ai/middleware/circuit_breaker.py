@@ -60,6 +60,7 @@ class CircuitBreaker:
     inside_of: ClassVar[Mapping[str, str]] = {
         "Cache": "an answer from the cache says nothing about the model, and an open circuit must not hide it",
         "Retry": "every try is an outcome of its own, and a retry must not ask a model whose circuit has opened",
+        "Resume": "a stream that broke is asked for again as a request of its own",
         "Routing": "every model has a circuit of its own",
     }
 

@@ -44,8 +44,8 @@ class ConcurrencyLimit:
     its first, fast growth.
 
     With a `fleet` each request also takes one of `limit` permits that all its processes share. While the fleet cannot be asked
-    this process has at most `max(1, floor(limit * fleet.share))` requests under way, and asks again with every request. The
-    fleet belongs to who made it, and is not closed here.
+    this process has at most `max(1, floor(limit * fleet.share))` requests under way, and asks again with every request.
+    The fleet is closed along with the stack.
 
     Args:
         limit: Requests at once per origin and model that are never exceeded, at least 1.
@@ -65,6 +65,7 @@ class ConcurrencyLimit:
         "Batching": "every batch is a request of its own and needs a permit of its own",
         "Cache": "an answer from the cache needs no permit",
         "Retry": "a permit must not be held while a retry waits",
+        "Resume": "a stream that broke is asked for again with a permit of its own",
         "Routing": "every model has permits of its own",
     }
 
@@ -111,6 +112,11 @@ class ConcurrencyLimit:
         with self._turns:
             line = self._lines.get((origin, model))
             return line.permits.waiting if line else 0
+
+    async def aclose(self) -> None:
+        """Close the fleet, which gives back what this process holds there."""
+        if self.fleet is not None:
+            await self.fleet.aclose()
 
     def health(self) -> list[LimitState]:
         """Return what the limit of every model is now, and how much of it is used."""

@@ -49,6 +49,7 @@ class CostAccounting:
     on_settled: Callable[[SendSettled], None] | None = None
     inside_of: ClassVar[Mapping[str, str]] = {
         "Cache": "an answer from the cache is no send and has no row",
+        "Resume": "a stream that is asked for again is a send with a row of its own",
         "Routing": "every model that is asked is a send with a row and a price of its own",
         "Batching": "every batch is a send with a row of its own",
         "Retry": "every try is a send with a row of its own, and the failed ones may be billed too",

@@ -16,8 +16,12 @@ from resilient_ai.core.events import (
     CircuitHalfOpened,
     CircuitOpened,
     Event,
+    HedgeSent,
+    KeyRefused,
     ModelSkipped,
     RetryScheduled,
+    RetrySuppressed,
+    StreamResumed,
 )
 from resilient_ai.core.results import Result
 from resilient_ai.core.streams import StreamEnd, StreamResult
@@ -171,6 +175,16 @@ def _describe(event: Event) -> tuple[int, str, Fields] | None:
         case ModelSkipped():
             fields = {"next_model": event.next_model, **_error_fields(event.error)}
             return logging.WARNING, "resilient_ai.model_skipped", fields
+        case RetrySuppressed():
+            return logging.WARNING, "resilient_ai.retry_suppressed", {"reason": event.reason, **_error_fields(event.error)}
+        case HedgeSent():
+            return logging.INFO, "resilient_ai.hedge_sent", {"after": event.after}
+        case StreamResumed():
+            fields = {"how": event.how, "number": event.number, **_error_fields(event.error)}
+            return logging.WARNING, "resilient_ai.stream_resumed", fields
+        case KeyRefused():
+            fields = {"status": event.status, "retry_after": event.retry_after}
+            return logging.ERROR, "resilient_ai.key_refused", fields
         case CircuitOpened():
             return logging.ERROR, "resilient_ai.circuit_opened", {"retry_after": event.retry_after}
         case CircuitHalfOpened():

@@ -50,7 +50,7 @@ class RateLimit:
 
     With a `fleet` all processes share the buckets. The order is then that of the fleet's answers, and where something is given
     back while others wait, that much may go on top, once. While the fleet cannot be asked, this process keeps to the fleet's
-    `share` of the limit by itself. The fleet belongs to who made it, and is not closed here.
+    `share` of the limit by itself. The fleet is closed along with the stack.
 
     Args:
         requests: Requests per `per` seconds and model, at least 1; None for no limit.
@@ -106,6 +106,11 @@ class RateLimit:
             raise
         when_done(result, lambda end: booking.settle(_tokens_of(call.operation, result, end)))
         return result
+
+    async def aclose(self) -> None:
+        """Close the fleet, which gives back what this process holds there."""
+        if self.fleet is not None:
+            await self.fleet.aclose()
 
     def health(self) -> list[RateState]:
         """Return what every limit knows, by the clock of the call that made it; with a fleet, what this process may do alone."""
@@ -182,7 +187,7 @@ class RateLimit:
 def _check_wait(call: Call[Any], booking: Booking, per: float) -> None:
     remaining = call.remaining()
     if remaining is not None and booking.wait >= remaining:
-        bucket = booking.limit
+        bucket = booking.tightest
         raise LimitReached(
             f"{bucket.limit} {bucket.unit} per {per:g} s may go to {call.model!r}: the call would have to wait "
             f"{booking.wait:.1f} s and has {remaining:.1f} s left",

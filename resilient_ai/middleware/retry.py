@@ -222,14 +222,14 @@ class _Tries(Generic[R]):
             call.emit(HedgeSent(call_id=call.id, model=call.model, after=call.clock.monotonic() - started))
             return True
 
-        try:
-            if delay is None:
-                result = await self._proceed(call)
-            else:
-                result = await race(call, self._proceed, delay, may_hedge)
-        except ProviderError:
-            self._extra.failed(call)
-            raise
+        async def proceed(call: Call[R]) -> R:
+            try:
+                return await self._proceed(call)
+            except ProviderError:
+                self._extra.failed(call)
+                raise
+
+        result = await (proceed(call) if delay is None else race(call, proceed, delay, may_hedge))
         self._extra.took(call, call.clock.monotonic() - started)
         return result
 

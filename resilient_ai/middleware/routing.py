@@ -79,6 +79,7 @@ class Routing:
     """
 
     inside_of: ClassVar[Mapping[str, str]] = {
+        "Resume": "a stream that broke may be served by another model of the list",
         "Cache": "the key holds the route that was asked for, not the model that happened to serve",
     }
 

@@ -1,7 +1,8 @@
 """Give every attempt only so much time."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.clock import within
@@ -36,6 +37,10 @@ class Timeout:
     >>> Timeout(attempt=30.0)
     Timeout(first_token=60.0, idle=60.0, attempt=30.0)
     """
+
+    inside_of: ClassVar[Mapping[str, str]] = {
+        "Resume": "a stream that falls silent is asked for again, with timers of its own",
+    }
 
     first_token: float = 60.0
     idle: float = 60.0

@@ -14,8 +14,10 @@ from resilient_ai.core.events import (
     CircuitHalfOpened,
     CircuitOpened,
     Event,
+    HedgeSent,
     ModelSkipped,
     RetryScheduled,
+    StreamResumed,
 )
 from resilient_ai.core.results import Result
 from resilient_ai.core.streams import StreamEnd, StreamResult
@@ -137,6 +139,11 @@ class _CallSpan(Ending):
         elif isinstance(event, ModelSkipped):
             attributes = {names.FALLBACK_FROM: event.model, names.FALLBACK_TO: event.next_model}
             self.span.add_event(names.EVENT_FALLBACK, {**attributes, names.ERROR_TYPE: error_type(event.error)})
+        elif isinstance(event, StreamResumed):
+            how: Attributes = {names.RESUME_HOW: event.how, names.RESUME_NUMBER: event.number}
+            self.span.add_event(names.EVENT_RESUME, how | {names.ERROR_TYPE: error_type(event.error)})
+        elif isinstance(event, HedgeSent):
+            self.span.add_event(names.EVENT_HEDGE, {names.HEDGE_DELAY: event.after})
         elif (state := _CIRCUIT_STATES.get(type(event))) is not None:
             self.span.add_event(names.EVENT_CIRCUIT, {names.CIRCUIT_NAME: event.model, names.CIRCUIT_STATE: state})
 

@@ -184,18 +184,19 @@ async def _trial(scenario, k, how, moment):
         trial.ticks = loop.turn
 
     driven = Driven(victim, suspended, ended)
-    before, available, asked = asyncio.all_tasks(), world.available(), len(world.server.asked)
+    before, available, others = asyncio.all_tasks(), world.available(), (len(world.server.asked), len(world.bystanders))
     loop.watch(k if how == "tick" else 0, cancel)
     task = loop.create_task(_within(moment, victim) if how == "timeout" else driven)
     await asyncio.wait({task}, timeout=10_000)
     trial.points = driven.points
-    if len(world.server.asked) == asked:
+    if (len(world.server.asked), len(world.bystanders)) == others:
         trial.kept += world.not_given_back(available)
     loop.watch()
     if how == "slow" and not world.may_leave_the_slower:
-        others = asyncio.all_tasks() - world.bystanders - before
-        trial.broken += [f"the victim has ended before a task of its own: {other!r}" for other in others]
-        del others
+        trial.broken += [
+            f"the victim has ended before a task of its own: {task!r}"
+            for task in asyncio.all_tasks() - world.bystanders - before
+        ]
     if not task.done():
         trial.broken.append("the victim never ends")
         task.cancel()

@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections import Counter, defaultdict, deque
 
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -183,7 +184,7 @@ class World:
         self.kept = []
         self.may_leave_the_slower = False
         self.complaints = []
-        tracer_provider = TracerProvider(shutdown_on_exit=False)
+        tracer_provider = TracerProvider(shutdown_on_exit=False, resource=Resource.get_empty())
         tracer_provider.add_span_processor(self.started)
         tracer_provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.ramp = ramp
@@ -262,10 +263,10 @@ class World:
             elif task.exception() is not None:
                 broken.append(f"bystander {number} raised {task.exception()!r}")
         self.bystanders.clear()
-        # The first look takes what is unreachable, the second what that had kept in cycles.
-        gc.collect()
+        # The first look takes what is unreachable, the second what that had kept.
+        gc.collect(0)
         await asyncio.sleep(1.0)
-        gc.collect()
+        gc.collect(1)
         await asyncio.sleep(1.0)
         broken += self.leftovers()
         await asyncio.sleep(REST)

@@ -12,9 +12,7 @@ from resilient_ai import AsyncClient, CircuitOpen, Client, ResilientAIError, Ser
 from resilient_ai.core.events import RetryScheduled
 from resilient_ai.core.operations import Chat, Embed, Stream
 from resilient_ai.core.pipeline import Pipeline
-from resilient_ai.middleware import Batching, CircuitBreaker, CostAccounting, Deadline, Retry, Timeout
-from resilient_ai.presets import default_stack
-from resilient_ai.settings import Settings
+from resilient_ai.middleware import Batching, CircuitBreaker, ConcurrencyLimit, CostAccounting, Deadline, Retry, Timeout
 from resilient_ai.simulator import Fault
 from resilient_ai.testing import FakeClock, ScriptedProvider, chat_result, run
 
@@ -159,11 +157,11 @@ def test_hooks_of_the_user_that_raise(fault):
     assert set(called) == {"on_retry", "on_settled", "listener", "progress", "on_end"}
 
 
-def test_ten_thousand_calls_at_once(tmp_path):
+def test_ten_thousand_calls_at_once():
     """All of them are answered, in their turn, and nothing is left in use."""
 
     async def main():
-        stack = default_stack(Settings(home=tmp_path, cache="off", ledger="off", concurrency=200))
+        stack = [Deadline(), Retry(), CircuitBreaker(), ConcurrencyLimit(limit=200), CostAccounting(), Timeout()]
         async with Pipeline(ScriptedProvider(), stack, clock=FakeClock()) as pipeline:
             answers = await asyncio.gather(*(pipeline.send(CHAT) for _ in range(10_000)), return_exceptions=True)
             return answers, pipeline.health()

@@ -19,9 +19,13 @@ from resilient_ai.core.events import (
     CircuitClosed,
     CircuitHalfOpened,
     CircuitOpened,
+    HedgeSent,
+    KeyRefused,
     ModelSkipped,
     PermitGranted,
     RetryScheduled,
+    RetrySuppressed,
+    StreamResumed,
 )
 from resilient_ai.core.operations import Chat, Embed, Image, Stream
 from resilient_ai.core.pipeline import Pipeline
@@ -180,6 +184,10 @@ async def test_notable_facts_have_lines_of_their_own(logger):
         CircuitOpened(**told, retry_after=5.0),
         CircuitHalfOpened(**told),
         CircuitClosed(**told),
+        RetrySuppressed(**told, reason="budget", error=error),
+        HedgeSent(**told, after=1.5),
+        StreamResumed(**told, how="restart", number=1, error=error),
+        KeyRefused(**told, status=401, retry_after=2.0),
         CacheLookedUp(**told, outcome="error", hits=0, misses=1),
         CacheLookedUp(**told, outcome="hit", hits=1, misses=0),
         PermitGranted(**told, waited=0),
@@ -204,6 +212,10 @@ async def test_notable_facts_have_lines_of_their_own(logger):
         ("resilient_ai.circuit_opened", "ERROR", told | {"retry_after": 5.0}),
         ("resilient_ai.circuit_half_opened", "WARNING", told),
         ("resilient_ai.circuit_closed", "INFO", told),
+        ("resilient_ai.retry_suppressed", "WARNING", told | failed | {"reason": "budget"}),
+        ("resilient_ai.hedge_sent", "INFO", told | {"after": 1.5}),
+        ("resilient_ai.stream_resumed", "WARNING", told | failed | {"how": "restart", "number": 1}),
+        ("resilient_ai.key_refused", "ERROR", told | {"status": 401, "retry_after": 2.0}),
         ("resilient_ai.cache_failed", "WARNING", told | {"misses": 1}),
     ]
     assert (last.model, last.served_by) == ("m", "n")

@@ -35,9 +35,11 @@ from resilient_ai.core.events import (
     CircuitClosed,
     CircuitHalfOpened,
     CircuitOpened,
+    HedgeSent,
     ModelSkipped,
     PermitGranted,
     RetryScheduled,
+    StreamResumed,
 )
 from resilient_ai.core.operations import Chat, Complete, Embed, Image, Operation, Stream
 from resilient_ai.core.pipeline import Pipeline
@@ -288,6 +290,8 @@ async def test_facts_on_the_way_are_events_of_the_span():
         CircuitOpened(**told, retry_after=5),
         CircuitHalfOpened(**told),
         CircuitClosed(**told),
+        StreamResumed(**told, how="restart", number=1, error=KeyError("CANARY")),
+        HedgeSent(**told, after=1.5),
         PermitGranted(**told, waited=0),
     ]
 
@@ -310,6 +314,15 @@ async def test_facts_on_the_way_are_events_of_the_span():
             )
             for state in ("open", "half_open", "closed")
         ],
+        (
+            "resilient_ai.stream_resumed",
+            {
+                "resilient_ai.stream_resumed.how": "restart",
+                "resilient_ai.stream_resumed.number": 1,
+                "error.type": "_OTHER",
+            },
+        ),
+        ("resilient_ai.hedge", {"resilient_ai.hedge.delay": 1.5}),
     ]
     assert traced.call.attributes["resilient_ai.fallback.model"] == "n"
     assert traced.attempts[0].attributes["resilient_ai.attempt.kind"] == "fallback"

@@ -308,7 +308,7 @@ async def test_a_call_that_is_cancelled_holds_nothing(redis, fleet_of):
         await asyncio.gather(*tasks, return_exceptions=True)
         assert all(task.cancelled() for task in tasks)
     await until(lambda: held(redis) == 0)
-    assert fleet._worker._held == {"resilient_ai:permits:other": {"warm": None}}
+    await until(lambda: fleet._worker._held == {"resilient_ai:permits:other": {"warm": None}})
     assert await fleet.reserve("r", amount=1.0, rate=1e-3, burst=1.0) == pytest.approx(0.0, abs=0.01)
 
 
@@ -329,7 +329,7 @@ async def test_a_call_that_is_cancelled_while_redis_stands_still_holds_nothing(r
         redis.thaw()
     await fleet.acquire("other", limit=1, holder="warm")
     await until(lambda: held(redis) == 0)
-    assert fleet._worker._held == {"resilient_ai:permits:other": {"warm": None}}
+    await until(lambda: fleet._worker._held == {"resilient_ai:permits:other": {"warm": None}})
 
 
 async def test_a_slow_redis_is_given_up_in_time_and_costs_the_next_call_nothing(redis, fleet_of, caplog):
@@ -349,6 +349,7 @@ async def test_a_slow_redis_is_given_up_in_time_and_costs_the_next_call_nothing(
     assert answers == [None] * 20
     assert 0.15 <= took <= 1.0
     assert at_once < 0.1
+    await until(lambda: caplog.records)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     answered = await asked_until_answered(fleet)
     assert answered is True

@@ -30,6 +30,7 @@ from resilient_ai import (
     OperationMiddleware,
     Pipeline,
     ReasoningDelta,
+    Restarted,
     Stream,
     StreamResult,
     StructuredResult,
@@ -44,7 +45,6 @@ from resilient_ai import (
     system,
     user,
 )
-from resilient_ai.core.deltas import Restarted
 from resilient_ai.middleware import (
     Batching,
     Cache,
