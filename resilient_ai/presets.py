@@ -75,9 +75,7 @@ def _limits(settings: Settings) -> list[Middleware]:
     fleet = None if settings.redis_url is None else RedisFleet(settings.redis_url.get_secret_value())
     limits: list[Middleware] = []
     if settings.requests_per_minute is not None or settings.tokens_per_minute is not None:
-        limits.append(
-            RateLimit(requests=settings.requests_per_minute, tokens=settings.tokens_per_minute, fleet=fleet)
-        )
+        limits.append(RateLimit(requests=settings.requests_per_minute, tokens=settings.tokens_per_minute, fleet=fleet))
     return [*limits, ConcurrencyLimit(limit=settings.concurrency, fleet=fleet)]
 
 

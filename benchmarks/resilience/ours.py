@@ -38,7 +38,7 @@ def main() -> None:
     key, url = sys.argv[1:]
     warnings.simplefilter("ignore")
     logging.getLogger("resilient_ai").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         finding = VIRTUAL[key](home) if key in VIRTUAL else asyncio.run(_bounded(REAL[key](Bench(url, home))))
     print(json.dumps(asdict(finding)), flush=True)

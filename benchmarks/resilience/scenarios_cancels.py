@@ -12,15 +12,14 @@ from resilient_ai import AsyncClient
 from resilient_ai.middleware import ConcurrencyLimit
 
 _MODEL = "soon/ours"
-_WAVES, _WAVE = 50, 200
+_CALLERS, _CALLS = 25, 400
 
 
 async def cancels(bench: Bench) -> Finding:
     chance = random.Random(12)
     sockets, tasks = _sockets(), len(asyncio.all_tasks())
     async with bench.client() as ai:
-        for _ in range(_WAVES):
-            await asyncio.gather(*(_cancelled(ai, chance) for _ in range(_WAVE)))
+        await asyncio.gather(*(_caller(ai, chance) for _ in range(_CALLERS)))
         await asyncio.sleep(0.1)
         limit = ai.middleware(ConcurrencyLimit)
         origin = bench.url
@@ -50,11 +49,13 @@ def _sockets() -> int:
     return count
 
 
-async def _cancelled(ai: AsyncClient, chance: random.Random) -> None:
-    task = asyncio.ensure_future(chance.choice(_KINDS)(ai, chance.random()))
-    await asyncio.sleep(chance.uniform(0.0, 0.1))
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+async def _caller(ai: AsyncClient, chance: random.Random) -> None:
+    """Make calls one after the other and cancel each, in its queue, its connection or its answer."""
+    for _ in range(_CALLS):
+        task = asyncio.ensure_future(chance.choice(_KINDS)(ai, chance.random()))
+        await asyncio.sleep(chance.uniform(0.0, 0.05))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _stream(ai: AsyncClient, _: float) -> None:

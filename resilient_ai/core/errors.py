@@ -2,7 +2,7 @@
 
 ResilientAIError
   ProviderError                 the service answered, or should have            .model .request_id .retryable .sent
-    ConnectionFailed            no answer: DNS, refused, TLS, reset             .phase
+    ConnectionFailed            no answer: DNS, refused, TLS, reset             .phase .local
     AttemptTimeout              none in time                                    .timer .elapsed
     InvalidResponse             an answer that cannot be read                   .excerpt
     StreamInterrupted           broken after content was handed over            .partial
@@ -96,11 +96,22 @@ class ConnectionFailed(ProviderError):
 
     Attributes:
         phase: How far the request got: "dns", "connect", "tls", "proxy", "send" or "receive".
+        local: Whether the fault is on this side and says nothing about the service: no file or port is left, its certificate is
+            not trusted here, a proxy wants a password.
     """
 
-    def __init__(self, message: str, *, phase: Phase, retryable: bool = True, model: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        phase: Phase,
+        retryable: bool = True,
+        local: bool = False,
+        model: str | None = None,
+    ) -> None:
         super().__init__(message, model=model, retryable=retryable, sent=phase in {"send", "receive"})
         self.phase: Phase = phase
+        self.local = local
 
 
 class AttemptTimeout(ProviderError):

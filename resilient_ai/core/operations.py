@@ -1,262 +1,28 @@
 """What can be asked of a model: each operation is a value that names the type of its result."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Self, Unpack, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
-from typing_extensions import TypeVar, override
+from pydantic import Field, field_validator, model_validator
 
-from resilient_ai.core._base import FrozenModel, explain
 from resilient_ai.core.media import media_type_of
-from resilient_ai.core.messages import Message, MessagesInput, Tool
+from resilient_ai.core.messages import MessagesInput
+from resilient_ai.core.operation import Kind, Operation
 from resilient_ai.core.options import (
     ChatOptions,
     CompleteOptions,
     EmbedOptions,
     ImageOptions,
     OnInterrupt,
-    ReasoningEffort,
-    ServiceTier,
     StreamOptions,
 )
 from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult
+from resilient_ai.core.sampling import Conversation, ResponseFormat, Sampling
 from resilient_ai.core.streams import StreamResult
-
-R = TypeVar("R", covariant=True, default=Any)
-Kind = Literal["chat", "stream", "complete", "embed", "image"]
-
 
 _SIZE = re.compile(r"[1-9]\d{1,4}x[1-9]\d{1,4}")
 _RATIO = re.compile(r"[1-9]\d?:[1-9]\d?")
-_CONTENT = frozenset(
-    {
-        "messages",
-        "prompt",
-        "texts",
-        "images",
-        "mask",
-        "tools",
-        "negative_prompt",
-        "extra",
-        "stop",
-        "chat_template_kwargs",
-    }
-)
-
-
-def _is_path(model: str) -> str:
-    # An id is a part of the address on some routes, which it must not lead away from.
-    if any(part in {"", ".", ".."} for part in model.split("/")):
-        raise ValueError("an id must not hold an empty part, '.' or '..' between its slashes")
-    return model
-
-
-_ModelId = Annotated[str, Field(min_length=1, pattern=r"^[^\s\x00-\x1f\x7f-\x9f]+$"), AfterValidator(_is_path)]
-
-
-class _Size:
-    def __init__(self, value: Sized | None) -> None:
-        self._size = 0 if value is None else len(value)
-
-    @override
-    def __repr__(self) -> str:
-        return f"<{self._size}>"
-
-
-class Operation(FrozenModel, Generic[R]):
-    """One thing asked of one model, or of the first of several that can.
-
-    Args:
-        model: The id, exactly as the service spells it. A list means: the first, and the others as `fallbacks`.
-        fallbacks: Models to try in turn where `model` cannot serve; needs `Routing` in the stack.
-        extra: Fields of the wire that this version does not know, sent as they are.
-
-    Raises:
-        InvalidInput: If a field is wrong; the sentence names the field and the value.
-    """
-
-    kind: ClassVar[Kind]
-    model: _ModelId
-    fallbacks: tuple[_ModelId, ...] = ()
-    extra: Mapping[str, Any] = Field(default_factory=dict)
-
-    if not TYPE_CHECKING:  # pragma: no branch  # tests are never run by a type checker
-
-        def __init__(self, **data: Any) -> None:
-            try:
-                super().__init__(**data)
-            except ValidationError as error:
-                raise explain(type(self).__name__, error, known=type(self).model_fields, hidden=_CONTENT) from None
-
-    @override
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        # Content stays out of logs and tracebacks: it shows by its size alone.
-        for name, value in super().__repr_args__():
-            if name in self.model_fields_set and name in _CONTENT:
-                yield name, _Size(value)
-            elif name in self.model_fields_set:
-                yield name, value
-
-    @model_validator(mode="before")
-    @classmethod
-    def _split_models(cls, data: Any) -> Any:
-        values = cast("dict[str, Any]", data if isinstance(data, dict) else {})
-        if isinstance(values.get("model"), list | tuple):
-            models: Sequence[Any] = values["model"]
-            if not models:
-                raise ValueError("model: a list of models must name at least one")
-            if values.get("fallbacks"):
-                raise ValueError("model and fallbacks: give a list of models or fallbacks, not both")
-            return {**values, "model": models[0], "fallbacks": tuple(models[1:])}
-        return cast("Any", data)
-
-    @model_validator(mode="after")
-    def _each_once(self) -> Self:
-        if self.fallbacks and len(set(self.models)) != len(self.models):
-            raise ValueError(f"model: each model once, got {list(self.models)!r}")
-        return self
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """All models in the order they may serve."""
-        return (self.model, *self.fallbacks)
-
-    def on(self, model: str) -> Self:
-        """Return the same operation for `model` alone."""
-        return self.model_copy(update={"model": model, "fallbacks": ()})
-
-
-def _known_role(message: Any) -> Any:
-    # OpenAI's newer name for the same role, which the service refuses.
-    if isinstance(message, Mapping):
-        fields = cast("Mapping[str, Any]", message)
-        return {**fields, "role": "system"} if fields.get("role") == "developer" else fields
-    return message
-
-
-class ResponseFormat(FrozenModel):
-    """The form an answer must have.
-
-    Args:
-        type: "text", "json_object" (any object; say so in the prompt as well), "json_schema" or "regex".
-        name: Name of the schema; for "json_schema" only.
-        json_schema: The JSON schema; required for "json_schema".
-        strict: Whether the service shall enforce the schema.
-        regex: The pattern; required for "regex".
-    """
-
-    type: Literal["text", "json_object", "json_schema", "regex"]
-    name: str = "output"
-    json_schema: Mapping[str, Any] | None = Field(default=None, repr=False)
-    strict: bool = True
-    regex: str | None = Field(default=None, repr=False)
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.type == "json_schema" and self.json_schema is None:
-            raise ValueError("response_format: 'json_schema' needs a json_schema")
-        if self.type == "regex" and not self.regex:
-            raise ValueError("response_format: 'regex' needs a regex")
-        return self
-
-
-class Sampling(Operation[R]):
-    """The fields that chat and text completion share.
-
-    Args:
-        temperature: 0 to 2; 0 is as repeatable as the service gets.
-        top_p: Above 0, to 1.
-        min_p: 0 to 1; 0 is off.
-        top_k: 0 to 999; 0 is off.
-        max_tokens: 1 to 1,000,000 tokens of output; None leaves it to the service, which most often stops at 16,384.
-        stop: Up to 16 texts that end the answer, none of them empty.
-        n: 1 to 4 answers.
-        presence_penalty: -2 to 2.
-        frequency_penalty: -2 to 2.
-        repetition_penalty: 0.01 to 5; above 1 discourages repeats.
-        seed: Makes sampling repeatable where the model can; no promise.
-        user: Your own name of the end user, sent to the service.
-        prompt_cache_key: Groups requests for the provider's prompt cache.
-        service_tier: "priority" costs 1.5 times, "flex" 0.8 times and may wait for ten minutes.
-    """
-
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    top_k: int | None = Field(default=None, ge=0, lt=1000)
-    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), max_length=16)
-    n: int = Field(default=1, ge=1, le=4)
-    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    repetition_penalty: float | None = Field(default=None, ge=0.01, le=5)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
-    user: str | None = None
-    prompt_cache_key: str | None = None
-    service_tier: ServiceTier | None = None
-    response_format: ResponseFormat | None = None
-
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _one_stop(cls, stop: Any) -> Any:
-        return (stop,) if isinstance(stop, str) else stop
-
-    @field_validator("response_format", mode="before")
-    @classmethod
-    def _short_format(cls, value: Any) -> Any:
-        return {"type": value} if isinstance(value, str) else value
-
-
-class Conversation(Sampling[R]):
-    """The fields that `Chat` and `Stream` share.
-
-    Args:
-        messages: The conversation. A `str` is one user message, a message alone is a list of one; dictionaries with a `role` are
-            messages.
-        tools: Functions, pydantic models, JSON schemas or `Tool`s the model may ask for.
-        tool_choice: "auto", "none", "required", or the name of one tool.
-        logprobs: Whether to return log probabilities.
-        top_logprobs: 1 to 20 alternatives for each token.
-        reasoning_effort: How long a reasoning model may think.
-        chat_template_kwargs: Passed to the model's chat template as they are.
-    """
-
-    messages: tuple[Message, ...] = Field(min_length=1)
-    tools: tuple[Tool, ...] = ()
-    tool_choice: str | None = Field(default=None, min_length=1)
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(default=None, ge=1, le=20)
-    reasoning_effort: ReasoningEffort | None = None
-    chat_template_kwargs: Mapping[str, Any] | None = None
-
-    @field_validator("messages", mode="before")
-    @classmethod
-    def _one_message(cls, messages: Any) -> Any:
-        if isinstance(messages, str):
-            return ({"role": "user", "content": messages},)
-        if isinstance(messages, list | tuple):
-            given = cast("Sequence[Any]", messages)
-            return tuple(map(_known_role, given)) if given else given
-        return (messages,) if isinstance(messages, FrozenModel) else messages
-
-    @field_validator("tools", mode="before")
-    @classmethod
-    def _any_tools(cls, tools: Any) -> Any:
-        if isinstance(tools, list | tuple):
-            return tuple(Tool.of(tool) for tool in cast("Sequence[Any]", tools))
-        return tools
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        names = [tool.name for tool in self.tools]
-        if len(set(names)) != len(names):
-            raise ValueError(f"tools: every tool needs a name of its own, got {names!r}")
-        if self.tool_choice not in {None, "auto", "none", "required", *names}:
-            raise ValueError(f"tool_choice: 'auto', 'none', 'required' or one of {names!r}, got {self.tool_choice!r}")
-        if self.tool_choice == "required" and not names:
-            raise ValueError("tool_choice: 'required' needs tools")
-        return self
 
 
 class Chat(Conversation[ChatResult]):
@@ -445,10 +211,7 @@ __all__ = [
     "Kind",
     "OnInterrupt",
     "Operation",
-    "R",
-    "ReasoningEffort",
     "ResponseFormat",
     "Sampling",
-    "ServiceTier",
     "Stream",
 ]

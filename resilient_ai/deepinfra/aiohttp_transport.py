@@ -18,6 +18,8 @@ import aiohttp
 import httpx
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from aiohttp.http_parser import RawResponseMessage
+from aiohttp.streams import StreamReader
 from aiohttp.tracing import Trace
 from typing_extensions import override
 
@@ -26,6 +28,7 @@ _Pool: TypeAlias = tuple[aiohttp.ClientSession, AsyncGenerator[aiohttp.ClientSes
 # The extension of a request that holds what to call once there is a connection, before the first byte is written.
 ON_LEAVING = "resilient_ai.on_leaving"
 _STALE = 2.0  # seconds within which a reused connection shows that it was dead already
+_MOST_INTERIM = 100
 _RAW_BODY_LIMIT = 1 << 20  # aiohttp wants larger bodies as a file, so that writing them yields to the loop
 
 
@@ -152,9 +155,22 @@ class _Pools:
 
 
 class _Wire(ResponseHandler):
-    """A connection that knows whether a byte has come back; one from the pool has heard an answer before."""
+    """A connection that knows whether a byte has come back; one from the pool has heard an answer before.
+
+    A server may announce its answer with interim ones (1xx), but not for ever.
+    """
 
     heard = False
+    interim = 0
+
+    @override
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        self.interim = self.interim + 1 if 100 <= data[0].code < 200 else 0
+        if self.interim <= _MOST_INTERIM:
+            super().feed_data(data, size)
+        elif self.transport is not None and not self.transport.is_closing():
+            self.set_exception(aiohttp.ClientPayloadError(f"more than {_MOST_INTERIM} interim answers"))
+            self.transport.close()
 
     @override
     def data_received(self, data: bytes) -> None:

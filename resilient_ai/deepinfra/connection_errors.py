@@ -1,5 +1,6 @@
 """What really failed when no answer came, told from the chain of causes under an httpx error."""
 
+import errno
 import socket
 import ssl
 from collections.abc import Iterator
@@ -8,6 +9,10 @@ import aiohttp
 import httpx
 
 from resilient_ai.core.errors import AttemptTimeout, ConnectionFailed, InvalidResponse, Phase, ProviderError
+
+# What this process or machine has run out of: files, memory, ports.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+_PASSWORD_WANTED = 407
 
 
 def translate(error: httpx.HTTPError, *, host: str = "the host", connect_timeout: float | None = None) -> ProviderError:
@@ -28,11 +33,15 @@ def _not_connected(error: httpx.HTTPError, host: str) -> ConnectionFailed:
     causes = list(_causes(error))
     certificate = any(isinstance(cause, ssl.SSLCertVerificationError | ssl.CertificateError) for cause in causes)
     if isinstance(error, httpx.ProxyError):
-        return ConnectionFailed("the proxy could not be used", phase="proxy")
+        refused = any(getattr(cause, "status", None) == _PASSWORD_WANTED for cause in causes)
+        return ConnectionFailed("the proxy could not be used", phase="proxy", retryable=not refused, local=refused)
+    if any(isinstance(cause, OSError) and cause.errno in _EXHAUSTED for cause in causes):
+        return ConnectionFailed("no file or port is left for a connection", phase="connect", local=True)
     if any(isinstance(cause, socket.gaierror | aiohttp.ClientConnectorDNSError) for cause in causes):
         return ConnectionFailed(f"the name {host} could not be resolved", phase="dns")
     if certificate:
-        return ConnectionFailed(f"the certificate of {host} is not to be trusted", phase="tls", retryable=False)
+        sentence = f"the certificate of {host} is not to be trusted"
+        return ConnectionFailed(sentence, phase="tls", retryable=False, local=True)
     if any(isinstance(cause, ssl.SSLError | aiohttp.ClientConnectorSSLError) for cause in causes):
         return ConnectionFailed(f"the encrypted connection to {host} could not be set up", phase="tls")
     return ConnectionFailed(f"{host} refused the connection or could not be reached", phase="connect")

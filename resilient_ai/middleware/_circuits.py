@@ -5,7 +5,7 @@ from typing import Any
 
 from resilient_ai.core.call import Call
 from resilient_ai.core.clock import Clock, time_of
-from resilient_ai.core.errors import ProviderError, StatusError
+from resilient_ai.core.errors import ConnectionFailed, ProviderError, StatusError
 from resilient_ai.core.events import CircuitClosed, CircuitHalfOpened, CircuitOpened, Event
 from resilient_ai.core.health import BreakerState
 from resilient_ai.middleware._machines.breaker import Breaker, Rules, Ticket
@@ -29,12 +29,11 @@ class Circuit:
         """Tell the breaker how a call failed; return the change of state that follows from it."""
         breaker = self.breaker
         before = breaker.state
-        status = error.status if isinstance(error, StatusError) else None
-        hint = error.retry_after if isinstance(error, StatusError) else None
-        # A status that was not sent for is our own copy of an older refusal.
-        if not isinstance(error, ProviderError) or (status is not None and not error.sent):
+        if not isinstance(error, ProviderError) or _says_nothing(error):
             breaker.release(ticket)
             return None
+        status = error.status if isinstance(error, StatusError) else None
+        hint = error.retry_after if isinstance(error, StatusError) else None
         if status is None or status >= 500 or status == 408:
             breaker.record_failure(ticket, now, call.clock.random, hint)
         elif status == 429:
@@ -52,6 +51,13 @@ class Circuit:
         if self.breaker.state == "half_open":
             return CircuitHalfOpened(call_id=call.id, model=call.model)
         return CircuitClosed(call_id=call.id, model=call.model)
+
+
+def _says_nothing(error: ProviderError) -> bool:
+    """Return whether an error says nothing about the service."""
+    if isinstance(error, ConnectionFailed):
+        return error.local
+    return isinstance(error, StatusError) and not error.sent  # our own copy of an older refusal
 
 
 class Circuits:

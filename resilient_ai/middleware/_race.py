@@ -26,11 +26,13 @@ async def race(call: Call[R], proceed: Next[R], delay: float, may_hedge: Callabl
     Raises:
         Exception: The failure of the first request, where both fail.
     """
-    first = _start(call, proceed)
-    tasks = [first]
+    tasks = [_start(call, proceed)]
     winner: asyncio.Task[R] | None = None
     try:
-        if not await _ends_within(call, first, delay) and may_hedge():
+        with suppress(TimeoutError):
+            async with call.clock.timeout(delay):
+                await asyncio.wait(tasks)  # raises nothing of its own, so that only the timer can have ended it
+        if not tasks[0].done() and may_hedge():
             tasks.append(_start(call, proceed))
         winner = await _first_success(tasks)
         return winner.result()
@@ -48,13 +50,6 @@ def _start(call: Call[R], proceed: Next[R]) -> asyncio.Task[R]:
         return await proceed(call)
 
     return asyncio.create_task(send())
-
-
-async def _ends_within(call: Call[R], task: asyncio.Task[R], seconds: float) -> bool:
-    with suppress(TimeoutError):
-        async with call.clock.timeout(seconds):
-            await asyncio.wait([task])  # raises nothing of its own, so that only the timer can have ended it
-    return task.done()
 
 
 async def _first_success(tasks: list[asyncio.Task[R]]) -> asyncio.Task[R]:

@@ -176,7 +176,11 @@ def _describe(event: Event) -> tuple[int, str, Fields] | None:
             fields = {"next_model": event.next_model, **_error_fields(event.error)}
             return logging.WARNING, "resilient_ai.model_skipped", fields
         case RetrySuppressed():
-            return logging.WARNING, "resilient_ai.retry_suppressed", {"reason": event.reason, **_error_fields(event.error)}
+            return (
+                logging.WARNING,
+                "resilient_ai.retry_suppressed",
+                {"reason": event.reason, **_error_fields(event.error)},
+            )
         case HedgeSent():
             return logging.INFO, "resilient_ai.hedge_sent", {"after": event.after}
         case StreamResumed():

@@ -75,9 +75,7 @@ class Timeout:
                 call.clock,
                 seconds,
                 lambda: proceed(call),
-                lambda: AttemptTimeout(
-                    timer=timer, elapsed=seconds, sent=call.record.left > left, model=call.model
-                ),
+                lambda: AttemptTimeout(timer=timer, elapsed=seconds, sent=call.record.left > left, model=call.model),
             )
         if isinstance(result, StreamResult):
             self._limit(result, call, started, attempt)

@@ -13,6 +13,7 @@ from resilient_ai.core.errors import (
     ResilientAIError,
     ServerFailed,
     StreamInterrupted,
+    StreamMisused,
 )
 from resilient_ai.core.operations import Complete, Embed, Image, Stream
 from resilient_ai.middleware import Hedge
@@ -425,6 +426,23 @@ async def stream_that_goes_on(world):
 async def stream_that_breaks_too_often(world):
     world.script("m", *[breaks(world) for _ in range(4)])
     return failed(read(world, on_interrupt="restart"), StreamInterrupted)
+
+
+@scenario()
+async def stream_closed_while_it_is_asked_for_again(world):
+    world.script("m", breaks(world), 1.0, None)
+
+    async def read_until_closed():
+        stream = await world.send(Stream(model="m", messages="hi", on_interrupt="restart"))
+        world.kept.append(stream)
+        world.begin(close_later(stream))
+        await failed(stream.result(), StreamMisused)
+
+    async def close_later(stream):
+        await asyncio.sleep(0.5)
+        await stream.aclose()
+
+    return read_until_closed()
 
 
 @scenario(**HEDGED)

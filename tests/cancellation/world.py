@@ -21,7 +21,6 @@ from resilient_ai.core.streams import StreamResult
 from resilient_ai.stores import MemoryStore
 from resilient_ai.testing import FakeClock, ScriptedSource, answer_to, chat_result
 
-PLENTY = 1e9
 # A lease that never ends by itself: a probe that is not given back keeps its circuit shut for good, and shows.
 FOR_EVER = 1e6
 # Long enough for every break, wait and lasting request of a scenario to be over, and far below that lease.

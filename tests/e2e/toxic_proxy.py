@@ -7,7 +7,8 @@ import socket
 import ssl
 import struct
 from dataclasses import dataclass, field
-from pathlib import Path
+
+import trustme
 
 BLOCK = 65_536
 
@@ -277,7 +278,7 @@ def set_reset_at_close(writer):
 
 
 def self_signed():
-    """Return an SSL context of a server with a certificate that nobody trusts; its key was made for this and guards nothing."""
+    """Return an SSL context of a server with a certificate that nobody trusts."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(Path(__file__).with_name("self_signed.pem"))
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     return context
