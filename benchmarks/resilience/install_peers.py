@@ -46,9 +46,11 @@ def install_piecemeal(python: str, spec: str) -> str:
     ask = f"import importlib.metadata as m, json; print(json.dumps(m.requires({name!r}) or []))"
     found = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout
     needed = [need for need in json.loads(found) if "extra ==" not in need]
-    for need in needed:
-        if install(python, need):
-            install(python, re.split(r"[ ;<>=!~]", need)[0])
+    while reason := install(python, *needed):
+        nowhere = re.search(r"No matching distribution found for ([\w.-]+)", reason)
+        if nowhere is None or nowhere[1] in needed:
+            return reason
+        needed = [nowhere[1] if re.match(rf"{re.escape(nowhere[1])}\b", need) else need for need in needed]
     return ""
 
 

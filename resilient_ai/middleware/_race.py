@@ -36,6 +36,8 @@ async def race(call: Call[R], proceed: Next[R], delay: float, may_hedge: Callabl
             tasks.append(_start(call, proceed))
         winner = await _first_success(tasks)
         return winner.result()
+    except GeneratorExit:  # a coroutine that is closed cannot wait for anything
+        raise
     except BaseException:
         await _end(tasks)
         raise

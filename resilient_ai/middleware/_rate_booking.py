@@ -1,11 +1,12 @@
 """What a call takes from the buckets of its model, and gives back."""
 
+import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from resilient_ai.core.clock import Clock
+from resilient_ai.core.clock import Clock, time_of
 from resilient_ai.core.operations import Operation
 from resilient_ai.core.protocols import Fleet
 from resilient_ai.middleware._gate import Gate
@@ -68,7 +69,7 @@ class Line:
 class Booking:
     """What one call took from its buckets: from the fleet's, or from those of this process."""
 
-    __slots__ = ("_alone", "_amounts", "_clock", "_fleet", "_line", "_turns", "tightest", "wait")
+    __slots__ = ("_alone", "_amounts", "_clock", "_fleet", "_line", "_pid", "_turns", "tightest", "wait")
 
     def __init__(self, line: Line, amounts: Sequence[float], clock: Clock, fleet: Fleet | None, turns: Turns) -> None:
         self.wait = 0.0
@@ -77,6 +78,7 @@ class Booking:
         self._amounts = amounts
         self._clock = clock
         self._fleet = fleet
+        self._pid = os.getpid()
         self._turns = turns
         self._alone: list[Reservation] = []
 
@@ -136,12 +138,14 @@ class Booking:
             self.wait, self.tightest = wait, bucket
 
     def _settle(self, amounts: Sequence[float]) -> None:
+        if self._pid != os.getpid():
+            return  # a forked child's copy: what was taken is the parent's
         if self._fleet is not None:
             for bucket, guess, amount in zip(self._line.buckets, self._amounts, amounts, strict=True):
                 if amount != guess:
                     self._fleet.settle(bucket.name, amount=amount - guess, rate=bucket.rate, burst=bucket.burst)
             return
-        now = self._clock.monotonic()
+        now = time_of(self._clock)
         self._turns.post(lambda: self._settle_alone(now, amounts))
 
     def _settle_alone(self, now: float, amounts: Sequence[float]) -> None:

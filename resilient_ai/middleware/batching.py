@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -88,10 +88,13 @@ class _Batches:
         workers = [asyncio.create_task(self._work()) for _ in range(min(in_flight, len(self._pending)))]
         try:
             done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+        except GeneratorExit:  # a coroutine that is closed cannot wait for anything
+            _cancel(workers)
+            raise
+        except BaseException:
+            await _end(workers)
+            raise
+        await _end(workers)
         for worker in sorted(done, key=workers.index):
             worker.result()  # raises what the worker raised, a cancellation included
         return self._joined()
@@ -147,6 +150,16 @@ class _Batches:
             "request_id": None,
         }
         return results[0].model_copy(update=update)
+
+
+def _cancel(workers: Sequence[asyncio.Task[None]]) -> None:
+    for worker in workers:
+        worker.cancel()
+
+
+async def _end(workers: Sequence[asyncio.Task[None]]) -> None:
+    _cancel(workers)
+    await asyncio.gather(*workers, return_exceptions=True)
 
 
 def _half(count: int) -> int:

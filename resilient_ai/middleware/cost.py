@@ -1,6 +1,7 @@
 """What every send costs: one row in the ledger and one entry in the call's record, however it ends."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -81,13 +82,14 @@ class CostAccounting:
 class _Send:
     """One request from before it leaves to its end."""
 
-    __slots__ = ("accounting", "call", "id", "left", "started")
+    __slots__ = ("accounting", "call", "id", "left", "pid", "started")
 
     def __init__(self, accounting: CostAccounting, call: Call[Any]) -> None:
         self.accounting = accounting
         self.call = call
         self.id = new_id()
         self.left = call.record.left
+        self.pid = os.getpid()
         self.started = call.clock.monotonic()
         ledger = accounting.ledger
         if ledger is not None:
@@ -166,6 +168,8 @@ class _Send:
         self, state: State, cost: Decimal | None, *, usage: Usage | None = None, error: BaseException | None = None
     ) -> None:
         """Close the row and tell whoever listens."""
+        if self.pid != os.getpid():
+            return  # a forked child's copy: the row is the parent's
         call = self.call
         name = None if error is None else type(error).__name__
         elapsed = self.elapsed()

@@ -98,10 +98,12 @@ class RateLimit:
             line = self._lines.get((call.origin, call.model)) or self._add(call)
         amounts = [bucket.amount_of(call.operation) for bucket in line.buckets]
         booking = await self._admit(call, line, amounts)
+        left = call.record.left
         try:
             result = await proceed(call)
         except BaseException as error:
-            if isinstance(error, ProviderError | CallRejected) and not error.sent:
+            sent = error.sent if isinstance(error, ProviderError | CallRejected) else call.record.left > left
+            if not sent:
                 booking.give_back()
             raise
         when_done(result, lambda end: booking.settle(_tokens_of(call.operation, result, end)))

@@ -23,32 +23,6 @@ from .world import FINISHED
 
 SCENARIOS = {}
 
-# Pairs of scenario and way that do not hold; see test_open.py.
-OPEN = {
-    (name, "close")
-    for name in (
-        "embeddings_in_five_batches",
-        "embeddings_of_which_one_batch_fails_for_good",
-        "embeddings_beside_one_another",
-        "chat_of_which_the_second_request_wins",
-        "chat_of_which_the_first_request_wins",
-        "chat_of_which_the_second_request_fails",
-        "stream_of_which_the_second_request_wins",
-        "streams_that_come_at_once",
-        "stream_that_starts_again_with_a_second_request",
-    )
-}
-
-
-# Scenarios that leave what they had reserved with the rate limit; see test_open.py.
-KEEPING = {
-    "chat_waiting_for_a_permit",
-    "chat_in_the_middle_of_a_queue",
-    "chat_waiting_while_the_circuit_opens",
-    "batch_work_waiting_for_a_permit",
-    "embeddings_beside_one_another",
-}
-
 
 def scenario(**options):
     """Enter a function in the table; the options are those of its `World`."""

@@ -199,3 +199,22 @@ def say(write, ask):
         os.write(write, repr(error).encode())
     finally:
         os._exit(0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
+def test_a_child_closes_no_row_of_its_parent():
+    """A call of the parent that is destroyed in a forked child is none of the child's business."""
+    world = World(latency=0.0005)
+
+    async def main():
+        world.script("m", 500.0)
+        task = asyncio.create_task(world.chat())
+        await asyncio.sleep(0.01)
+        pid = os.fork()
+        if pid == 0:
+            task.get_coro().close()
+            os._exit(len(world.rows.closes))
+        task.cancel()
+        return pid
+
+    assert os.waitstatus_to_exitcode(os.waitpid(asyncio.run(main()), 0)[1]) == 0
