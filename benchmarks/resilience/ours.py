@@ -33,6 +33,8 @@ REAL: dict[str, Callable[[Bench], Awaitable[Finding]]] = {
 }
 VIRTUAL: dict[str, Callable[[Path], Finding]] = {"outage": outage, "recovery": recovery, "capacity": capacity}
 
+_LIMIT = 100
+
 
 def main() -> None:
     key, url = sys.argv[1:]
@@ -45,8 +47,11 @@ def main() -> None:
 
 
 async def _bounded(scenario: Awaitable[Finding]) -> Finding:
-    async with asyncio.timeout(60):
-        return await scenario
+    try:
+        async with asyncio.timeout(_LIMIT):
+            return await scenario
+    except TimeoutError:
+        return Finding(f"stopped after {_LIMIT} s", holds=False)
 
 
 if __name__ == "__main__":

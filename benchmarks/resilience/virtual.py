@@ -57,7 +57,7 @@ class Provider:
 
 
 class Failing(Provider):
-    """Fails every request within 50 ms until `up`; then answers within 200 ms."""
+    """Fails every request within 50 ms until `up`; then answers as fast."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Failing(Provider):
     @override
     async def answer(self, model: str) -> None:
         failing = not self.up
-        await asyncio.sleep(0.05 if failing else 0.2)
+        await asyncio.sleep(0.05)
         if failing:
             raise ServerFailed("down", status=500, model=model)
 

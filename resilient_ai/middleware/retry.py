@@ -115,14 +115,14 @@ class Retry:
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
         """Send the call, and send it again while that is worth it."""
         if self.hedge is not None:
-            return await _Tries(self, call, proceed).run()
+            return await _Tries(self, self._extra, call, proceed).run()
         # Most calls succeed at once, so tenacity is only built for those that do not.
         try:
             result = await proceed(call)
         except Exception as error:
             if self.attempts == 1 or not self.is_worth_repeating(call, error):
                 raise
-            tries = _Tries(self, call, proceed, error)
+            tries = _Tries(self, self._extra, call, proceed, error)
         else:
             self._extra.answered(call)
             return result
@@ -158,9 +158,11 @@ class _Tries(Generic[R]):
         first_failure: That of a try which has been made already and is worth repeating; None where none was made.
     """
 
-    def __init__(self, retry: Retry, call: Call[R], proceed: Next[R], first_failure: Exception | None = None) -> None:
+    def __init__(
+        self, retry: Retry, extra: ExtraSends, call: Call[R], proceed: Next[R], first_failure: Exception | None = None
+    ) -> None:
         self._retry = retry
-        self._extra = retry._extra  # noqa: SLF001 - two halves of one thing
+        self._extra = extra
         self._call = call
         self._proceed = proceed
         self._first_failure = first_failure

@@ -14,6 +14,9 @@ from resilient_ai.middleware.circuit_breaker import CircuitBreaker
 from resilient_ai.middleware.retry import Retry
 from resilient_ai.testing import FakeClock, ScriptedProvider, chat_result, run
 
+# Whichever test comes first waits for ten simulations of 21,000 calls.
+pytestmark = pytest.mark.timeout(180)
+
 CHAT = Chat(model="m", messages="hi")
 ANSWER = chat_result()
 RATE = 100
@@ -120,7 +123,6 @@ def test_retries_alone_hardly_add_to_an_outage(seed):
     assert seen.share == 1.0
 
 
-@pytest.mark.timeout(180)
 def test_with_a_breaker_an_outage_costs_nearly_nothing(outages):
     """Of a thousand calls during the outage two are sent, the probes, though each call may be sent three times."""
     assert max(seen.sends_per_call for seen in outages) <= 0.004

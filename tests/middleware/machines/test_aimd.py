@@ -161,6 +161,44 @@ def test_one_permit_always_stays():
     assert rounds(aimd, 5) == [2, 3, 5, 9, 17]
 
 
+@pytest.mark.parametrize(("served", "limit"), [(9, 9), (10, 8)])
+def test_a_limit_is_proven_by_a_whole_round(served, limit):
+    """One success short of a round the limit is not proven: a refusal takes its own permit and not a fifth."""
+    aimd = Aimd(initial=10, maximum=10)
+    for _ in range(served):
+        aimd.record_success(0.0, 10)
+    aimd.record_overload(0.0, 9, 0.0)
+    assert aimd.limit == limit
+
+
+@pytest.mark.parametrize(("in_use", "limit"), [(49, 49), (48, 80)])
+def test_half_of_the_limit_with_the_refused_one_is_in_use(in_use, limit):
+    """The refused request counts with those under way: 50 of 100 are half, 49 are less and blame a busy service."""
+    aimd = Aimd(initial=100, maximum=200)
+    aimd.record_overload(0.0, in_use, 0.0)
+    assert aimd.limit == limit
+
+
+def test_what_is_remembered_is_the_count_that_was_refused():
+    """Of 64 that were allowed the 41st was refused: 41 is the next probe, and 42 is new ground."""
+    aimd = Aimd(initial=64, maximum=200)
+    aimd.record_overload(0.0, 40, 0.0)
+    assert [aimd.limit, *rounds(aimd, 3)] == [40, 41, 42, 44]
+
+
+def test_a_probe_that_lasts_a_round_ends_the_patience():
+    """After capacity was back, the next probe waits for one round, not for as many as before."""
+    aimd = Aimd(initial=20, maximum=20)
+    rounds(aimd)
+    aimd.record_overload(0.0, 19, 100.0)
+    assert [aimd.limit, *rounds(aimd, 3)] == [16, 18, 19, 20]
+    aimd.record_overload(1.0, 19, 100.0)
+    assert until_it_moves(aimd) == 2 * 19
+    rounds(aimd)
+    aimd.record_overload(2.0, 19, 100.0)
+    assert until_it_moves(aimd) == 19
+
+
 class AimdUnderAnyHistory(RuleBasedStateMachine):
     """Whatever is served and refused, in whatever order and at whatever pace."""
 

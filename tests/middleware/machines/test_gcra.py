@@ -100,6 +100,24 @@ def test_nobody_goes_before_those_who_have_a_time():
     assert waits(bucket, 0.0, 5.0, 5.0) == [5.0, 10.0]
 
 
+def test_waits_count_from_now_whatever_the_time_is():
+    """A line that was made at noon is as long as one that was made at midnight."""
+    bucket = Gcra(rate=1.0, burst=10.0)
+    _, first = bucket.reserve(100.0, 10.0)
+    waits(bucket, 100.0, 5.0)
+    bucket.give_back(100.0, first)
+    assert waits(bucket, 101.0, 1.0, 5.0) == [4.0, 5.0]
+
+
+def test_who_goes_at_once_does_not_wait():
+    """The line holds those alone whose time has not come."""
+    bucket = Gcra(rate=1.0, burst=1.0)
+    waits(bucket, 0.0, 1.0)
+    assert bucket.waiting == 0
+    waits(bucket, 0.0, 1.0)
+    assert bucket.waiting == 1
+
+
 def test_what_is_kept_is_left_for_others():
     """Who keeps two of ten in the bucket waits while eight are gone; larger ones wait for a full bucket."""
     bucket = Gcra(rate=1.0, burst=10.0)

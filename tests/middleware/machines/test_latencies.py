@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from resilient_ai.middleware._machines.latencies import Latencies
 
 
-def known(*seconds, size=200):
-    latencies = Latencies(size)
+def known(*seconds, **options):
+    latencies = Latencies(**options)
     for value in seconds:
         latencies.record(value)
     return latencies

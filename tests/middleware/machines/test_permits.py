@@ -98,6 +98,28 @@ def test_a_wait_is_predicted_once_ten_permits_came_back():
     assert permits.predicted_wait(batch=True) == pytest.approx((8 + 3) * 2.0 / 4)
 
 
+@pytest.mark.parametrize(("interactive", "batch", "ahead"), [(3, 2, 3), (4, 2, 5), (7, 2, 8), (8, 1, 9)])
+def test_every_fourth_interactive_caller_ahead_lets_one_of_batch_go(interactive, batch, ahead):
+    """An interactive caller waits for those of its class, and for one of batch with every four of them."""
+    permits = full(limit=2)
+    for number in range(interactive):
+        permits.try_enqueue(number)
+    for number in range(batch):
+        permits.try_enqueue(f"b{number}", batch=True)
+    for _ in range(10):
+        permits.record_held(2.0)
+    assert permits.predicted_wait() == pytest.approx(float(ahead))
+
+
+def test_a_permit_of_an_interactive_caller_leaves_batch_alone():
+    """Nothing is known at first; what an interactive caller takes and gives back is not counted for batch."""
+    permits = Permits(limit=2, queue_size=0)
+    assert permits.mean_held == 0.0
+    permits.try_acquire()
+    permits.release()
+    assert (permits.in_use, permits.batch_in_use) == (0, 0)
+
+
 def test_the_mean_follows_what_changes():
     """Of requests that have become longer, some hundred are enough to be believed."""
     permits = Permits(limit=1, queue_size=0)
