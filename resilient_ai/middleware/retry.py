@@ -33,8 +33,8 @@ _Reason = Literal["budget", "ceiling", "deadline", "wait", "circuit"]
 # A server that asks for more than a minute is answered by failing now, with its `retry_after` on the error.
 _LONGEST_HINT = 60.0
 _RATE_LIMIT_MAX = 30.0
-# Seconds for which an open circuit is waited for; who has to wait longer is better told so.
-_PATIENCE = 2.0
+# Seconds for which an open circuit is waited for at most; who has to wait longer is better told so.
+_PATIENCE = 6.0
 _COSTLY: tuple[Kind, ...] = ("image",)
 # Statuses with which the service turns a request away before it begins to work on it.
 _NOT_BEGUN = frozenset({425, 429, 503, 529})
@@ -57,7 +57,8 @@ class Retry:
     - Extra sends to a model are paid from a budget, so that an outage is not made worse: each costs 1, after a timeout 2, and
       each answer earns 0.1, each second 0.05. With the budget spent, calls fail with the error at hand. So in a lasting outage
       N calls make hardly more than N sends, while a fault that breaks a hundred requests at once is still mended.
-    - A circuit that is open is waited for up to 2 s, and not at all while another model may be asked.
+    - A circuit that is open is waited for up to a tenth of the time left to the call, at most 6 s, and not at all while
+      another model may be asked.
 
     A stream is not repeated once it has been handed over. All sends of a call carry the same idempotency key.
 
@@ -143,7 +144,7 @@ class Retry:
         if self.retry_on is not None:
             return self.retry_on(error)
         if isinstance(error, CircuitOpen):
-            return not call.alternatives and error.retry_after <= _PATIENCE
+            return error.retry_after <= _patience(call)
         if not isinstance(error, ProviderError) or not error.retryable:
             return False
         if call.operation.kind not in self.costly or not error.sent:
@@ -262,7 +263,7 @@ class _Tries(Generic[R]):
             self._suppress(
                 error, "deadline", f"the wait of {wait:.2f} s does not fit the {remaining:.2f} s left to the call"
             )
-        elif circuit is not None and (circuit > _PATIENCE or self._call.alternatives):
+        elif circuit is not None and circuit > _patience(self._call):
             self._suppress(error, "circuit", f"the circuit has opened for {circuit:.1f} s")
         elif hint is not None and hint > _LONGEST_HINT:
             longest = f"which is longer than {_LONGEST_HINT:g} s"
@@ -300,6 +301,14 @@ class _Tries(Generic[R]):
                 self._retry.on_retry(event)
             except Exception as fault:  # noqa: BLE001 - an observer's fault must never become the call's
                 _log.warning("on_retry raised %s", type(fault).__name__)
+
+
+def _patience(call: Call[R]) -> float:
+    """Return the seconds for which a call may wait for its circuit; below 0 for not at all."""
+    if call.alternatives:
+        return -1.0
+    remaining = call.remaining()
+    return _PATIENCE if remaining is None else min(_PATIENCE, remaining / 10)
 
 
 def _error_of(state: RetryCallState) -> BaseException | None:

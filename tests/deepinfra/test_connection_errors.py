@@ -1,5 +1,6 @@
 """What failed when no answer came."""
 
+import errno
 import socket
 import ssl
 from types import SimpleNamespace
@@ -13,6 +14,8 @@ from resilient_ai.deepinfra.connection_errors import translate
 
 KEY = SimpleNamespace(host="api.test", port=443, ssl=True, is_ssl=True)
 REFUSED = OSError(111, "refused")
+PASSWORD_WANTED, BAD_GATEWAY = (aiohttp.ClientHttpProxyError(KEY, (), status=status) for status in (407, 502))
+LOCAL = ("no file or port is left for a connection", "the certificate of api.test is not to be trusted")
 
 
 def caused(error, cause, *, hidden=False):
@@ -31,6 +34,17 @@ def caused(error, cause, *, hidden=False):
 @pytest.mark.parametrize(
     ("error", "phase", "message", "retryable"),
     [
+        *(
+            (
+                caused(httpx.ConnectError("x"), OSError(number, "?")),
+                "connect",
+                "no file or port is left for a conn",
+                True,
+            )
+            for number in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
+        ),
+        (caused(httpx.ProxyError("x"), PASSWORD_WANTED), "proxy", "the proxy could not be used", False),
+        (caused(httpx.ProxyError("x"), BAD_GATEWAY), "proxy", "the proxy could not be used", True),
         (httpx.ConnectError("x"), "connect", "api.test refused the connection or could not be reached", True),
         (httpx.UnsupportedProtocol("x"), "connect", "api.test refused the connection or could not be reached", True),
         (httpx.ProxyError("x"), "proxy", "the proxy could not be used", True),
@@ -71,11 +85,12 @@ def caused(error, cause, *, hidden=False):
     ],
 )
 def test_no_connection(error, phase, message, retryable):
-    """The deepest cause decides; nothing was sent, and only a bad certificate stays bad."""
+    """The deepest cause decides; nothing was sent. What is at fault here is told from what is at fault there."""
     found = translate(error, host="api.test")
     assert type(found) is ConnectionFailed
     assert (found.phase, found.retryable, found.sent) == (phase, retryable, False)
     assert str(found).startswith(message)
+    assert found.local is (str(found) in LOCAL or (phase == "proxy" and not retryable))
 
 
 @pytest.mark.parametrize(
@@ -96,6 +111,7 @@ def test_an_answer_that_is_no_http(error):
     found = translate(error)
     assert type(found) is InvalidResponse
     assert found.retryable
+    assert str(found) == "the answer is not HTTP that can be read"
 
 
 @pytest.mark.parametrize(

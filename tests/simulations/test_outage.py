@@ -135,9 +135,9 @@ def test_a_model_that_is_back_is_found_within_one_break(outages):
 
 def test_most_calls_after_an_outage_are_served(outages):
     """What is lost in the ninety seconds after it are the calls of what was left of the last break, less the wait for it."""
-    assert mean(seen.share for seen in outages) >= 0.94
+    assert mean(seen.share for seen in outages) >= 0.98
     for seen in outages:
-        assert seen.share >= 0.9
+        assert seen.share >= 0.95
         assert seen.served + seen.rejected == seen.calls_after
         # Those held back by the ramp came again: none is lost to it.
         assert seen.rejected <= RATE * max(0.0, seen.first_success)
@@ -146,10 +146,3 @@ def test_most_calls_after_an_outage_are_served(outages):
 def test_a_model_that_is_back_is_not_run_over(outages):
     """In the time after it hardly more is sent than was asked."""
     assert max(seen.sends_after / seen.calls_after for seen in outages) <= 1.05
-
-
-def test_breaks_of_five_seconds_lose_less_and_cost_little_more():
-    """Half the longest break halves what is lost, here of the outage that loses most with ten."""
-    seen = run(simulate([Retry(), CircuitBreaker(break_duration_max=5.0)], 8))
-    assert seen.share >= 0.96
-    assert seen.sends_per_call <= 0.005

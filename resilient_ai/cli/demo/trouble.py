@@ -75,7 +75,8 @@ async def _until_answered(scene: Scene, wait: float) -> None:
 
 
 async def _ask(scene: Scene) -> None:
-    await scene.ai.chat(FALLING_OUT, "Are you there?", max_tokens=60)
+    # Who has little time is refused at once; a call with more of it waits for the circuit.
+    await scene.ai.with_options(timeout=4).chat(FALLING_OUT, "Are you there?", max_tokens=60)
 
 
 async def burst(scene: Scene, simulator: Simulator, line: Line) -> str:

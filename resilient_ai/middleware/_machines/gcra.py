@@ -95,7 +95,7 @@ class Gcra:
         while self._line and (first := next(iter(self._line))).start <= self._now:
             del self._line[first]
             self._full = self._after(self._full, first)
-        if self._stale or not self._line:
+        if self._stale:
             self._tail = self._full
             for reservation in self._line:
                 self._tail = self._after(self._tail, reservation)

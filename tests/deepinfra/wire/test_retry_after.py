@@ -1,5 +1,7 @@
 """The seconds the service asks to wait, in every way it may say so."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
         ("100000", LONGEST),
         ("9" * 15, LONGEST),
         ("3, 9", 9.0),
+        ("9, 3", 9.0),
         ("x, 4", 4.0),
         ("Wed, 21 Oct 2026 07:28:30 GMT", 30.0),
         ("Wed, 21 Oct 2026 07:28:30 GMT, 120", 120.0),
@@ -59,6 +62,23 @@ def test_a_date_without_the_services_own_date():
     assert read_retry_after(headers, now=50.0) == 10.0
     assert read_retry_after(headers) is None
     assert read_retry_after({}) is None
+
+
+def test_the_largest_wins_whichever_header_it_is_in():
+    """Milliseconds count beside a date too."""
+    headers = {"retry-after-ms": "90000", "retry-after": "Wed, 21 Oct 2026 07:28:30 GMT", "date": DATE}
+    assert read_retry_after(headers) == 90.0
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process can be set on POSIX alone")
+def test_a_date_without_a_zone_is_universal_time(monkeypatch):
+    """Where this machine stands does not matter."""
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "XYZ-9")
+        time.tzset()
+        wait = read_retry_after({"retry-after": "Wed Oct 21 07:28:30 2026", "date": DATE})
+    time.tzset()
+    assert wait == 30.0
 
 
 @given(st.text(max_size=60), st.text(max_size=40))

@@ -38,6 +38,8 @@ def events_of(*chunks, **options):
         (b"data: a\r\n\r\ndata: b\n\n", [b"a", b"b"]),
         (b"data: a\n\ndata: b\ndata: c\n\n", [b"a", b"b\nc"]),
         (b"data: a\rdata: b\n\n", [b"a\nb"]),
+        (b"data: a\n:\n", []),
+        (b"x\n:\ndata: a\n\n", [b"a"]),
         (b"", []),
         (b"\n\n\n", []),
     ],
@@ -48,6 +50,71 @@ def test_events_follow_the_standard(text, events):
     assert events_of(*(text[i : i + 1] for i in range(len(text)))) == events
     if not text.startswith(b"\xef"):
         assert events_of(b"data: z\n\n", text) == [b"z", *events]
+
+
+@pytest.mark.parametrize(
+    ("pending", "events"),
+    [(b"x", []), (b"data: a\n", [b"a\nb"]), (b"data: a\r", [b"a\nb"]), (b"data: a", [b"adata: b"]), (b": x\r", [b"b"])],
+)
+def test_what_is_pending_belongs_to_the_bytes_that_follow(pending, events):
+    """A whole event that arrives at once is still part of the line or of the event that has begun."""
+    assert events_of(b": on\n\n", pending, b"data: b\n\n") == events
+
+
+def test_a_mark_counts_at_the_beginning_of_the_body_alone():
+    """A byte order mark after the first event, in bytes of its own, is no mark."""
+    assert events_of(b"data: a\n\n", b"\xef\xbb\xbfdata: b\n\n") == [b"a"]
+
+
+class Watched(EventReader):
+    """A reader that tells which of its slower ways it goes."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.ways = []
+
+    def _by_events(self, block, end):
+        self.ways.append(("events", block))
+        return super()._by_events(block, end)
+
+    def _by_lines(self, chunk):
+        self.ways.append(("lines", chunk))
+        return super()._by_lines(chunk)
+
+
+@pytest.mark.parametrize(
+    "chunk", [b"data: abc\n\n", b"data: abc\r\n\r\n", b"data: a\n\ndata: b\n\n", b"data: a\n\ndata: b\n\ndata: c\n\n"]
+)
+def test_what_nearly_always_arrives_goes_the_shortest_way(chunk):
+    """Whole events that begin where the last ones ended, up to the bound, are cut at once."""
+    reader = Watched(max_event=len(chunk))
+    reader.feed(b": on\n\n")
+    reader.ways.clear()
+    assert reader.feed(chunk) == [line[6:] for line in chunk.splitlines() if line]
+    assert reader.ways == []
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("tail", [b"", b"data: c", b"data: c\n", b"data: c\r\n"])
+def test_events_in_a_row_are_cut_without_a_look_at_their_lines(end, tail):
+    """The first bytes of a body, or those that end a line which was pending, are cut at the ends of events; the tail is not."""
+    reader = Watched(max_event=len(b"data: a" + 2 * end + b"data: b"))
+    text = b"data: a" + 2 * end + b"data: b" + 2 * end
+    if tail and (b"\r" in tail) != (b"\r" in end):
+        tail = b"data: c"
+    assert reader.feed(text + tail) == [b"a", b"b"]
+    assert reader.ways == [("events", text + tail), *([("lines", tail)] if tail else [])]
+
+
+def test_a_long_event_in_many_pieces_is_joined_once():
+    """A piece without an end is laid by; nobody looks again at what is pending."""
+    reader = Watched()
+    pieces = [b"data: o", b"n", b"e"]
+    for piece in pieces:
+        reader.feed(piece)
+    assert reader.ways == [("lines", piece) for piece in pieces]
+    assert reader.feed(b"\n\n") == [b"one"]
+    assert reader.ways[3:] == [("events", b"data: one\n\n")]
 
 
 PIECES = st.sampled_from(
@@ -106,6 +173,27 @@ def test_an_event_longer_than_the_bound_is_refused(chunks):
         events_of(*chunks, max_event=12)
 
 
+@pytest.mark.parametrize("before", [[], [b"data: a", b"\n\n"], [b"data: a\n", b"\n"], [b"data: a\n", None]])
+@pytest.mark.parametrize(("fits", "too_much"), [(b"data: 123456", b"7"), (b"data: 1234567890\n", b"data\n")])
+def test_the_bound_is_exact_for_every_event(before, fits, too_much):
+    """Pending bytes and the lines of an event, each with its end, count from the beginning of the event; one more raises."""
+    reader = EventReader(max_event=12)
+    for chunk in before:
+        if chunk is None:
+            reader.flush()
+        else:
+            reader.feed(chunk)
+    assert reader.feed(fits) == []
+    with pytest.raises(InvalidResponse, match="longer than 12 bytes"):
+        reader.feed(too_much)
+
+
+def test_a_line_of_an_event_counts_with_its_end():
+    """Of eleven characters behind a space and an end of line not one is forgotten."""
+    with pytest.raises(InvalidResponse, match="longer than 12 bytes"):
+        events_of(b"data: 12345678901\n", max_event=12)
+
+
 def test_many_events_may_be_longer_than_the_bound_together():
     """The bound is about one event, not about what arrives at once."""
     assert events_of(b": on\n\n", b"data: a\n\n" * 9, max_event=12) == [b"a"] * 9
@@ -113,6 +201,7 @@ def test_many_events_may_be_longer_than_the_bound_together():
 
 def test_a_bound_below_one_is_refused():
     """A bound must let a byte through."""
+    assert events_of(b"\n", max_event=1) == []
     with pytest.raises(ValueError, match="max_event must be >= 1, got 0"):
         EventReader(max_event=0)
 

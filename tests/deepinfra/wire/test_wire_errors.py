@@ -11,6 +11,7 @@ from resilient_ai.core.errors import (
     ContextLengthExceeded,
     FeatureNotSupported,
     InsufficientBalance,
+    InvalidResponse,
     ModelNotFound,
     Overloaded,
     RateLimited,
@@ -18,7 +19,8 @@ from resilient_ai.core.errors import (
     ServerFailed,
     StatusError,
 )
-from resilient_ai.deepinfra.wire.errors import embedded_error, read_error
+from resilient_ai.deepinfra.wire.errors import embedded_error, malformed, read_error
+from resilient_ai.deepinfra.wire.payload import Malformed
 
 
 def error_of(status, body, **options):
@@ -37,6 +39,7 @@ def error_of(status, body, **options):
             {"detail": [{"loc": ["body", "inputs"], "msg": "Field required", "type": "missing"}]},
             "inputs: Field required",
         ),
+        ({"detail": [{"message": "gone"}]}, "gone"),
         ({"detail": [{"msg": "one"}, {"loc": ["query", 0], "msg": "two"}, 3, {"loc": []}]}, "one; query.0: two"),
         ({"error": "Model not found"}, "Model not found"),
         ({"error": {"message": "Model busy, retry later"}}, "Model busy, retry later"),
@@ -145,6 +148,33 @@ def test_the_key_is_never_repeated():
     assert "Bearer [redacted], jwt:[redacted]" in str(error)
 
 
+def test_a_body_as_long_as_is_kept_is_kept_whole():
+    """Five hundred characters stay parsed, one more is text, also behind status 200."""
+    for length, kind in ((500, dict), (501, str)):
+        body = {"error": "x" * (length - len(orjson.dumps({"error": ""})))}
+        behind = embedded_error(body, {}, model="m")
+        assert type(error_of(500, body).body) is kind
+        assert behind is not None
+        assert behind.body == (body if kind is dict else orjson.dumps(body).decode()[:500])
+
+
+def test_the_key_is_never_repeated_behind_status_200():
+    """A stream event that repeats the key does not get it into an error either."""
+    error = embedded_error({"error": {"message": "sent: Bearer k-0987654321"}}, {}, model="m")
+
+    assert str(error) == "'m' answered 500: sent: Bearer [redacted]"
+    assert error.body == {"error": {"message": "sent: Bearer [redacted]"}}
+
+
+def test_a_validation_error_names_its_parameter():
+    """On native routes the first entry's place is the parameter; the code is text or a number, else unknown."""
+    error = error_of(422, {"detail": [{"loc": ["body", "inputs", 0], "msg": "Field required"}, {"loc": ["x"]}]})
+
+    assert (error.param, error.code) == ("inputs.0", None)
+    assert error_of(422, {"error": {"message": "no", "code": 1.5}}).code is None
+    assert error_of(422, {"error": {"message": "no", "param": ""}}).param is None
+
+
 def test_headers_tell_wait_and_name():
     """`Retry-After` and the request id come along."""
     headers = {"retry-after": "3", "x-request-id": "r1"}
@@ -152,6 +182,11 @@ def test_headers_tell_wait_and_name():
     assert error_of(429, b"", headers=headers).retry_after == 3.0
     assert error_of(429, b"", headers=headers).request_id == "r1"
     assert error_of(429, {"request_id": "r2"}, headers=headers).request_id == "r2"
+
+
+def test_a_date_to_wait_for_counts_from_the_callers_time():
+    """Where the service sends no `Date`, `now` takes its place."""
+    assert error_of(429, b"", headers={"retry-after": "Thu, 01 Jan 1970 00:01:00 GMT"}, now=50.0).retry_after == 10.0
 
 
 @pytest.mark.parametrize(
@@ -163,6 +198,10 @@ def test_headers_tell_wait_and_name():
         ({"error": {"message": "busy"}, "status": 503}, Overloaded, 503),
         ({"detail": {"error": "busy", "status_code": 429}}, RateLimited, 429),
         ({"error": {"message": "boom", "code": 7}}, ServerFailed, 500),
+        ({"error": {"message": "boom", "code": 400}}, BadRequest, 400),
+        ({"error": {"message": "boom", "code": 399}}, ServerFailed, 500),
+        ({"error": {"message": "boom", "code": 599}}, ServerFailed, 599),
+        ({"error": {"message": "boom", "code": 600}}, ServerFailed, 500),
         ({"error_type": "validation_error", "error_message": "ConnectionError: x"}, ServerFailed, 500),
         ({"error": {"message": "x", "code": "context_length_exceeded"}}, ContextLengthExceeded, 400),
     ],
@@ -177,6 +216,18 @@ def test_a_failure_behind_status_200(body, kind, status):
 def test_no_failure_is_none():
     """A body without the words of a failure tells of none."""
     assert embedded_error({"error": None, "choices": []}, {}, model="m") is None
+
+
+def test_a_body_without_an_answer_is_the_failure_it_tells_of():
+    """What status 200 brought is a refusal where it says so, else an answer that cannot be read, with its beginning."""
+    missing, headers = Malformed("choices is missing"), {"x-request-id": "r1"}
+    told = malformed(missing, {"error": {"message": "busy", "code": 429}}, b"...", headers, model="m")
+    silent = malformed(missing, {"odd": 1}, b'{"odd": 1}', headers, model="m")
+
+    assert (type(told), str(told)) == (RateLimited, "'m' answered 429: busy")
+    assert (type(silent), str(silent)) == (InvalidResponse, "the answer of 'm' cannot be read: choices is missing")
+    assert (silent.excerpt, silent.model) == ('{"odd": 1}', "m")
+    assert {told.request_id, silent.request_id} == {"r1"}
 
 
 def test_a_failure_nested_too_deeply_is_still_one():

@@ -65,6 +65,28 @@ def test_a_turn_ends_when_its_body_raises():
     assert log == ["done"]
 
 
+def test_a_forked_child_begins_afresh():
+    """Nobody holds a turn there; what the parent had posted is the parent's; who wants to know is told."""
+    turns, log = Turns(), []
+    with turns:
+        turns.post(lambda: log.append("of the parent"))
+        turns.forked = lambda: log.append("forked")
+        turns.begin_afresh()
+        assert log == ["forked"]
+        turns.post(lambda: log.append("of the child"))
+        assert log == ["forked", "of the child"]
+        turns.__enter__()
+    assert log == ["forked", "of the child"]
+
+
+def test_a_forked_child_that_nobody_asks_about():
+    """Without a listener it begins afresh all the same."""
+    turns, log = Turns(), []
+    turns.begin_afresh()
+    turns.post(lambda: log.append("done"))
+    assert log == ["done"]
+
+
 def test_no_work_is_lost_between_threads():
     """Eight threads post and enter at once; every piece of work is done exactly once."""
     turns, count = Turns(), [0]
