@@ -1,4 +1,4 @@
-# Three commands for work (format, check, test), one to look (demo), one to measure (bench).
+# Three commands for work (format, check, test), one to look (demo), two to measure (bench, resilience), two that take long (soak, mutation).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,7 +6,7 @@ PEERS ?= .venv-peers
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test format check bench resilience build clean
+.PHONY: help demo test format check bench resilience soak mutation build clean
 
 help:  ## Show the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -51,9 +51,11 @@ build: $(STAMP)  ## Build the sdist, and the wheel from it
 	$(BIN)/python -m build
 
 clean:  ## Remove what the commands made
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
-
-.PHONY: soak
+	rm -rf $(VENV) $(VENV)-peers dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
 
 soak: $(STAMP)  ## Look for races for a quarter of an hour: shuffled loops, 2000 seeds
 	SOAK_SEEDS=$${SOAK_SEEDS:-2000} $(BIN)/python -m pytest tests/cancellation
+
+mutation: $(STAMP)  ## Change the state machines in every way, and count what the tests notice
+	@$(BIN)/python -m pip install --quiet -c constraints.txt --group mutation
+	$(BIN)/python -m benchmarks.mutation

@@ -14,7 +14,11 @@ from resilient_ai.middleware._machines.latch import Latch
 # Origin, account, and the model where a refusal is about one model only.
 _Key = tuple[str, str, str]
 
+# A latch that let a call through, and the number of its lease.
+Lease = tuple[Latch, int]
+
 _LEASE = 5.0
+_MOST_REFUSALS = 1024
 
 
 class _Refusal:
@@ -45,31 +49,36 @@ class Refusals:
         """Return whether any refusal holds."""
         return bool(self._known)
 
-    def check(self, call: Call[Any], now: float) -> tuple[Latch, ...]:
-        """Return the latches that let the call through to find out; raise the refusal where one holds."""
-        passed: list[Latch] = []
+    def check(self, call: Call[Any], now: float) -> tuple[Lease, ...]:
+        """Return the leases with which the call may find out; raise the refusal where one holds."""
+        passed: list[Lease] = []
         for key in _keys_of(call):
             refusal = self._known.get(key)
             if refusal is None:
                 continue
             wait = refusal.latch.wait(now)
-            if not refusal.latch.try_acquire(now):
-                for latch in passed:
-                    latch.release(now)
+            probe = refusal.latch.try_acquire(now)
+            if not probe:
+                for latch, held in passed:
+                    latch.release(held, now)
                 raise _again(refusal.error, wait)
-            passed.append(refusal.latch)
+            passed.append((refusal.latch, probe))
         return tuple(passed)
 
     def record(self, call: Call[Any], error: BaseException, now: float) -> KeyRefused | None:
         """Take note of a refusal; return what to tell the listeners, None for every other error."""
-        if isinstance(error, StatusError) and not error.sent:
-            return None  # our own copy of an older refusal
+        if not isinstance(error, StatusError) or not error.sent:  # not sent is our own copy of an older refusal
+            return None
         if isinstance(error, AuthenticationFailed | InsufficientBalance):
             model = ""
         elif isinstance(error, PermissionDenied):
             model = call.model
         else:
+            if error.status < 500:
+                self.accept(call)  # whoever is told what is wrong with a request has got past the door
             return None
+        while len(self._known) >= _MOST_REFUSALS:
+            del self._known[next(iter(self._known))]
         refusal = self._known.setdefault(
             (call.origin, call.account, model),
             _Refusal(error, Latch(duration=self._duration, longest=self._longest, lease=_LEASE), call.clock),

@@ -13,9 +13,8 @@ from resilient_ai.core.streams import StreamEnd, StreamResult
 from resilient_ai.middleware._checks import check_at_least, check_between, check_seconds
 from resilient_ai.middleware._circuits import Circuit, Circuits
 from resilient_ai.middleware._machines.breaker import Rules, Ticket
-from resilient_ai.middleware._machines.latch import Latch
 from resilient_ai.middleware._machines.turns import Turns
-from resilient_ai.middleware._refusals import Refusals
+from resilient_ai.middleware._refusals import Lease, Refusals
 
 R = TypeVar("R")
 
@@ -135,7 +134,7 @@ class CircuitBreaker:
 class _Trip:
     """One call on its way through its circuit, from its ticket to the end of its answer."""
 
-    __slots__ = ("call", "circuit", "circuits", "latches", "refusals", "ticket", "turns")
+    __slots__ = ("call", "circuit", "circuits", "leases", "refusals", "ticket", "turns")
 
     circuit: Circuit
     ticket: Ticket
@@ -145,7 +144,7 @@ class _Trip:
         self.circuits = circuits
         self.refusals = refusals
         self.call = call
-        self.latches: tuple[Latch, ...] = ()
+        self.leases: tuple[Lease, ...] = ()
 
     def enter(self) -> None:
         """Get a ticket, or raise what stands against it."""
@@ -153,7 +152,7 @@ class _Trip:
         now = call.clock.monotonic()
         with self.turns:
             if self.refusals:
-                self.latches = self.refusals.check(call, now)
+                self.leases = self.refusals.check(call, now)
             circuit = self.circuit = self.circuits.of(call, now)
             breaker = circuit.breaker
             before = breaker.state
@@ -172,7 +171,7 @@ class _Trip:
         with self.turns:
             self._let_go(now)
             if self.refusals:
-                self.latches = self.refusals.check(self.call, now)
+                self.leases = self.refusals.check(self.call, now)
             if self.circuit.breaker.may_still_go(self.ticket):
                 return
             self._let_go(now)
@@ -215,6 +214,6 @@ class _Trip:
                 self.call.emit(event)
 
     def _let_go(self, now: float) -> None:
-        for latch in self.latches:
-            latch.release(now)
-        self.latches = ()
+        for latch, probe in self.leases:
+            latch.release(probe, now)
+        self.leases = ()

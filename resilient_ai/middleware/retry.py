@@ -194,7 +194,7 @@ class _Tries(Generic[R]):
             failure = next((known for known in reversed(self._failures) if isinstance(known, ProviderError)), None)
             if failure is None or not isinstance(rejected, CircuitOpen):
                 raise
-            failure.add_note(f"not tried again: {rejected}")
+            self._suppress(failure, "circuit", str(rejected))
             raise failure from None
         self._extra.answered(self._call)
         for passed in self._failures:

@@ -876,3 +876,25 @@ async def test_a_forked_child_begins_without_circuits_and_refusals(clock):
     assert bench.breaker.health() == ()
     assert (await bench.send()).text == "Hello."
     assert (await bench.send(operation=Chat(model="by-hand", messages="hi"))).retry_after == math.inf
+
+
+@pytest.mark.parametrize("answer", [BadRequest("no", status=400), RateLimited("busy", status=429)])
+async def test_who_is_told_what_is_wrong_has_got_past_the_door(clock, answer):
+    """After an answer that is about the request and not about the key, nobody is held back any more."""
+    bench = Bench(clock)
+    await bench.send(AuthenticationFailed("no", status=401))
+    await asyncio.sleep(2.0)
+    await bench.send(answer)
+    sent = [await bench.send() for _ in range(3)]
+    assert [outcome.text for outcome in sent] == ["Hello."] * 3
+
+
+async def test_refusals_do_not_pile_up(clock):
+    """Of models that nobody may use only the last thousand are remembered."""
+    breaker = CircuitBreaker()
+    provider = ScriptedProvider(*[PermissionDenied("no", status=403) for _ in range(1100)])
+    pipeline = Pipeline(provider, [breaker], clock=clock)
+    for number in range(1100):
+        with pytest.raises(PermissionDenied):
+            await pipeline.send(Chat(model=f"made-up/{number}", messages="hi"))
+    assert len([state for state in breaker.health() if state.key[2] == ""]) == 1024

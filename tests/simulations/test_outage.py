@@ -14,7 +14,7 @@ from resilient_ai.middleware.circuit_breaker import CircuitBreaker
 from resilient_ai.middleware.retry import Retry
 from resilient_ai.testing import FakeClock, ScriptedProvider, chat_result, run
 
-# Whichever test comes first waits for ten simulations of 21,000 calls.
+# Whichever test comes first waits for four simulations of 21,000 calls.
 pytestmark = pytest.mark.timeout(180)
 
 CHAT = Chat(model="m", messages="hi")
@@ -22,7 +22,7 @@ ANSWER = chat_result()
 RATE = 100
 OUTAGE = 120.0
 AFTER = 90.0
-SEEDS = range(10)
+SEEDS = range(4)
 
 
 class Chance(FakeClock):
@@ -71,6 +71,7 @@ class Seen:
     sends_per_call: float = 0.0
     first_success: float = float("inf")
     served: int = 0
+    served_late: int = 0
     calls_after: int = 0
     sends_after: int = 0
     rejected: int = 0
@@ -93,6 +94,7 @@ async def simulate(stack, seed, *, after=AFTER):
         else:
             seen.first_success = min(seen.first_success, server.since() - OUTAGE)
             seen.served += arrived >= OUTAGE
+            seen.served_late += arrived < OUTAGE
 
     calls = 0
     while (arrived := server.since()) < OUTAGE + after:
@@ -110,7 +112,7 @@ async def simulate(stack, seed, *, after=AFTER):
 
 @pytest.fixture(scope="module")
 def outages():
-    """Ten outages of the two layers together, each with chances of its own."""
+    """Four outages of the two layers together, each with chances of its own."""
     return [run(simulate([Retry(), CircuitBreaker()], seed)) for seed in SEEDS]
 
 
@@ -144,5 +146,6 @@ def test_most_calls_after_an_outage_are_served(outages):
 
 
 def test_a_model_that_is_back_is_not_run_over(outages):
-    """In the time after it hardly more is sent than was asked."""
-    assert max(seen.sends_after / seen.calls_after for seen in outages) <= 1.05
+    """In the time after it nothing is sent but what was asked since, and what had been asked before and waited."""
+    for seen in outages:
+        assert seen.sends_after <= seen.served + seen.served_late + 5

@@ -231,7 +231,6 @@ class Breaker:
         if hint is not None and hint > duration:
             duration = min(hint, max(duration, _LONGEST_HINT))
         self._until = now + duration
-        self._ramp = None
         self._change("open")
 
     def _close(self, now: float) -> None:

@@ -16,18 +16,19 @@ class Latch:
 
     >>> latch = Latch(duration=2.0, longest=10.0, lease=5.0)
     >>> latch.refuse(0.0); latch.try_acquire(1.9), latch.try_acquire(2.0), latch.try_acquire(2.1)
-    (False, True, False)
+    (0, 1, 0)
     >>> latch.refuse(2.2); latch.wait(2.2)
     4.0
     """
 
-    __slots__ = ("_duration", "_lease", "_leased", "_longest", "_until")
+    __slots__ = ("_duration", "_lease", "_leased", "_longest", "_probe", "_until")
 
     def __init__(self, *, duration: float, longest: float, lease: float) -> None:
         self._duration = duration
         self._longest = longest
         self._lease = lease
         self._leased = False
+        self._probe = 0
         self._until = -math.inf
 
     def refuse(self, now: float) -> None:
@@ -38,17 +39,18 @@ class Latch:
         self._until = now + self._duration
         self._duration = min(self._longest, 2 * self._duration)
 
-    def try_acquire(self, now: float) -> bool:
-        """Let one through, if it is time."""
+    def try_acquire(self, now: float) -> int:
+        """Let one through, if it is time; return the number of its lease, 0 for whoever must wait."""
         if now < self._until:
-            return False
+            return 0
         self._leased = True
+        self._probe += 1
         self._until = now + self._lease
-        return True
+        return self._probe
 
-    def release(self, now: float) -> None:
-        """Take the lease back from one who came to no answer."""
-        if self._leased:
+    def release(self, probe: int, now: float) -> None:
+        """Take a lease back from one who came to no answer; one that has run out by now is somebody else's."""
+        if self._leased and probe == self._probe:
             self._leased = False
             self._until = now
 

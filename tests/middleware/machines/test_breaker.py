@@ -522,6 +522,14 @@ def test_without_a_ramp_everybody_goes_at_once():
     breaker = closed_again(102.0, ramp=0.0)
     assert all(breaker.try_acquire(102.0, never) for _ in range(50))
     assert breaker.retry_after(102.0) == 0.0
+    assert breaker.try_acquire(101.0, never)
+
+
+def test_a_ramp_may_be_shorter_than_a_second():
+    """Half a second is a ramp as well."""
+    breaker = closed_again(102.0, ramp=0.5)
+    assert [breaker.try_acquire(102.0, always) is not None for _ in range(8)] == [True] * 7 + [False]
+    assert breaker.retry_after(102.0) == 0.5
 
 
 def test_a_circuit_that_opens_while_it_comes_back_begins_with_a_first_break_and_a_new_ramp():
@@ -547,6 +555,20 @@ def test_a_refused_probe_begins_a_ramp_as_well():
     breaker = opened(100.0, rules=RAMPED)
     breaker.record_refusal(breaker.try_acquire(102.0), 102.0)
     assert [breaker.try_acquire(102.0, always) is not None for _ in range(8)] == [True] * 7 + [False]
+
+
+def test_a_failed_probe_is_left_alone_as_long_as_the_server_asks():
+    """The hint of a probe's failure sets the break where it is longer."""
+    breaker = opened(100.0)
+    breaker.record_failure(breaker.try_acquire(102.0), 102.0, middle, 30.0)
+    assert (breaker.state, breaker.retry_after(102.0)) == ("open", 30.0)
+
+
+def test_a_breaker_that_remembers_an_answer_is_not_at_rest():
+    """An answer counts against the share of failures for as long as the window reaches."""
+    breaker = Breaker(RULES)
+    answer(breaker, 1.0)
+    assert [breaker.at_rest(now) for now in (1.0, 29.0, 31.0)] == [False, False, True]
 
 
 def test_a_busy_probe_is_left_alone_as_long_as_the_server_asks():

@@ -19,7 +19,7 @@ def closed(now=100.0):
 def test_what_was_never_refused_goes():
     """A new latch is open at any time, also before zero."""
     latch = Latch(duration=2.0, longest=10.0, lease=5.0)
-    latch.release(100.0)
+    latch.release(0, 100.0)
     assert latch.wait(-1e9) == 0.0
     assert latch.try_acquire(-1e9)
 
@@ -37,11 +37,20 @@ def test_a_refusal_closes_it_until_its_time_and_not_longer():
 def test_only_one_goes_and_the_others_wait_for_the_lease():
     """Whoever comes while one is away waits for what is left of its lease, and then goes in its place."""
     latch = closed(100.0)
-    assert [latch.try_acquire(103.0) for _ in range(50)].count(True) == 1
+    assert [latch.try_acquire(103.0) for _ in range(50)] == [1] + [0] * 49
     assert latch.wait(104.0) == 4.0
     assert not latch.try_acquire(math.nextafter(108.0, 0.0))
-    assert latch.try_acquire(108.0)
-    assert not latch.try_acquire(108.0)
+    assert latch.try_acquire(108.0) == 2
+    assert latch.try_acquire(108.0) == 0
+
+
+def test_a_lease_that_has_run_out_is_somebody_elses():
+    """Who comes back late takes nothing from whoever goes now."""
+    latch = closed(100.0)
+    late = latch.try_acquire(102.0)
+    assert latch.try_acquire(107.0)
+    latch.release(late, 107.5)
+    assert latch.wait(107.5) == 4.5
 
 
 def test_times_double_up_to_the_longest():
@@ -77,7 +86,7 @@ def test_one_that_came_to_no_answer_gives_its_turn_back():
     """The next may go at once, and the time has not grown."""
     latch = closed(100.0)
     assert latch.try_acquire(102.0)
-    latch.release(103.0)
+    latch.release(1, 103.0)
     assert latch.wait(103.0) == 0.0
     assert latch.try_acquire(103.0)
     latch.refuse(103.5)
@@ -87,13 +96,13 @@ def test_one_that_came_to_no_answer_gives_its_turn_back():
 def test_a_turn_that_is_over_cannot_be_given_back():
     """After its refusal was told, a release opens nothing; on a new latch it does nothing."""
     latch = closed(100.0)
-    latch.release(100.5)
+    latch.release(0, 100.5)
     assert latch.wait(100.5) == 1.5
     latch.try_acquire(102.0)
     latch.refuse(102.5)
-    latch.release(103.0)
+    latch.release(1, 103.0)
     assert latch.wait(103.0) == 3.5
-    latch.release(103.0)
+    latch.release(1, 103.0)
     assert latch.wait(103.0) == 3.5
 
 
@@ -101,8 +110,8 @@ def test_a_turn_is_given_back_once():
     """The second release of the same turn does not move the time on."""
     latch = closed(100.0)
     latch.try_acquire(102.0)
-    latch.release(102.5)
-    latch.release(104.0)
+    latch.release(1, 102.5)
+    latch.release(1, 104.0)
     assert latch.wait(103.0) == 0.0
 
 
@@ -113,7 +122,7 @@ class LatchModel(RuleBasedStateMachine):
         super().__init__()
         self.latch = Latch(duration=2.0, longest=10.0, lease=5.0)
         self.now, self.closed_until, self.refusals = 100.0, -math.inf, 0
-        self.away_until = None
+        self.away_until, self.probe = None, 0
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 2.0, 4.0, 5.0, 8.0, 10.0, 60.0]))
     def pass_time(self, seconds):
@@ -124,9 +133,11 @@ class LatchModel(RuleBasedStateMachine):
     def ask(self):
         """One goes exactly when nothing holds it back, and takes the lease."""
         may = self.now >= (self.closed_until if self.away_until is None else self.away_until)
-        assert self.latch.try_acquire(self.now) == may
+        probe = self.latch.try_acquire(self.now)
+        assert bool(probe) == may
         if may:
-            self.away_until = self.now + 5.0
+            assert probe == self.probe + 1
+            self.away_until, self.probe = self.now + 5.0, probe
 
     @rule()
     def refuse(self):
@@ -140,9 +151,14 @@ class LatchModel(RuleBasedStateMachine):
     @rule()
     def release(self):
         """Who is away comes back with nothing, and the next may go."""
-        self.latch.release(self.now)
+        self.latch.release(self.probe, self.now)
         if self.away_until is not None:
             self.closed_until, self.away_until = self.now, None
+
+    @rule(older=st.integers(1, 3))
+    def release_late(self, older):
+        """Who has lost its lease changes nothing."""
+        self.latch.release(self.probe - older, self.now)
 
     @invariant()
     def agrees(self):
