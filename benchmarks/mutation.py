@@ -1,9 +1,9 @@
 """How many changes to the state machines, the classifier of errors and the reader of events the tests notice.
 
-mutmut changes a copy of the tree, one place at a time: a `<` into a `<=`, a 1 into a 2, an `and` into an `or`. A change that some
-test notices is killed; so is one that makes the tests run for ever or brings their process down. Which files are changed, and which
-tests are asked, stands in `[tool.mutmut]` of pyproject.toml. The shares go into docs/resilience.md; the survivors are printed, to be
-looked at with `mutmut show` in the folder that `--keep` leaves behind.
+mutmut changes a copy of the tree, one place at a time: a `<` into a `<=`, a 1 into a 2, an `and` into an `or`. A change that
+some test notices is killed; so is one that makes the tests run for ever or brings their process down. Which files are changed,
+and which tests are asked, stands in `[tool.mutmut]` of pyproject.toml. The shares go into docs/resilience.md; the survivors are
+printed, to be looked at with `mutmut show` in the folder that `--keep` leaves behind.
 
 `make mutation`, or `python -m benchmarks.mutation --children 4 --keep /tmp/mutation`.
 """

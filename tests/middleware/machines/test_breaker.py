@@ -522,6 +522,11 @@ def test_without_a_ramp_everybody_goes_at_once():
     breaker = closed_again(102.0, ramp=0.0)
     assert all(breaker.try_acquire(102.0, never) for _ in range(50))
     assert breaker.retry_after(102.0) == 0.0
+
+
+def test_without_a_ramp_time_may_run_backwards():
+    """A step back of the clock right after it closed makes no ramp either."""
+    breaker = closed_again(102.0, ramp=0.0)
     assert breaker.try_acquire(101.0, never)
 
 
