@@ -17,13 +17,21 @@ from pydantic import BaseModel
 
 from resilient_ai.blocking import Client, Portal
 from resilient_ai.core.deltas import Finished, TextDelta
-from resilient_ai.core.errors import ClientClosed, ServerFailed, StreamInterrupted, StreamMisused
+from resilient_ai.core.errors import (
+    CircuitOpen,
+    ClientClosed,
+    ConfigurationError,
+    InvalidInput,
+    ServerFailed,
+    StreamInterrupted,
+    StreamMisused,
+)
 from resilient_ai.core.events import SendStarted
 from resilient_ai.core.messages import ToolCall
 from resilient_ai.core.operations import Chat, Stream
 from resilient_ai.core.results import Choice
 from resilient_ai.core.streams import StreamResult
-from resilient_ai.middleware import CostAccounting, Deadline
+from resilient_ai.middleware import CircuitBreaker, ConcurrencyLimit, CostAccounting, Deadline, Retry, Routing
 from resilient_ai.stores import SQLiteLedger
 from resilient_ai.testing import PIXEL, ScriptedProvider, ScriptedSource, chat_result, vector_of
 
@@ -364,3 +372,81 @@ def test_a_dropped_stream_is_let_go(scripted):
     while not ends and time.monotonic() < deadline:
         gc.collect()
     assert ends == ["abandoned"]
+
+
+# Resilience, as a caller sees it
+
+
+@pytest.fixture
+def routed():
+    """A client with the parts that know something, before a model "a" that is down and others that answer."""
+
+    async def answer(call):
+        if call.model == "a":
+            raise ServerFailed("boom", status=500)
+        return chat_result()
+
+    answers = Answers(*[answer] * 20)
+    stack = [Deadline(), Routing(), Retry(attempts=1), CircuitBreaker(), ConcurrencyLimit(), CostAccounting(), answers]
+    with Client("k", stack=stack) as ai:
+        yield ai, answers
+
+
+def test_the_priority_of_a_call(scripted):
+    """It is that of the view unless the call says otherwise, and a misspelled one is refused before anything is sent."""
+    ai, answers = scripted()
+    view = ai.with_options(priority="batch")
+    view.chat("m", "hi")
+    view.send(Chat(model="m", messages="hi"), priority="interactive")
+    ai.send(Chat(model="m", messages="hi"), priority="batch")
+    assert [call.priority for call in answers.calls] == ["batch", "interactive", "batch"]
+    for send in (
+        lambda: ai.send(Chat(model="m", messages="hi"), priority="low"),
+        lambda: ai.with_options(priority="low").chat("m", "hi"),
+    ):
+        with pytest.raises(InvalidInput, match="priority: 'interactive' or 'batch', got 'low'"):
+            send()
+    assert len(answers.calls) == 3
+
+
+def test_health_and_refusals(routed):
+    """What the parts know is read from any thread, and the answer tells who could not serve."""
+    ai, _ = routed
+    assert str(ai.health()) == ""
+    answer = ai.chat(["a", "b"], "hi")
+    assert (answer.served_by, list(answer.refused), answer.maybe_billed) == ("b", ["a"], 0)
+    breakers = {state.key[1]: state.failures for state in ai.health().breakers}
+    assert breakers == {"a": 1, "b": 0}
+    assert ai.health().limits[0].in_use == 0
+
+
+def test_a_middleware_is_found_by_its_class(routed):
+    """Its methods act on the calls of the client; what is not there is named."""
+    ai, answers = routed
+    ai.with_options(timeout=5).middleware(CircuitBreaker).isolate("m")
+    with pytest.raises(CircuitOpen):
+        ai.chat("m", "hi")
+    assert answers.calls == []
+    ai.middleware(CircuitBreaker).reset()
+    assert ai.chat("m", "hi").text == "Hello."
+    with pytest.raises(ConfigurationError, match="the stack of this client has no SQLiteLedger"):
+        ai.middleware(SQLiteLedger)
+
+
+def test_the_worst_case_is_told(routed):
+    """As the asynchronous client tells it; no models at all are refused."""
+    ai, _ = routed
+    assert [str(ai.describe(models=models).worst_case) for models in (1, 2)] == [
+        "1 request, 600 s",
+        "2 requests, 600 s",
+    ]
+    with pytest.raises(InvalidInput, match="models: must be >= 1, got 0"):
+        ai.describe(models=0)
+
+
+def test_a_stream_cannot_be_repaired_without_resume():
+    """It is refused before a connection is made."""
+    with Client("k", base_url="http://127.0.0.1:9/v1", stack=[]) as ai:
+        for how in ("restart", "continue"):
+            with pytest.raises(InvalidInput, match=f"on_interrupt: '{how}' needs Resume in the stack"):
+                ai.stream("m", "hi", on_interrupt=how)

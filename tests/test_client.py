@@ -7,12 +7,29 @@ import pytest
 from pydantic import BaseModel
 
 from resilient_ai import AsyncClient, Settings
-from resilient_ai.core.errors import ClientClosed, ConfigurationError, InvalidInput, ToolLoopUnfinished
+from resilient_ai.core.errors import (
+    AttemptTimeout,
+    CircuitOpen,
+    ClientClosed,
+    ConfigurationError,
+    InvalidInput,
+    ServerFailed,
+    ToolLoopUnfinished,
+)
 from resilient_ai.core.events import BatchDone, SendStarted
 from resilient_ai.core.messages import ToolCall
 from resilient_ai.core.operations import Chat
 from resilient_ai.core.results import Choice
-from resilient_ai.middleware import Deadline, Retry, Routing
+from resilient_ai.middleware import (
+    CircuitBreaker,
+    ConcurrencyLimit,
+    CostAccounting,
+    Deadline,
+    RateLimit,
+    Retry,
+    Routing,
+    Timeout,
+)
 from resilient_ai.testing import PIXEL, ScriptedProvider, chat_result, vector_of
 
 pytestmark = pytest.mark.anyio
@@ -235,3 +252,126 @@ def test_a_stack_of_one_s_own_has_its_own_ledger():
     """Where the stack keeps no book, asking for it says so."""
     with pytest.raises(ConfigurationError, match="no CostAccounting with an SQLiteLedger"):
         _ = client()[0].ledger
+
+
+# Resilience, as a caller sees it
+
+
+def refusing(status=200):
+    """A transport that counts its requests and answers them."""
+    seen = []
+
+    def handle(request):
+        seen.append(request)
+        return httpx.Response(status, json=REPLY)
+
+    return httpx.MockTransport(handle), seen
+
+
+async def test_the_priority_of_a_call_is_the_nearest_one(clock):
+    """Interactive, unless the view or the call says otherwise."""
+    ai, answers = client(clock=clock)
+    view = ai.with_options(priority="batch")
+    for sender, options in (
+        (ai, {}),
+        (view, {}),
+        (view.with_options(timeout=5), {}),
+        (view, {"priority": "interactive"}),
+        (ai, {"priority": "batch"}),
+    ):
+        await sender.send(Chat(model="m", messages="hi"), **options)
+    assert [call.priority for call in answers.calls] == ["interactive", "batch", "batch", "interactive", "batch"]
+
+
+async def test_a_misspelled_priority_is_refused(clock):
+    """It is named, and nothing is sent, whichever way it was given."""
+    ai, answers = client(clock=clock)
+    for send in (
+        lambda: ai.send(Chat(model="m", messages="hi"), priority="low"),
+        lambda: ai.with_options(priority="low").chat("m", "hi"),
+    ):
+        with pytest.raises(InvalidInput, match="priority: 'interactive' or 'batch', got 'low'") as caught:
+            await send()
+        assert (caught.value.field, caught.value.value) == ("priority", "low")
+    assert answers.calls == []
+
+
+async def test_health_shows_what_was_used(clock):
+    """Nothing before the first call; then a breaker, a limit, a rate and a budget of its model."""
+    stack = [Retry(), CircuitBreaker(), RateLimit(requests=60), ConcurrencyLimit()]
+    provider = ScriptedProvider(ServerFailed("boom", status=500))
+    ai = AsyncClient(stack=stack, provider=provider, clock=clock)
+    assert (ai.health().ok, str(ai.health())) == (True, "")
+    await ai.chat("m", "hi")
+    health = ai.with_options(timeout=5).health()
+    assert (health.breakers[0].failures, health.breakers[0].throughput, health.ok) == (1, 2, True)
+    assert (health.limits[0].in_use, health.rates[0].unit) == (0, "requests")
+    assert 99 < health.budgets[0].left < 100
+    assert [line.split()[:2] for line in str(health).splitlines()] == [
+        ["breaker", "m"],
+        ["limit", "m"],
+        ["rate", "m"],
+        ["budget", "m"],
+    ]
+
+
+async def test_the_worst_case_is_told_for_any_number_of_models(tmp_path):
+    """Three tries of one model, six of two and of three, and one of each beyond that."""
+    async with AsyncClient("k", settings=Settings(home=tmp_path, timeout=7)) as ai:
+        told = [ai.describe(models=models).worst_case for models in (1, 2, 3, 8)]
+        assert [(case.sends, case.seconds) for case in told] == [(3, 7), (6, 7), (6, 7), (8, 7)]
+        assert str(ai.describe(models=2)).endswith("worst case of a call to 2 models: 6 requests, 7 s")
+        for models in (0, -1):
+            with pytest.raises(InvalidInput, match=f"models: must be >= 1, got {models}"):
+                ai.describe(models=models)
+
+
+async def test_a_middleware_is_found_by_its_class(clock):
+    """The outermost of its class, through views too; what is not there is named."""
+    outer, inner = CircuitBreaker(consecutive_failures=3), CircuitBreaker()
+    provider = ScriptedProvider()
+    ai = AsyncClient(stack=[Retry(), outer, inner], provider=provider, clock=clock)
+    found = ai.with_options(timeout=5).middleware(CircuitBreaker)
+    assert found is outer
+    found.isolate("m")
+    with pytest.raises(CircuitOpen):
+        await ai.chat("m", "hi")
+    assert provider.calls == []
+    assert not ai.health().ok
+    found.reset("m")
+    assert (await ai.chat("m", "hi")).text == "Hello."
+    with pytest.raises(ConfigurationError, match="the stack of this client has no Routing"):
+        ai.middleware(Routing)
+
+
+@pytest.mark.parametrize("how", ["restart", "continue"])
+async def test_a_stream_cannot_be_repaired_without_resume(how):
+    """It is refused before anything is sent, rather than found out where it breaks."""
+    http, seen = refusing()
+    async with AsyncClient(api_key="k", stack=[], http=http) as ai:
+        with pytest.raises(InvalidInput, match=f"on_interrupt: '{how}' needs Resume in the stack") as caught:
+            async with ai.stream("m", "hi", on_interrupt=how):
+                pass
+    assert (caught.value.field, seen) == ("on_interrupt", [])
+
+
+async def test_a_list_of_models_needs_routing():
+    """It is refused before anything is sent."""
+    http, seen = refusing()
+    async with AsyncClient(api_key="k", stack=[], http=http) as ai:
+        with pytest.raises(InvalidInput, match="a list of models needs Routing in the stack"):
+            await ai.chat(["a", "b"], "hi")
+    assert seen == []
+
+
+async def test_an_answer_tells_who_could_not_serve_and_what_may_be_billed(clock):
+    """The failures on the way are on the answer, not only in the log."""
+    script = (ServerFailed("boom", status=500), AttemptTimeout(timer="attempt", elapsed=1.0, model="a"))
+    stack = [Deadline(), Routing(), Retry(attempts=2), CostAccounting(), Timeout()]
+    ai = AsyncClient(stack=stack, provider=ScriptedProvider(*script), clock=clock)
+    answer = await ai.chat(["a", "b"], "hi")
+    assert (answer.served_by, answer.attempts, answer.maybe_billed) == ("b", 3, 1)
+    assert list(answer.refused) == ["a"]
+    assert answer.refused["a"].startswith("AttemptTimeout: ")
+    plain = await ai.chat(["a", "b"], "hi")
+    assert (plain.served_by, plain.attempts, plain.maybe_billed, dict(plain.refused)) == ("a", 1, 0, {})

@@ -45,14 +45,12 @@ class CallRecord:
 
     Attributes:
         sends: Requests that were sent, or were about to be when their connection failed.
-        left: Those among them of which bytes may have left, so that they may be billed.
         cache: How the cache answered.
         costs: One entry per send that ended: the cost (None where not known), its source, and whether its answer was used.
         refused: The models that could not serve, and why; None where all could.
     """
 
     sends: int = 0
-    left: int = 0
     cache: CacheStatus = "off"
     costs: list[tuple[Decimal | None, CostSource, bool]] = field(
         default_factory=list[tuple[Decimal | None, CostSource, bool]]
@@ -89,6 +87,29 @@ class CallRecord:
         return result.model_copy(update=update)
 
 
+class Departures:
+    """Counts how often bytes have left: those of one branch of a call, and with them those of the branches it grew from.
+
+    Requests of one branch follow each other, so whoever compares two counts knows whether its own request has left.
+    """
+
+    __slots__ = ("_trunk", "count")
+
+    def __init__(self, trunk: "Departures | None" = None) -> None:
+        self.count = 0
+        self._trunk = trunk
+
+    def add(self) -> None:
+        """Count one."""
+        self.count += 1
+        if self._trunk is not None:
+            self._trunk.add()
+
+
+def _nothing_stands_against_it() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Call(Generic[R]):
     """An operation under way, with everything middleware share about it. `replace` makes a changed copy.
@@ -108,11 +129,12 @@ class Call(Generic[R]):
         priority: Who goes first where calls wait in line.
         record: What has happened so far.
         listeners: Who is told of events.
-        part: Which part of a call that is sent in several, such as a batch of texts; "" for the whole.
-        sends_left: Sends that may be made for this part, None for as many as the stack allows.
-        alternatives: Models that may still be asked where this one fails.
+        departed: How often bytes of it have left: of the whole call, or of the branch that this copy is sent on.
+        part: Names the body among those of one call: a batch, another model, the rest of a broken stream; "" for the first.
+        sends_left: Sends that may be made of this body, None for as many as the stack allows.
+        has_alternative: Whether another model may be asked where this one fails.
         insist: Whether a circuit that is open shall let it through ahead of time, where no other probe is under way.
-        may_go: Asked by whoever has let the call wait; raises where it would be refused by now.
+        recheck: Called by whoever has let the call wait; raises where it would be refused by now.
     """
 
     operation: Operation[R]
@@ -129,11 +151,12 @@ class Call(Generic[R]):
     priority: Priority = "interactive"
     record: CallRecord = field(default_factory=CallRecord)
     listeners: tuple[Listener, ...] = ()
+    departed: Departures = field(default_factory=Departures)
     part: str = ""
     sends_left: int | None = None
-    alternatives: int = 0
+    has_alternative: bool = False
     insist: bool = False
-    may_go: Callable[[], None] | None = None
+    recheck: Callable[[], None] = _nothing_stands_against_it
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed; the record stays the same object.
@@ -157,6 +180,14 @@ class Call(Generic[R]):
     def idempotency_key(self) -> str:
         """The name that every send of the same body carries, so that a server can tell a repeat from a new request."""
         return f"{self.id}-{self.part}" if self.part else self.id
+
+    def with_body(self, operation: Operation[R], part: str) -> Self:
+        """Return a copy that sends another body of the same call; `part` names it among the bodies of this one."""
+        return self.replace(operation=operation, part=f"{self.part}-{part}" if self.part else part)
+
+    def branch(self) -> Self:
+        """Return a copy that is sent beside others of the same call, and knows by itself whether its bytes have left."""
+        return self.replace(departed=Departures(self.departed))
 
     def remaining(self) -> float | None:
         """Return the seconds until the deadline, at least 0; None without a deadline."""
@@ -184,7 +215,7 @@ class Call(Generic[R]):
 
     def bytes_leave(self) -> None:
         """Take note that the request that was started is on its way from now on."""
-        self.record.left += 1
+        self.departed.add()
 
 
 Next = Callable[[Call[R]], Awaitable[R]]
@@ -201,6 +232,16 @@ class Middleware(Protocol):
                 return await proceed(call)
             finally:
                 print(call.model, call.clock.monotonic() - started)
+
+    It may also have:
+
+    - `inside_of`: maps names of middleware to reasons. A stack in which one of them stands further in is refused.
+    - `inner_half`: a second middleware, which is put at the end of the stack, next to the provider.
+    - `sets_deadline`: True where it gives calls their deadline. Without one in the stack `timeout=` is refused.
+    - `worst_case(inner)`: returns the `WorstCase` with it from the one of all that is inside; `inner.models` says how many
+      models a call names.
+    - `health()`: returns what its parts know now, such as a `BreakerState` for each model.
+    - `aclose()`: lets go of what it holds, asynchronously; the pipeline awaits it when it is closed.
     """
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:

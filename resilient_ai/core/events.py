@@ -58,7 +58,7 @@ class RetryScheduled(Event):
         attempt: The try that failed, from 1.
         wait: Seconds until the next.
         error: What failed.
-        retry_after: Seconds the service asked for, or None.
+        retry_after: Seconds the service, or its open circuit, asked for, or None.
     """
 
     attempt: int

@@ -27,7 +27,11 @@ _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 class Provider(Protocol):
     """The leaf of the pipeline: sends one request and reads its answer.
 
-    Where it sends with a key, an attribute `account` holds a fingerprint of it, by which middleware tell keys apart.
+    It calls `call.send_started()` before bytes leave. The attempts of a result, what may be billed and the `sent` of a timeout
+    or deadline come from that alone; whoever does not call it seems never to have sent anything.
+
+    Where it sends with a key, it may also have an attribute `account`: a fingerprint of the key, by which a refusal of one key
+    is told apart from others.
     """
 
     @property
@@ -56,13 +60,15 @@ class Layer:
 class WorstCase:
     """What one call can come to before it fails, were everything to go as badly as it can.
 
-    A middleware that changes it has a method `worst_case(inner, models)`, which is given what is inside of it.
+    A middleware that changes it has a method `worst_case(inner)`, which is given what is inside of it.
 
     Args:
+        models: How many models the call names.
         sends: Requests. A list of texts that is embedded in several requests counts as one.
         seconds: Time until the caller has an answer or an error, infinite where nothing bounds it.
     """
 
+    models: int = 1
     sends: int = 1
     seconds: float = math.inf
 
@@ -75,11 +81,9 @@ class Description(tuple[Layer, ...]):  # noqa: SLOT001 - a tuple with slots take
     """The effective stack, outermost first; as text, a line per middleware and the worst case of a call.
 
     Attributes:
-        models: How many models the call may name.
-        worst_case: What such a call can come to before it fails.
+        worst_case: What a call can come to before it fails.
     """
 
-    models: int = 1
     worst_case: WorstCase = WorstCase()
 
     @override
@@ -88,7 +92,8 @@ class Description(tuple[Layer, ...]):  # noqa: SLOT001 - a tuple with slots take
         if not self:
             return ""
         lines = [f"{layer.name:<{width}}  {layer.settings}".rstrip() for layer in self]
-        asked = "one model" if self.models == 1 else f"{self.models} models"
+        models = self.worst_case.models
+        asked = "one model" if models == 1 else f"{models} models"
         return "\n".join([*lines, f"worst case of a call to {asked}: {self.worst_case}"])
 
 
@@ -193,11 +198,10 @@ class Pipeline:
         if models < 1:
             raise InvalidInput(f"models: must be >= 1, got {models!r}", field="models", value=models)
         description = Description(_layer(part) for part in (*self.stack, self.provider))
-        description.models = models
-        case = WorstCase()
+        case = WorstCase(models=models)
         for middleware in reversed(self.stack):
             change = getattr(middleware, "worst_case", None)
-            case = case if change is None else change(case, models)
+            case = case if change is None else change(case)
         description.worst_case = case
         return description
 

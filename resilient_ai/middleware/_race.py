@@ -49,7 +49,7 @@ async def race(call: Call[R], proceed: Next[R], delay: float, may_hedge: Callabl
 
 def _start(call: Call[R], proceed: Next[R]) -> asyncio.Task[R]:
     async def send() -> R:
-        return await proceed(call)
+        return await proceed(call.branch())
 
     return asyncio.create_task(send())
 

@@ -126,10 +126,7 @@ class _Batches:
 
     async def _send(self, start: int, stop: int) -> EmbedResult:
         batch = self._operation.model_copy(update={"texts": self._operation.texts[start:stop]})
-        call = self._call
-        span = f"{start}-{stop}"
-        part = f"{call.part}-{span}" if call.part else span
-        result = await self._proceed(call.replace(operation=batch, part=part))
+        result = await self._proceed(self._call.branch().with_body(batch, f"{start}-{stop}"))
         if len(result.vectors) != stop - start:
             raise InvalidResponse(
                 f"{stop - start} texts were sent and {len(result.vectors)} vectors came back", model=self._call.model

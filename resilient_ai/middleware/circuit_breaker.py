@@ -100,7 +100,7 @@ class CircuitBreaker:
         trip = _Trip(self._turns, self._circuits, self._refusals, call)
         trip.enter()
         try:
-            result = await proceed(call.replace(may_go=trip.look_again))
+            result = await proceed(call.replace(recheck=trip.look_again))
         except BaseException as error:
             trip.failed(error)
             raise

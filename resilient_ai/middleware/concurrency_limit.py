@@ -167,8 +167,8 @@ class ConcurrencyLimit:
             if self.fleet is not None:
                 shared = FleetPermit(self.fleet, f"{call.origin} {call.model}")
                 has_waited |= await shared.acquire(call, self.limit, lambda alone: self._try_admit(line, alone=alone))
-            if has_waited and call.may_go is not None:
-                call.may_go()
+            if has_waited:
+                call.recheck()
         except BaseException:
             self._give_back(call, line, shared, since, "unknown")
             raise

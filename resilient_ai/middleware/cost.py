@@ -82,13 +82,13 @@ class CostAccounting:
 class _Send:
     """One request from before it leaves to its end."""
 
-    __slots__ = ("accounting", "call", "id", "left", "pid", "started")
+    __slots__ = ("accounting", "call", "departed", "id", "pid", "started")
 
     def __init__(self, accounting: CostAccounting, call: Call[Any]) -> None:
         self.accounting = accounting
         self.call = call
         self.id = new_id()
-        self.left = call.record.left
+        self.departed = call.departed.count
         self.pid = os.getpid()
         self.started = call.clock.monotonic()
         ledger = accounting.ledger
@@ -131,7 +131,7 @@ class _Send:
         if isinstance(error, ProviderError | CallRejected):
             return error.sent
         # A cancellation, or a fault of ours: then it matters whether bytes left since the row was opened.
-        return self.call.record.left > self.left
+        return self.call.departed.count > self.departed
 
     def stream_ended(self, end: StreamEnd) -> None:
         """Close the row of a stream with what was reported, or else with what was counted."""

@@ -40,9 +40,8 @@ class Deadline:
     def __post_init__(self) -> None:
         check_seconds("total", self.total)
 
-    def worst_case(self, inner: WorstCase, models: int) -> WorstCase:
+    def worst_case(self, inner: WorstCase) -> WorstCase:
         """Bound the time of everything inside."""
-        del models
         return replace(inner, seconds=min(inner.seconds, self.total))
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
@@ -67,4 +66,4 @@ class Deadline:
 
 def _exceeded(deadline: float, call: Call[R]) -> DeadlineExceeded:
     elapsed = call.clock.monotonic() - call.started
-    return DeadlineExceeded(timeout=deadline - call.started, elapsed=elapsed, sent=call.record.left > 0)
+    return DeadlineExceeded(timeout=deadline - call.started, elapsed=elapsed, sent=call.departed.count > 0)

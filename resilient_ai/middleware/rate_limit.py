@@ -98,11 +98,11 @@ class RateLimit:
             line = self._lines.get((call.origin, call.model)) or self._add(call)
         amounts = [bucket.amount_of(call.operation) for bucket in line.buckets]
         booking = await self._admit(call, line, amounts)
-        left = call.record.left
+        departed = call.departed.count
         try:
             result = await proceed(call)
         except BaseException as error:
-            sent = error.sent if isinstance(error, ProviderError | CallRejected) else call.record.left > left
+            sent = error.sent if isinstance(error, ProviderError | CallRejected) else call.departed.count > departed
             if not sent:
                 booking.give_back()
             raise
@@ -158,9 +158,8 @@ class RateLimit:
                     _check_wait(call, booking, self.per)
                     await call.clock.sleep(booking.wait)
         if waited:
-            if call.may_go is not None:
-                with booking.given_back_on_error():
-                    call.may_go()
+            with booking.given_back_on_error():
+                call.recheck()
             call.emit(PermitGranted(call_id=call.id, model=call.model, waited=call.clock.monotonic() - began))
         return booking
 

@@ -66,9 +66,8 @@ class Resume(OperationMiddleware):
             raise ValueError(f"on_interrupt must be one of {get_args(OnInterrupt)}, got {self.on_interrupt!r}")
         check_at_least("resumes", self.resumes, 1)
 
-    def worst_case(self, inner: WorstCase, models: int) -> WorstCase:
+    def worst_case(self, inner: WorstCase) -> WorstCase:
         """Count every repair, where streams are repaired unless they say otherwise."""
-        del models
         if self.on_interrupt == "raise":
             return inner
         times = self.resumes + 1
@@ -205,9 +204,7 @@ class _Repairs:
             return self.call
         operation = cast("Stream", self.call.operation)
         further, self._seam = continuation(operation, self.transcript)
-        # Another body must not go under the same name.
-        part = "-".join(filter(None, (self.call.part, f"c{self._number}")))
-        return self.call.replace(operation=further, part=part)
+        return self.call.with_body(further, f"c{self._number}")
 
     async def _ask(self, call: Call[StreamResult]) -> StreamResult:
         async def send() -> StreamResult:

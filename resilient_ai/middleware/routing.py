@@ -107,12 +107,12 @@ class Routing:
         route = _Route(call, proceed, models, unfit=unfit, max_sends=self.max_sends, dimensions=dimensions)
         return await route.run()
 
-    def worst_case(self, inner: WorstCase, models: int) -> WorstCase:
+    def worst_case(self, inner: WorstCase) -> WorstCase:
         """Every model in turn, as slow as can be, and `max_sends` requests unless there are more models."""
-        if models == 1:
+        if inner.models == 1:
             return inner
-        sends = max(models, min(self.max_sends, inner.sends * models))
-        return replace(inner, sends=sends, seconds=inner.seconds * models)
+        sends = max(inner.models, min(self.max_sends, inner.sends * inner.models))
+        return replace(inner, sends=sends, seconds=inner.seconds * inner.models)
 
     def _models_for(self, operation: Operation[R]) -> tuple[str, ...]:
         if operation.model != _AUTO:
@@ -200,14 +200,12 @@ class _Route(Generic[R]):
         return _named(result, model)
 
     def _call_of(self, position: int, *, insist: bool) -> Call[R]:
-        call, part = self._call, f"m{position}"
+        call, operation = self._call, self._call.operation.on(self._models[position])
         ahead = 0 if insist else sum(later not in self._unfit for later in self._models[position + 1 :])
+        call = call.replace(operation=operation) if position == 0 else call.with_body(operation, f"m{position}")
         return call.replace(
-            operation=call.operation.on(self._models[position]),
-            # The body of another model is another one, which must not go under the same name.
-            part=call.part if position == 0 else "-".join(filter(None, (call.part, part))),
             sends_left=self._sends_left(ahead),
-            alternatives=ahead or int(not insist and self._nearest_open() is not None),
+            has_alternative=ahead > 0 or (not insist and self._nearest_open() is not None),
             insist=insist,
         )
 

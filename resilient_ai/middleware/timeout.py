@@ -51,9 +51,8 @@ class Timeout:
         check_seconds("idle", self.idle)
         check_seconds("attempt", self.attempt)
 
-    def worst_case(self, inner: WorstCase, models: int) -> WorstCase:
+    def worst_case(self, inner: WorstCase) -> WorstCase:
         """Bound the time of an attempt."""
-        del models
         return replace(inner, seconds=min(inner.seconds, self.attempt))
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
@@ -66,7 +65,7 @@ class Timeout:
             if first_token < attempt:
                 seconds, timer = first_token, "first_token"
         started = call.clock.monotonic()
-        left = call.record.left
+        departed = call.departed.count
         remaining = call.remaining()
         if remaining is not None and remaining <= seconds:
             result = await proceed(call)
@@ -75,7 +74,9 @@ class Timeout:
                 call.clock,
                 seconds,
                 lambda: proceed(call),
-                lambda: AttemptTimeout(timer=timer, elapsed=seconds, sent=call.record.left > left, model=call.model),
+                lambda: AttemptTimeout(
+                    timer=timer, elapsed=seconds, sent=call.departed.count > departed, model=call.model
+                ),
             )
         if isinstance(result, StreamResult):
             self._limit(result, call, started, attempt)

@@ -266,7 +266,7 @@ async def test_a_limit_that_is_not_adaptive_stays(clock):
 
 
 async def test_a_call_that_waited_is_asked_whether_it_may_still_go(clock):
-    """What `may_go` raises is the end of the call, and its permit goes to the next; who did not wait is not asked."""
+    """What `recheck` raises is the end of the call, and its permit goes to the next; who did not wait is not asked."""
     limit, asked = ConcurrencyLimit(limit=1), []
 
     def may_go():
@@ -275,7 +275,7 @@ async def test_a_call_that_waited_is_asked_whether_it_may_still_go(clock):
             raise CircuitOpen(model="m", retry_after=3.0)
 
     async def outer(call, proceed):
-        return await proceed(call.replace(may_go=may_go))
+        return await proceed(call.replace(recheck=may_go))
 
     provider, events = Slow(), []
     pipeline = Pipeline(provider, [outer, limit], clock=clock)

@@ -296,7 +296,7 @@ async def test_a_circuit_that_opened_meanwhile_is_seen_after_the_wait(clock):
         raise CircuitOpen(model="m", retry_after=3.0)
 
     async def breaker(call, proceed):
-        return await proceed(call.replace(may_go=refuse))
+        return await proceed(call.replace(recheck=refuse))
 
     pipeline, provider = pipeline_of(limit, clock, outer=[breaker])
     outcomes = await drained(pipeline, 2)
@@ -310,7 +310,7 @@ async def test_a_circuit_that_is_closed_lets_the_call_go_after_the_wait(clock):
     asked = []
 
     async def breaker(call, proceed):
-        return await proceed(call.replace(may_go=lambda: asked.append(1)))
+        return await proceed(call.replace(recheck=lambda: asked.append(1)))
 
     pipeline, provider = pipeline_of(RateLimit(requests=60, burst=0.01), clock, outer=[breaker])
     await drained(pipeline, 2)

@@ -164,8 +164,8 @@ def test_the_order_is_checked(outer):
 def test_the_worst_case_counts_repairs():
     """Where streams are repaired by default, each repair may send as much again."""
     inner = WorstCase(sends=3, seconds=10.0)
-    assert Resume().worst_case(inner, 1) == inner
-    assert Resume(on_interrupt="restart", resumes=1).worst_case(inner, 1) == WorstCase(sends=6, seconds=20.0)
+    assert Resume().worst_case(inner) == inner
+    assert Resume(on_interrupt="restart", resumes=1).worst_case(inner) == WorstCase(sends=6, seconds=20.0)
 
 
 def test_the_policy_is_no_part_of_the_cache_key():

@@ -549,7 +549,7 @@ async def test_a_circuit_that_has_opened_is_waited_for_while_that_fits(chance, s
 
 async def test_a_circuit_that_has_opened_is_not_waited_for_while_another_model_may_be_asked(clock):
     """The next model answers sooner."""
-    bench = Bench(FakeClock([0.0]), CircuitBreaker(consecutive_failures=1), outer=[ceiling(None, alternatives=1)])
+    bench = Bench(FakeClock([0.0]), CircuitBreaker(consecutive_failures=1), outer=[ceiling(None, has_alternative=True)])
     error = await bench.send(boom())
     assert (type(error), len(bench.provider.calls)) == (ServerFailed, 1)
     assert isinstance(await bench.send(), CircuitOpen)
@@ -559,7 +559,7 @@ async def test_a_circuit_that_has_opened_is_not_waited_for_while_another_model_m
 @pytest.mark.parametrize(("retry_after", "alternatives", "sends"), [(6.0, 0, 2), (6.01, 0, 1), (0.0, 1, 1)])
 async def test_a_rejection_is_waited_for_up_to_six_seconds(clock, retry_after, alternatives, sends):
     """And not while another model may be asked; it costs nothing of the budget, as nothing was sent."""
-    bench = Bench(clock, outer=[ceiling(None, alternatives=alternatives)], budget=0)
+    bench = Bench(clock, outer=[ceiling(None, has_alternative=bool(alternatives))], budget=0)
     outcome = await bench.send(CircuitOpen(model="m", retry_after=retry_after))
     assert len(bench.provider.calls) == sends
     assert isinstance(outcome, CircuitOpen) == (sends == 1)
@@ -679,6 +679,6 @@ async def test_another_model_is_asked_under_another_idempotency_key(clock):
 
 def test_the_worst_case_is_all_attempts_and_the_longest_waits():
     """Three attempts of ten seconds, and two waits of a minute with their jitter."""
-    assert Retry().worst_case(WorstCase(sends=2, seconds=10.0), 1) == WorstCase(sends=6, seconds=30.0 + 122.0)
-    assert Retry(attempts=1).worst_case(WorstCase(seconds=10.0), 2) == WorstCase(sends=1, seconds=10.0)
-    assert Retry().worst_case(WorstCase(), 1) == WorstCase(sends=3, seconds=math.inf)
+    assert Retry().worst_case(WorstCase(sends=2, seconds=10.0)) == WorstCase(sends=6, seconds=30.0 + 122.0)
+    assert Retry(attempts=1).worst_case(WorstCase(seconds=10.0)) == WorstCase(sends=1, seconds=10.0)
+    assert Retry().worst_case(WorstCase()) == WorstCase(sends=3, seconds=math.inf)
