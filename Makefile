@@ -51,7 +51,7 @@ build: $(STAMP)  ## Build the sdist, and the wheel from it
 	$(BIN)/python -m build
 
 clean:  ## Remove what the commands made
-	rm -rf $(VENV) $(VENV)-peers dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
+	rm -rf $(VENV) $(VENV)-newest $(PEERS) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
 
 soak: $(STAMP)  ## Look for races for a quarter of an hour: shuffled loops, 2000 seeds
 	SOAK_SEEDS=$${SOAK_SEEDS:-2000} $(BIN)/python -m pytest tests/cancellation

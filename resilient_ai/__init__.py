@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from resilient_ai.core.call import (
         Call,
+        CallRecord,
         Listener,
         Middleware,
         Next,
@@ -133,6 +134,8 @@ if TYPE_CHECKING:
         Fleet,
         Ledger,
         PriceBook,
+        SendClosed,
+        SendOpened,
     )
     from resilient_ai.core.results import (
         ChatResult,
@@ -176,7 +179,7 @@ _HOMES = {
     "resilient_ai._version": "__version__",
     "resilient_ai.blocking": "BlockingLedger BlockingStream Client",
     "resilient_ai.client": "AsyncClient",
-    "resilient_ai.core.call": "Call Listener Middleware Next OperationMiddleware",
+    "resilient_ai.core.call": "Call CallRecord Listener Middleware Next OperationMiddleware",
     "resilient_ai.core.clock": "Clock",
     "resilient_ai.core.deltas": "Finished ReasoningDelta Restarted StreamEvent TextDelta ToolCallDelta",
     "resilient_ai.core.errors": (
@@ -198,7 +201,7 @@ _HOMES = {
     ),
     "resilient_ai.core.operations": "Chat Complete Embed Image Operation ResponseFormat Stream",
     "resilient_ai.core.pipeline": "Description Pipeline Provider WorstCase",
-    "resilient_ai.core.protocols": "Abilities CacheStore Fleet Ledger PriceBook",
+    "resilient_ai.core.protocols": "Abilities CacheStore Fleet Ledger PriceBook SendClosed SendOpened",
     "resilient_ai.core.results": "ChatResult Choice Cost EmbedResult ImageResult StructuredResult TokenLogprob Usage",
     "resilient_ai.core.streams": "StreamEnd StreamResult when_done",
     "resilient_ai.core.vectors": "Vectors",
@@ -241,6 +244,7 @@ __all__ = [
     "CacheLookedUp",
     "CacheStore",
     "Call",
+    "CallRecord",
     "CallRejected",
     "Chat",
     "ChatResult",
@@ -309,6 +313,8 @@ __all__ = [
     "RetryScheduled",
     "RetrySuppressed",
     "SendBudgetState",
+    "SendClosed",
+    "SendOpened",
     "SendSettled",
     "SendStarted",
     "ServerFailed",

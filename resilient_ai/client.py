@@ -46,7 +46,9 @@ class AsyncClient:
         base_url: The server; by default `https://api.deepinfra.com/v1`.
         stack: Middleware of your own, outermost first, instead of the default stack.
         http: An `httpx.AsyncClient` or `httpx.AsyncBaseTransport` of your own; you close it.
-        settings: What the default stack is built with; by default from the environment.
+        settings: What the default stack is built with; by default from the environment. With `stack` only `api_key`, `base_url`
+            and `connect_timeout` count, and the others by `stack=[..., *default_stack(settings)]`. With `provider` and `stack`
+            none counts.
         provider: A leaf of your own instead of DeepInfra, such as `resilient_ai.testing.ScriptedProvider`; needs no key.
         clock: Time and chance, for tests.
 

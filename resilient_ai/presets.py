@@ -66,7 +66,7 @@ def default_stack(settings: Settings | None = None) -> list[Middleware]:
         CircuitBreaker(),
         *_limits(settings),
         CostAccounting(ledger, PriceTable()),
-        Timeout(first_token=settings.first_token_timeout, attempt=settings.attempt_timeout),
+        Timeout(first_token=settings.first_token_timeout, idle=settings.idle_timeout, attempt=settings.attempt_timeout),
     ]
     return stack
 

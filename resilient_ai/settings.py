@@ -35,6 +35,7 @@ class Settings(BaseSettings):
         timeout: Seconds for a whole call: queueing, tries, waits, fallbacks and body. Above 0.
         attempt_timeout: Seconds for one try; what takes longer is tried again, or the next model is asked. Above 0.
         first_token_timeout: Seconds until a stream delivers its first content. Above 0.
+        idle_timeout: Seconds between two pieces of a stream. Above 0.
         connect_timeout: Seconds for a connection. Above 0.
         attempts: Tries of a send in all, the first included. At least 1.
         hedge: "on" sends a second request beside one that is slower than most, which costs up to 5 % more; "off" never.
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
     timeout: float = Field(default=600.0, gt=0)
     attempt_timeout: float = Field(default=300.0, gt=0)
     first_token_timeout: float = Field(default=60.0, gt=0)
+    idle_timeout: float = Field(default=60.0, gt=0)
     connect_timeout: float = Field(default=5.0, gt=0)
     attempts: int = Field(default=3, ge=1)
     hedge: Literal["on", "off"] = "off"

@@ -41,6 +41,7 @@ def test_defaults():
         "timeout": 600.0,
         "attempt_timeout": 300.0,
         "first_token_timeout": 60.0,
+        "idle_timeout": 60.0,
         "connect_timeout": 5.0,
         "attempts": 3,
         "hedge": "off",

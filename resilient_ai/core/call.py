@@ -36,7 +36,8 @@ def _new_prefix() -> None:
 
 _prefix = ""
 _new_prefix()
-os.register_at_fork(after_in_child=_new_prefix)
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows does not fork
+    os.register_at_fork(after_in_child=_new_prefix)
 
 
 @dataclass(slots=True)

@@ -33,6 +33,15 @@ def check_seconds(name: str, value: object) -> None:
     _ensure(_is_number(value) and 0 < value < math.inf, name, "a positive number of seconds", value)
 
 
+def check_span(name: str, value: object) -> None:
+    """Raise `ValueError` unless `value` is a pair of finite numbers of seconds, the least, from 0, and the most."""
+    fits = False
+    if _is_collection(value) and len(value) == 2:
+        least, most = value
+        fits = _is_number(least) and _is_number(most) and 0 <= least <= most < math.inf
+    _ensure(fits, name, "least and most seconds from 0", value)
+
+
 def check_share(name: str, value: object, *, whole: bool = True) -> None:
     """Raise `ValueError` unless `value` is a number above 0 and at most 1, or below 1 where the `whole` is too much."""
     if whole:

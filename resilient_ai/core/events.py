@@ -112,7 +112,12 @@ class LimitChanged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRefused(Event):
-    """The service refused the key or its account: nothing is sent for `retry_after` seconds. `status` is 401, 402 or 403."""
+    """The service refused the key: nothing is sent with it for `retry_after` seconds.
+
+    Args:
+        status: 401 or 402; or 403, after which it is `model` alone that nothing is sent to.
+        retry_after: Seconds until one call may find out whether that still holds.
+    """
 
     status: int
     retry_after: float

@@ -112,8 +112,8 @@ class Health:
 
     @property
     def ok(self) -> bool:
-        """Whether every circuit is closed."""
-        return all(breaker.state == "closed" for breaker in self.breakers)
+        """Whether no circuit refuses calls: each is closed, or would let one through as a probe now."""
+        return all(breaker.state == "closed" or breaker.retry_after == 0 for breaker in self.breakers)
 
     @override
     def __str__(self) -> str:

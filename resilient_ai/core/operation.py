@@ -104,6 +104,11 @@ class Operation(FrozenModel, Generic[R]):
         """All models in the order they may serve."""
         return (self.model, *self.fallbacks)
 
+    @property
+    def is_flex(self) -> bool:
+        """Whether it is of the service's "flex" tier, which may hold a request for ten minutes before its first token."""
+        return getattr(self, "service_tier", None) == "flex"
+
     def on(self, model: str) -> Self:
         """Return the same operation for `model` alone."""
         return self.model_copy(update={"model": model, "fallbacks": ()})

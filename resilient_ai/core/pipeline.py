@@ -30,8 +30,8 @@ class Provider(Protocol):
     It calls `call.send_started()` before bytes leave. The attempts of a result, what may be billed and the `sent` of a timeout
     or deadline come from that alone; whoever does not call it seems never to have sent anything.
 
-    Where it sends with a key, it may also have an attribute `account`: a fingerprint of the key, by which a refusal of one key
-    is told apart from others.
+    Where it sends with a key, it may also have an attribute `account`: a fingerprint of the key, by which what was refused to
+    one key, and the limits that a fleet shares, are told apart from those of others.
     """
 
     @property

@@ -208,6 +208,8 @@ class _Connector(aiohttp.TCPConnector):
     """
 
     def of_wires(self) -> "_Connector":
+        # aiohttp has no other way to name the class of its connections. Should it lose this one, the tests of stale
+        # connections fail.
         kind: type[ResponseHandler] = _Wire
         self._factory = functools.partial(kind, loop=self._loop)
         return self

@@ -62,7 +62,7 @@ async def exchange(
             on_leaving=call.bytes_leave,
         )
         if reply.status != 200:
-            raise await _refusal(reply, call.model)  # noqa: TRY301 - one handler names the model for every failure
+            raise await _error_of(reply, call.model)  # noqa: TRY301 - one handler names the model for every failure
         yield reply
     except BaseException as error:
         if reply is not None:
@@ -110,7 +110,7 @@ def _is_json(value: object) -> bool:
     return True
 
 
-async def _refusal(reply: "Reply", model: str) -> ProviderError:
+async def _error_of(reply: "Reply", model: str) -> ProviderError:
     if 300 <= reply.status < 400:
         return InvalidResponse(
             f"the service answered with a redirect (status {reply.status}), which is never followed", retryable=False

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from resilient_ai._version import __version__
 from resilient_ai.core.call import Call
+from resilient_ai.core.checks import check_seconds
 from resilient_ai.core.errors import ConfigurationError, InvalidInput
 from resilient_ai.core.operations import Stream
 from resilient_ai.deepinfra.catalogue import warn_if_retired
@@ -67,8 +68,10 @@ class DeepInfraProvider:
         headers: Mapping[str, str] | None = None,
         connect_timeout: float = 5.0,
     ) -> None:
-        if not connect_timeout > 0:
-            raise ConfigurationError(f"connect_timeout: must be a positive number of seconds, got {connect_timeout!r}")
+        try:
+            check_seconds("connect_timeout", connect_timeout)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
         self.origin = _checked_url(base_url)
         from resilient_ai.deepinfra.transport import Transport  # noqa: PLC0415 - a network library takes long to import
 

@@ -1,5 +1,7 @@
 """The circuits of a breaker: one for each origin, model and kind of operation."""
 
+import asyncio
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,26 +11,36 @@ from resilient_ai.core.errors import ConnectionFailed, ProviderError, StatusErro
 from resilient_ai.core.events import CircuitClosed, CircuitHalfOpened, CircuitOpened, Event
 from resilient_ai.core.health import BreakerState
 from resilient_ai.middleware._machines.breaker import Breaker, Rules, Ticket
+from resilient_ai.middleware._machines.latencies import Latencies
 
 _Key = tuple[str, str, str]
 
+# A request that the deadline cut off is a failure of the service if it was given at least this many seconds, and as long as
+# all but a hundredth of the answers took, once so many of them are known.
+_BRIEF = 1.0
+_SLOW = 0.99
+_ENOUGH = 20
 # Beyond so many circuits those that have nothing to remember are forgotten.
 _MOST_CIRCUITS = 1024
 
 
 class Circuit:
-    """A breaker, and the clock of the call it was made for."""
+    """A breaker, the clock of the call it was made for, and how long answers took lately."""
 
-    __slots__ = ("breaker", "clock")
+    __slots__ = ("breaker", "clock", "latencies")
 
     def __init__(self, rules: Rules, clock: Clock) -> None:
         self.breaker = Breaker(rules)
         self.clock = clock
+        self.latencies = Latencies()
 
-    def record(self, call: Call[Any], ticket: Ticket, error: BaseException, now: float) -> Event | None:
-        """Tell the breaker how a call failed; return the change of state that follows from it."""
+    def record(self, call: Call[Any], ticket: Ticket, error: BaseException, now: float, took: float) -> Event | None:
+        """Tell the breaker how a call failed after `took` seconds; return the change of state that follows from it."""
         breaker = self.breaker
         before = breaker.state
+        if isinstance(error, asyncio.CancelledError) and call.remaining() == 0 and self._hangs(took):
+            breaker.record_failure(ticket, now, call.clock.random)
+            return None if breaker.state == before else self.changed(call, now)
         if not isinstance(error, ProviderError) or _says_nothing(error):
             breaker.release(ticket)
             return None
@@ -39,10 +51,15 @@ class Circuit:
         elif status == 429:
             breaker.record_busy(ticket, now, call.clock.random, hint)
         else:
-            breaker.record_refusal(ticket, now)
+            breaker.record_client_error(ticket, now)
         if breaker.state == "open":
             error.circuit_open_for = breaker.retry_after(now)
         return None if breaker.state == before else self.changed(call, now)
+
+    def _hangs(self, took: float) -> bool:
+        """Return whether a request that the deadline cut off had been given as much time as answers take here."""
+        usual = self.latencies.quantile(_SLOW) if len(self.latencies) >= _ENOUGH else 0.0
+        return took >= max(_BRIEF, usual)
 
     def changed(self, call: Call[Any], now: float) -> Event:
         """Return the event that tells of the state the breaker is in now."""
@@ -103,6 +120,8 @@ class Circuits:
                 throughput=throughput,
                 retry_after=circuit.breaker.retry_after(now),
             )
+        for model in sorted(self._isolated - {model for _, model, _ in self._known}):
+            yield BreakerState(key=("", model, ""), state="isolated", failures=0, throughput=0, retry_after=math.inf)
 
     def _add(self, key: _Key, clock: Clock, now: float) -> Circuit:
         if len(self._known) >= _MOST_CIRCUITS:

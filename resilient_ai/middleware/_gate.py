@@ -1,9 +1,9 @@
 """A gate that one call at a time passes, in the order they came, from any loop and thread."""
 
-import asyncio
 from collections import OrderedDict
 
 from resilient_ai.middleware._machines.turns import Turns
+from resilient_ai.middleware._waiter import Waiter
 
 
 class Gate:
@@ -18,7 +18,7 @@ class Gate:
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self._taken = False
-        self._line: OrderedDict[_Waiter, None] = OrderedDict()
+        self._line: OrderedDict[Waiter, None] = OrderedDict()
 
     async def enter(self) -> bool:
         """Wait for the way to be free; return whether it was not."""
@@ -26,7 +26,7 @@ class Gate:
             if not self._taken:
                 self._taken = True
                 return False
-            waiter = _Waiter()
+            waiter = Waiter()
             self._line[waiter] = None
         try:
             await waiter.granted
@@ -46,31 +46,8 @@ class Gate:
                 return
         self._taken = False
 
-    def _give_up(self, waiter: "_Waiter") -> None:
+    def _give_up(self, waiter: Waiter) -> None:
         if waiter in self._line:
             del self._line[waiter]
-        elif waiter.entered:
+        elif waiter.is_woken:
             self._let_in()
-
-
-class _Waiter:
-    __slots__ = ("_loop", "entered", "granted")
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.granted: asyncio.Future[None] = self._loop.create_future()
-        self.entered = False
-
-    def try_wake(self) -> bool:
-        """Tell the task that it may enter; False if its loop is closed and will never run it again."""
-        try:
-            self._loop.call_soon_threadsafe(self._grant)
-        except RuntimeError:
-            return False
-        self.entered = True
-        return True
-
-    def _grant(self) -> None:
-        # A task that was cancelled meanwhile lets the next one in by itself.
-        if not self.granted.done():
-            self.granted.set_result(None)

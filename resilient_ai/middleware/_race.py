@@ -10,6 +10,7 @@ from resilient_ai.core.streams import StreamResult
 
 R = TypeVar("R")
 
+_CLEANUP = 0.05  # seconds
 # The loop keeps no strong reference to a task.
 _leaving: set[asyncio.Task[Any]] = set()
 
@@ -35,10 +36,13 @@ async def race(call: Call[R], proceed: Next[R], delay: float, may_hedge: Callabl
         if not tasks[0].done() and may_hedge():
             tasks.append(_start(call, proceed))
         winner = await _first_success(tasks)
+        await _settled(call, [task for task in tasks if task is not winner])
         return winner.result()
     except GeneratorExit:  # a coroutine that is closed cannot wait for anything
+        winner = None
         raise
     except BaseException:
+        winner = None  # an answer that cannot be handed over any more
         await _end(tasks)
         raise
     finally:
@@ -62,6 +66,15 @@ async def _first_success(tasks: list[asyncio.Task[R]]) -> asyncio.Task[R]:
             if task in done and not task.cancelled() and task.exception() is None:
                 return task
     return tasks[0]
+
+
+async def _settled(call: Call[Any], losers: list[asyncio.Task[Any]]) -> None:
+    """Cancel the requests that lost, and give them a moment to be written down, so that the answer tells their cost."""
+    pending = [task for task in losers if task.cancel()]
+    if pending:
+        with suppress(TimeoutError):
+            async with call.clock.timeout(_CLEANUP):
+                await asyncio.wait(pending)
 
 
 async def _end(tasks: list[asyncio.Task[R]]) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from resilient_ai.core.call import Call
 from resilient_ai.core.clock import Clock, time_of
 from resilient_ai.core.operations import Operation
 from resilient_ai.core.protocols import Fleet
@@ -30,11 +31,12 @@ class Bucket:
     alone: Gcra
 
     @classmethod
-    def of(cls, key: Key, unit: Unit, limit: int, *, rate: float, burst: float, share: float) -> "Bucket":
+    def of(cls, call: Call[Any], unit: Unit, limit: int, *, rate: float, burst: float, share: float) -> "Bucket":
         """Make a bucket that is full."""
         size = max(1.0, limit * burst)
         alone = Gcra(rate=rate * share, burst=max(1.0, size * share))
-        return cls(f"{unit}:{key[0]}:{key[1]}", unit, limit, rate, size, alone)
+        name = f"{unit}:{call.origin}:{call.account}:{call.model}"
+        return cls(name, unit, limit, rate, size, alone)
 
     def amount_of(self, operation: Operation[Any]) -> float:
         """Return what an operation takes, as far as that is known before it is sent."""

@@ -52,7 +52,7 @@ class Refusals:
     def check(self, call: Call[Any], now: float) -> tuple[Lease, ...]:
         """Return the leases with which the call may find out; raise the refusal where one holds."""
         passed: list[Lease] = []
-        for key in _keys_of(call):
+        for key in _entries_of(call):
             refusal = self._known.get(key)
             if refusal is None:
                 continue
@@ -84,12 +84,13 @@ class Refusals:
             _Refusal(error, Latch(duration=self._duration, longest=self._longest, lease=_LEASE), call.clock),
         )
         refusal.error = copy.copy(error)  # without the frames of the call it belongs to
-        refusal.latch.refuse(now)
+        if not refusal.latch.refuse(now):
+            return None
         return KeyRefused(call_id=call.id, model=call.model, status=error.status, retry_after=refusal.latch.wait(now))
 
     def accept(self, call: Call[Any]) -> None:
         """Forget what the key of a call was refused: it was answered."""
-        for key in _keys_of(call):
+        for key in _entries_of(call):
             self._known.pop(key, None)
 
     def clear(self) -> None:
@@ -109,13 +110,14 @@ class Refusals:
             )
 
 
-def _keys_of(call: Call[Any]) -> tuple[_Key, _Key]:
+def _entries_of(call: Call[Any]) -> tuple[_Key, _Key]:
     return (call.origin, call.account, ""), (call.origin, call.account, call.model)
 
 
 def _again(error: StatusError, wait: float) -> StatusError:
     """Return the refusal for a call that was not sent; each caller gets an error of its own."""
     again = copy.copy(error)
+    again.args = (f"not sent, as the key was refused a moment ago and is tried again in {wait:.1f} s: {error}",)
     again.sent = False
-    again.add_note(f"not sent: the key was refused a moment ago, and is tried again in {wait:.1f} s")
+    again.retry_after = wait
     return again

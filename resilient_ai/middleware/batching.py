@@ -9,12 +9,12 @@ from typing import ClassVar
 from typing_extensions import override
 
 from resilient_ai.core.call import Call, Next, OperationMiddleware
+from resilient_ai.core.checks import check_count
 from resilient_ai.core.errors import InvalidResponse, StatusError
 from resilient_ai.core.events import BatchDone
 from resilient_ai.core.operations import Embed
 from resilient_ai.core.results import Cost, EmbedResult, Usage
 from resilient_ai.core.vectors import Vectors
-from resilient_ai.middleware._checks import check_at_least, check_between
 
 _TOO_MANY = "array_above_max_length"
 
@@ -48,8 +48,8 @@ class Batching(OperationMiddleware):
     in_flight: int = 4
 
     def __post_init__(self) -> None:
-        check_between("size", self.size, 1, 1024)
-        check_at_least("in_flight", self.in_flight, 1)
+        check_count("size", self.size, 1, 1024)
+        check_count("in_flight", self.in_flight, 1)
 
     @override
     async def embed(self, call: Call[EmbedResult], proceed: Next[EmbedResult]) -> EmbedResult:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 from typing_extensions import override
 
 from resilient_ai.core.call import CacheMode, Call, Next, OperationMiddleware
+from resilient_ai.core.checks import check_able, check_kind, check_seconds
 from resilient_ai.core.events import CacheLookedUp
 from resilient_ai.core.operations import Complete, Conversation, Embed, Image, Sampling
 from resilient_ai.core.protocols import CacheStore
@@ -87,10 +88,13 @@ class Cache(OperationMiddleware):
         """Check the options."""
         if self.answers is None and self.embeddings is None:
             raise ValueError("a cache needs a store for answers or for embeddings, got None for both")
-        if self.ttl is not None and not 0 < self.ttl < float("inf"):
-            raise ValueError(f"ttl must be a positive number of seconds or None, got {self.ttl!r}")
+        check_able("answers", self.answers, "get_many", "set_many")
+        check_able("embeddings", self.embeddings, "get_many", "set_many")
+        if self.ttl is not None:
+            check_seconds("ttl", self.ttl)
         if self.mode not in get_args(CacheMode):
             raise ValueError(f"mode must be one of {get_args(CacheMode)}, got {self.mode!r}")
+        check_kind("always", self.always, bool)
 
     @override
     async def chat(self, call: Call[ChatResult], proceed: Next[ChatResult]) -> ChatResult:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
 from resilient_ai.core.call import Call, Next
+from resilient_ai.core.checks import check_between, check_callable, check_kind, check_names, check_span
 from resilient_ai.core.deltas import StreamEvent
 from resilient_ai.core.errors import (
     AttemptTimeout,
@@ -18,7 +19,6 @@ from resilient_ai.core.errors import (
     status_error_type,
 )
 from resilient_ai.core.streams import StreamResult
-from resilient_ai.middleware._checks import check_between
 
 R = TypeVar("R")
 Fault = Literal[
@@ -104,12 +104,14 @@ class Chaos:
     def __post_init__(self) -> None:
         for name in ("fault_rate", "latency_rate", "hang_rate", "interrupt_rate"):
             check_between(name, getattr(self, name), 0, 1)
+        check_kind("seed", self.seed, int)
+        check_kind("faults", self.faults, Sequence)
+        check_names("faults", self.faults)
         unknown = [fault for fault in self.faults if fault not in FAULTS]
         if unknown or not self.faults:
             raise ValueError(f"faults must be one or more of {', '.join(FAULTS)}, got {self.faults!r}")
-        least, most = self.latency
-        if not 0 <= least <= most < float("inf"):
-            raise ValueError(f"latency must be least and most seconds from 0, got {self.latency!r}")
+        check_span("latency", self.latency)
+        check_callable("only", self.only)
         _log.warning("chaos is on, so requests fail on purpose: %r", self)
 
     def plan(self, number: int) -> ChaosPlan:

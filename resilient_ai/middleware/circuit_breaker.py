@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from resilient_ai.core.call import Call, Next
+from resilient_ai.core.checks import check_between, check_count, check_seconds, check_share
 from resilient_ai.core.clock import time_of
 from resilient_ai.core.errors import CircuitOpen, StreamInterrupted
 from resilient_ai.core.events import Event
 from resilient_ai.core.health import BreakerState
 from resilient_ai.core.streams import StreamEnd, StreamResult
-from resilient_ai.middleware._checks import check_at_least, check_between, check_seconds
 from resilient_ai.middleware._circuits import Circuit, Circuits
 from resilient_ai.middleware._machines.breaker import Rules, Ticket
 from resilient_ai.middleware._machines.turns import Turns
@@ -32,7 +32,8 @@ class CircuitBreaker:
     `ramp` seconds after it closed a circuit takes more calls bit by bit, so that a server that is just back is not run over.
 
     No answer, an answer in no time, one that cannot be read, 408 and 5xx are failures. A 429 is none, but does not close the
-    circuit. Every other 4xx shows that the server works. What we refuse or cancel ourselves says nothing.
+    circuit. Every other 4xx shows that the server works. What we refuse or cancel ourselves says nothing, except that a request
+    which the deadline cut off is a failure if it was given a second and as long as 99 of 100 answers took lately.
 
     A refused key is left alone too: after a 401 or 402 no call is sent with that key, after a 403 none to that model, for the
     same growing time. Calls then fail at once with a copy of that error, whose `sent` is False, until one probe gets through.
@@ -57,6 +58,7 @@ class CircuitBreaker:
     """
 
     inside_of: ClassVar[Mapping[str, str]] = {
+        "Batching": "every batch is an outcome of its own",
         "Cache": "an answer from the cache says nothing about the model, and an open circuit must not hide it",
         "Retry": "every try is an outcome of its own, and a retry must not ask a model whose circuit has opened",
         "Resume": "a stream that broke is asked for again as a request of its own",
@@ -76,10 +78,9 @@ class CircuitBreaker:
     _turns: Turns = field(default_factory=Turns, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not 0 < self.failure_ratio <= 1:
-            raise ValueError(f"failure_ratio must be above 0 and at most 1, got {self.failure_ratio!r}")
-        check_at_least("minimum_throughput", self.minimum_throughput, 1)
-        check_at_least("consecutive_failures", self.consecutive_failures, 1)
+        check_share("failure_ratio", self.failure_ratio)
+        check_count("minimum_throughput", self.minimum_throughput, 1)
+        check_count("consecutive_failures", self.consecutive_failures, 1)
         check_seconds("sampling_duration", self.sampling_duration)
         check_seconds("break_duration", self.break_duration)
         check_seconds("break_duration_max", self.break_duration_max)
@@ -134,7 +135,7 @@ class CircuitBreaker:
 class _Trip:
     """One call on its way through its circuit, from its ticket to the end of its answer."""
 
-    __slots__ = ("call", "circuit", "circuits", "leases", "refusals", "ticket", "turns")
+    __slots__ = ("began", "call", "circuit", "circuits", "leases", "refusals", "ticket", "turns")
 
     circuit: Circuit
     ticket: Ticket
@@ -144,6 +145,7 @@ class _Trip:
         self.circuits = circuits
         self.refusals = refusals
         self.call = call
+        self.began = 0.0
         self.leases: tuple[Lease, ...] = ()
 
     def enter(self) -> None:
@@ -162,6 +164,7 @@ class _Trip:
                 self._let_go(now)
                 raise CircuitOpen(model=call.model, retry_after=breaker.retry_after(now))
         self.ticket = ticket
+        self.began = now
         if after != before:
             call.emit(circuit.changed(call, now))
 
@@ -173,6 +176,7 @@ class _Trip:
             if self.refusals:
                 self.leases = self.refusals.check(self.call, now)
             if self.circuit.breaker.may_still_go(self.ticket):
+                self.began = now
                 return
             self._let_go(now)
         self.enter()
@@ -185,6 +189,7 @@ class _Trip:
             breaker = self.circuit.breaker
             before = breaker.state
             self.ticket = breaker.record_success(self.ticket, now)
+            self.circuit.latencies.record(now - self.began)
             after = breaker.state
             if self.refusals:
                 self.refusals.accept(call)
@@ -197,7 +202,8 @@ class _Trip:
         def work() -> Callable[[], None]:
             call = self.call
             now = time_of(call.clock)
-            events = self.circuit.record(call, self.ticket, error, now), self.refusals.record(call, error, now)
+            took = now - self.began
+            events = self.circuit.record(call, self.ticket, error, now, took), self.refusals.record(call, error, now)
             self._let_go(now)
             return lambda: self._tell(*events)
 

@@ -1,27 +1,27 @@
 """Let only so many requests to one model be under way at once as the service takes."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 from resilient_ai.core.call import Call, Next
+from resilient_ai.core.checks import check_able, check_count, check_kind
 from resilient_ai.core.errors import BadRequest, LimitReached, Overloaded, RateLimited, RequestTooLarge
 from resilient_ai.core.events import LimitChanged, PermitGranted
 from resilient_ai.core.health import LimitState
 from resilient_ai.core.protocols import Fleet
 from resilient_ai.core.streams import StreamEnd, StreamResult
-from resilient_ai.middleware._checks import check_at_least
 from resilient_ai.middleware._fleet_permit import FleetPermit
 from resilient_ai.middleware._machines.aimd import Aimd
 from resilient_ai.middleware._machines.permits import Permits
 from resilient_ai.middleware._machines.turns import Turns
+from resilient_ai.middleware._waiter import Waiter
 
 R = TypeVar("R")
 _Key = tuple[str, str]
 # What the end of a request says about the limit: the service had room, had none, or neither. Nothing is known where nobody
 # can be asked for the time: the garbage collector found it, or it was cancelled.
-_Outcome = Literal["taken", "refused", "neither", "unknown"]
+_Room = Literal["had_room", "had_none", "neither", "unknown"]
 
 # Beyond so many models the permits of those that nobody uses are forgotten.
 _MOST_MODELS = 1024
@@ -78,9 +78,11 @@ class ConcurrencyLimit:
     _turns: Turns = field(default_factory=Turns, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_at_least("limit", self.limit, 1)
-        check_at_least("initial", self.initial, 1)
-        check_at_least("queue_size", self.queue_size, 0)
+        check_count("limit", self.limit, 1)
+        check_count("initial", self.initial, 1)
+        check_count("queue_size", self.queue_size, 0)
+        check_kind("adaptive", self.adaptive, bool)
+        check_able("fleet", self.fleet, "acquire", "release")
         self._turns.forked = self._forget_all
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
@@ -93,12 +95,12 @@ class ConcurrencyLimit:
         try:
             result = await proceed(call)
         except BaseException as error:
-            self._give_back(call, line, shared, since, _outcome_of(error))
+            self._give_back(call, line, shared, since, _room_for(error))
             raise
         if isinstance(result, StreamResult):
-            result.on_end(lambda end: self._give_back(call, line, shared, since, _outcome_of_stream(end)))
+            result.on_end(lambda end: self._give_back(call, line, shared, since, _room_for_stream(end)))
         else:
-            self._give_back(call, line, shared, since, "taken")
+            self._give_back(call, line, shared, since, "had_room")
         return result
 
     def in_use(self, origin: str, model: str) -> int:
@@ -123,7 +125,7 @@ class ConcurrencyLimit:
         with self._turns:
             return [line.state(key, self.limit) for key, line in self._lines.items()]
 
-    def _enter(self, call: Call[R]) -> tuple["_Line", "_Waiter | None"]:
+    def _enter(self, call: Call[R]) -> tuple["_Line", "Waiter | None"]:
         """Take a permit, or a place in the queue, which is the second of what is returned."""
         key = (call.origin, call.model)
         batch = call.priority == "batch"
@@ -138,7 +140,7 @@ class ConcurrencyLimit:
                     f"a permit for {call.model!r} takes about {wait:.1f} s, and the call has {remaining:.1f} s left"
                 )
             else:
-                waiter = _Waiter(batch=batch)
+                waiter = Waiter(batch=batch)
                 if permits.try_enqueue(waiter, batch=batch):
                     return line, waiter
                 reason = f"{permits.in_use} requests to {call.model!r} are under way and {permits.waiting} wait"
@@ -149,11 +151,11 @@ class ConcurrencyLimit:
             for known in [known for known, line in self._lines.items() if not line.permits.in_use]:
                 del self._lines[known]
         aimd = Aimd(initial=self.initial, maximum=self.limit) if self.adaptive else None
-        permits = Permits["_Waiter"](limit=aimd.limit if aimd else self.limit, queue_size=self.queue_size)
+        permits = Permits[Waiter](limit=aimd.limit if aimd else self.limit, queue_size=self.queue_size)
         line = self._lines[key] = _Line(permits, aimd)
         return line
 
-    async def _wait(self, call: Call[R], line: "_Line", waiter: "_Waiter | None") -> FleetPermit | None:
+    async def _wait(self, call: Call[R], line: "_Line", waiter: "Waiter | None") -> FleetPermit | None:
         """Wait for the permit of this process and for that of the fleet; return the latter."""
         since = call.clock.monotonic()
         has_waited, shared = waiter is not None, None
@@ -165,7 +167,7 @@ class ConcurrencyLimit:
                 raise
         try:
             if self.fleet is not None:
-                shared = FleetPermit(self.fleet, f"{call.origin} {call.model}")
+                shared = FleetPermit(self.fleet, f"requests in flight:{call.origin}:{call.account}:{call.model}")
                 has_waited |= await shared.acquire(call, self.limit, lambda alone: self._try_admit(line, alone=alone))
             if has_waited:
                 call.recheck()
@@ -184,14 +186,12 @@ class ConcurrencyLimit:
             line.sending += 1
             return True
 
-    def _give_back(
-        self, call: Call[R], line: "_Line", shared: FleetPermit | None, since: float, outcome: _Outcome
-    ) -> None:
+    def _give_back(self, call: Call[R], line: "_Line", shared: FleetPermit | None, since: float, room: _Room) -> None:
         # What a forked child inherits is the parent's to give back.
         if shared is not None and not line.is_inherited:
             shared.release()
-        now = None if outcome == "unknown" else call.clock.monotonic()
-        self._turns.post(lambda: line.settle(call, shared, outcome, since, now))
+        now = None if room == "unknown" else call.clock.monotonic()
+        self._turns.post(lambda: line.settle(call, shared, room, since, now))
 
     def _forget_all(self) -> None:
         for line in self._lines.values():
@@ -199,47 +199,19 @@ class ConcurrencyLimit:
         self._lines.clear()
 
 
-class _Waiter:
-    """A task that waits for its permit, in whichever loop it runs."""
-
-    __slots__ = ("_loop", "batch", "granted", "is_lost")
-
-    def __init__(self, *, batch: bool) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.batch = batch
-        self.granted: asyncio.Future[None] = self._loop.create_future()
-        self.is_lost = False
-
-    def try_wake(self) -> bool:
-        """Tell the task that it holds a permit; False if its loop is gone."""
-        if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - the public form raises where no loop runs
-            self._grant()
-            return True
-        try:
-            self._loop.call_soon_threadsafe(self._grant)
-        except RuntimeError:  # the loop is closed
-            return False
-        return True
-
-    def _grant(self) -> None:
-        # A task that was cancelled meanwhile passes its permit on by itself.
-        if not self.granted.done():
-            self.granted.set_result(None)
-
-
 class _Line:
     """The permits of one model and those who wait for them. Its methods are called in a turn."""
 
     __slots__ = ("aimd", "is_inherited", "permits", "sending")
 
-    def __init__(self, permits: Permits[_Waiter], aimd: Aimd | None) -> None:
+    def __init__(self, permits: Permits[Waiter], aimd: Aimd | None) -> None:
         self.permits = permits
         self.aimd = aimd
         self.sending = 0
         self.is_inherited = False
 
     def settle(
-        self, call: Call[Any], shared: FleetPermit | None, outcome: _Outcome, since: float, now: float | None
+        self, call: Call[Any], shared: FleetPermit | None, room: _Room, since: float, now: float | None
     ) -> Callable[[], None] | None:
         """Take a permit back, learn from how its request ended, and pass it on; return what tells of a changed limit."""
         permits, aimd = self.permits, self.aimd
@@ -248,12 +220,12 @@ class _Line:
             self.sending -= shared.is_admitted
         before = permits.limit
         if now is not None:
-            if outcome != "refused":
+            if room != "had_none":
                 permits.record_held(now - since)
             if aimd is not None:
-                if outcome == "taken":
+                if room == "had_room":
                     aimd.record_success(now, permits.in_use + 1)
-                elif outcome == "refused":
+                elif room == "had_none":
                     aimd.record_overload(now, permits.in_use, permits.mean_held)
                 permits.limit = aimd.limit
         self.pass_on()
@@ -272,12 +244,11 @@ class _Line:
         """Give what is free to those of the queue whose loop still runs."""
         while (waiter := self.permits.grant()) is not None:
             if not waiter.try_wake():
-                waiter.is_lost = True
                 self.permits.release(batch=waiter.batch)
 
-    def leave(self, waiter: _Waiter) -> None:
+    def leave(self, waiter: Waiter) -> None:
         """Take a task that was cancelled out of the queue; if it had got a permit in the same moment, pass that on."""
-        if not self.permits.try_leave(waiter) and not waiter.is_lost:
+        if not self.permits.try_leave(waiter) and waiter.is_woken:
             self.permits.release(batch=waiter.batch)
             self.pass_on()
 
@@ -289,15 +260,15 @@ class _Line:
         )
 
 
-def _outcome_of(error: BaseException) -> _Outcome:
+def _room_for(error: BaseException) -> _Room:
     if isinstance(error, RateLimited | Overloaded):
-        return "refused"
+        return "had_none"
     if isinstance(error, BadRequest | RequestTooLarge):
-        return "taken"
+        return "had_room"
     return "neither" if isinstance(error, Exception) else "unknown"
 
 
-def _outcome_of_stream(end: StreamEnd) -> _Outcome:
+def _room_for_stream(end: StreamEnd) -> _Room:
     if end.how == "completed":
-        return "taken"
+        return "had_room"
     return "neither" if end.how == "failed" else "unknown"

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, ClassVar, Literal, TypeVar
 
 from resilient_ai.core.call import Call, Next, new_id
+from resilient_ai.core.checks import check_able, check_callable
 from resilient_ai.core.errors import CallRejected, ProviderError, StatusError
 from resilient_ai.core.events import SendSettled
 from resilient_ai.core.protocols import Ledger, PriceBook, SendClosed, SendOpened
@@ -41,6 +42,9 @@ class CostAccounting:
         prices: Prices for sends of which the service tells no cost; None knows none.
         on_settled: Called with the `SendSettled` of every send; it must be quick and must not raise.
 
+    Raises:
+        ValueError: If an option cannot do its work, such as the path of a ledger in place of a ledger.
+
     >>> CostAccounting()
     CostAccounting(ledger=None, prices=None, on_settled=None)
     """
@@ -55,6 +59,12 @@ class CostAccounting:
         "Batching": "every batch is a send with a row of its own",
         "Retry": "every try is a send with a row of its own, and the failed ones may be billed too",
     }
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        check_able("ledger", self.ledger, "opened", "closed")
+        check_able("prices", self.prices, "chat_cost", "embedding_cost", "image_cost")
+        check_callable("on_settled", self.on_settled)
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
         """Open a row, send, and see to it that the row is closed."""

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
 from resilient_ai.core.call import Call, Next
+from resilient_ai.core.checks import check_seconds
 from resilient_ai.core.clock import within
 from resilient_ai.core.errors import DeadlineExceeded
 from resilient_ai.core.pipeline import WorstCase
 from resilient_ai.core.streams import StreamResult
-from resilient_ai.middleware._checks import check_seconds
 
 R = TypeVar("R")
 
@@ -48,8 +48,7 @@ class Deadline:
         """Send the call with its deadline, and raise `DeadlineExceeded` when it passes."""
         total = call.timeout
         if total is None:
-            flex = getattr(call.operation, "service_tier", None) == "flex"
-            total = max(self.total, _FLEX) if flex else self.total
+            total = max(self.total, _FLEX) if call.operation.is_flex else self.total
         deadline = call.started + total
         if call.deadline is None or deadline < call.deadline:
             call = call.replace(deadline=deadline)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from resilient_ai.middleware._checks import check_at_least, check_seconds
+from resilient_ai.core.checks import check_count, check_seconds, check_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,7 @@ class Hedge:
     extra: float = 0.05
 
     def __post_init__(self) -> None:
-        if not 0 < self.quantile < 1:
-            raise ValueError(f"quantile must be above 0 and below 1, got {self.quantile!r}")
-        check_at_least("samples", self.samples, 1)
-        if self.samples > 200:
-            raise ValueError(f"samples must be <= 200, got {self.samples!r}")
+        check_share("quantile", self.quantile, whole=False)
+        check_count("samples", self.samples, 1, 200)
         check_seconds("delay_min", self.delay_min)
-        if not 0 < self.extra <= 1:
-            raise ValueError(f"extra must be above 0 and at most 1, got {self.extra!r}")
+        check_share("extra", self.extra)

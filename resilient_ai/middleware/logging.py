@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from resilient_ai.core.call import Call, Next
+from resilient_ai.core.checks import check_kind
 from resilient_ai.core.errors import ProviderError, StatusError
 from resilient_ai.core.events import (
     CacheLookedUp,
@@ -60,7 +61,7 @@ class Logging:
         level: Level of the line of a call that did not fail, such as `logging.INFO`.
 
     Raises:
-        ValueError: If the level is not one of the standard library's five.
+        ValueError: If the level is not one of the standard library's five, or the logger is none, such as its name.
 
     >>> Logging(level=logging.DEBUG)
     Logging(logger=None, level=10)
@@ -73,6 +74,7 @@ class Logging:
 
     def __post_init__(self) -> None:
         """Check the options."""
+        check_kind("logger", self.logger, logging.Logger, None)
         if self.level not in _LEVELS:
             raise ValueError(f"level must be one of {_LEVELS}, got {self.level!r}")
         object.__setattr__(self, "_target", self.logger or logging.getLogger(_LIBRARY_LOGGER))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from resilient_ai.core.call import Call, Next
+from resilient_ai.core.checks import check_able, check_count, check_seconds, check_share
 from resilient_ai.core.clock import Clock
 from resilient_ai.core.deltas import Finished
 from resilient_ai.core.errors import CallRejected, LimitReached, ProviderError
@@ -14,7 +15,6 @@ from resilient_ai.core.operations import Embed, Operation
 from resilient_ai.core.protocols import Fleet
 from resilient_ai.core.results import Result
 from resilient_ai.core.streams import StreamEnd, when_done
-from resilient_ai.middleware._checks import check_at_least, check_seconds
 from resilient_ai.middleware._gate import Gate
 from resilient_ai.middleware._machines.turns import Turns
 from resilient_ai.middleware._rate_booking import Booking, Bucket, Key, Line, Unit
@@ -70,6 +70,7 @@ class RateLimit:
         "Batching": "every batch is a request of its own and counts by itself",
         "Cache": "an answer from the cache counts against no limit",
         "Retry": "every try is a request and counts by itself",
+        "Resume": "a stream that broke is asked for again as a request of its own",
         "Routing": "every model has a limit of its own",
     }
 
@@ -86,10 +87,10 @@ class RateLimit:
             raise ValueError("requests and tokens: give at least one of the two")
         for name, limit in (("requests", self.requests), ("tokens", self.tokens)):
             if limit is not None:
-                check_at_least(name, limit, 1)
+                check_count(name, limit, 1)
         check_seconds("per", self.per)
-        if not 0 < self.burst <= 1:
-            raise ValueError(f"burst must be above 0 and at most 1, got {self.burst!r}")
+        check_share("burst", self.burst)
+        check_able("fleet", self.fleet, "reserve", "settle")
         self._turns.forked = self._lines.clear
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
@@ -138,7 +139,7 @@ class RateLimit:
         limits: tuple[tuple[Unit, int | None], ...] = (("requests", self.requests), ("tokens", self.tokens))
         share = 1.0 if self.fleet is None else self.fleet.share
         buckets = tuple(
-            Bucket.of(key, unit, limit, rate=limit / self.per, burst=self.burst, share=share)
+            Bucket.of(call, unit, limit, rate=limit / self.per, burst=self.burst, share=share)
             for unit, limit in limits
             if limit is not None
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, cast, get_args
@@ -9,6 +10,7 @@ from typing import ClassVar, cast, get_args
 from typing_extensions import override
 
 from resilient_ai.core.call import Call, Next, OperationMiddleware
+from resilient_ai.core.checks import check_count
 from resilient_ai.core.clock import within
 from resilient_ai.core.deltas import Finished, Restarted, StreamEvent
 from resilient_ai.core.errors import DeadlineExceeded, ProviderError, StreamInterrupted
@@ -16,7 +18,6 @@ from resilient_ai.core.events import StreamResumed
 from resilient_ai.core.operations import OnInterrupt, Stream
 from resilient_ai.core.pipeline import WorstCase
 from resilient_ai.core.streams import StreamEnd, StreamResult
-from resilient_ai.middleware._checks import check_at_least
 from resilient_ai.middleware._continuation import Seam, continuation, why_not_continued
 
 
@@ -64,14 +65,14 @@ class Resume(OperationMiddleware):
     def __post_init__(self) -> None:
         if self.on_interrupt not in get_args(OnInterrupt):
             raise ValueError(f"on_interrupt must be one of {get_args(OnInterrupt)}, got {self.on_interrupt!r}")
-        check_at_least("resumes", self.resumes, 1)
+        check_count("resumes", self.resumes, 1)
 
     def worst_case(self, inner: WorstCase) -> WorstCase:
         """Count every repair, where streams are repaired unless they say otherwise."""
         if self.on_interrupt == "raise":
             return inner
         times = self.resumes + 1
-        return WorstCase(sends=inner.sends * times, seconds=inner.seconds * times)
+        return dataclasses.replace(inner, sends=inner.sends * times, seconds=inner.seconds * times)
 
     @override
     async def stream(self, call: Call[StreamResult], proceed: Next[StreamResult]) -> StreamResult:
@@ -200,9 +201,10 @@ class _Repairs:
         return why_not_continued(cast("Stream", self.call.operation), self.transcript)
 
     def _next_call(self) -> Call[StreamResult]:
+        operation = _last(cast("Stream", self.call.operation), self.stream.model)
         if self._how == "restart":
-            return self.call
-        operation = cast("Stream", self.call.operation)
+            same = operation is self.call.operation
+            return self.call if same else self.call.with_body(operation, f"r{self._number}")
         further, self._seam = continuation(operation, self.transcript)
         return self.call.with_body(further, f"c{self._number}")
 
@@ -235,3 +237,11 @@ class _Repairs:
     def _closing(self, event: Finished) -> Finished:
         cost = None if event.cost is None else event.cost.model_copy(update={"complete": False})
         return replace(event, cost=cost, usage=event.usage if self._seam is None else None)
+
+
+def _last(operation: Stream, broken: str) -> Stream:
+    """Return the operation with the model whose stream broke at the end of its list: the others have not failed yet."""
+    others = [model for model in operation.models if model != broken]
+    if not others or len(others) == len(operation.models):
+        return operation
+    return operation.model_copy(update={"model": others[0], "fallbacks": (*others[1:], broken)})

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeVar, get_args
 
 from resilient_ai.core.call import Call, Next
+from resilient_ai.core.checks import check_between, check_callable, check_count, check_kind, check_names, check_seconds
 from resilient_ai.core.events import RetryScheduled
 from resilient_ai.core.health import SendBudgetState
 from resilient_ai.core.operations import Kind
 from resilient_ai.core.pipeline import WorstCase
-from resilient_ai.middleware._checks import check_at_least, check_between, check_seconds
 from resilient_ai.middleware._extra_sends import ExtraSends
 from resilient_ai.middleware._tries import LONGEST_HINT, Tries, is_worth_repeating
 from resilient_ai.middleware.hedge import Hedge
@@ -77,12 +77,16 @@ class Retry:
     _extra: ExtraSends = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_at_least("attempts", self.attempts, 1)
+        check_count("attempts", self.attempts, 1)
         check_seconds("wait_initial", self.wait_initial)
         check_seconds("wait_max", self.wait_max)
         check_between("budget", self.budget, 0, 1000)
         if self.wait_max < self.wait_initial:
             raise ValueError(f"wait_max must be >= wait_initial, got {self.wait_max!r} < {self.wait_initial!r}")
+        check_kind("hedge", self.hedge, Hedge, None)
+        check_callable("retry_on", self.retry_on)
+        check_callable("on_retry", self.on_retry)
+        check_names("costly", self.costly)
         object.__setattr__(self, "costly", tuple(self.costly))
         unknown = [kind for kind in self.costly if kind not in get_args(Kind)]
         if unknown:

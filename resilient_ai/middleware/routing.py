@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Generic, TypeVar, cast
 
 from resilient_ai.core.call import Call, Next
+from resilient_ai.core.checks import check_able, check_count, check_kind, check_names
 from resilient_ai.core.errors import (
     CircuitOpen,
     FeatureNotSupported,
@@ -16,6 +17,7 @@ from resilient_ai.core.errors import (
     ModelNotFound,
     ModelUnfit,
     NoModelAvailable,
+    PermissionDenied,
     ProviderError,
     ServerFailed,
 )
@@ -24,7 +26,6 @@ from resilient_ai.core.operations import Embed, Operation
 from resilient_ai.core.pipeline import WorstCase
 from resilient_ai.core.protocols import Abilities
 from resilient_ai.core.results import EmbedResult, Result
-from resilient_ai.middleware._checks import check_at_least
 
 R = TypeVar("R")
 OperationT = TypeVar("OperationT")
@@ -38,6 +39,7 @@ _NEXT_MODEL = (
     LimitReached,
     ModelNotFound,
     ModelUnfit,
+    PermissionDenied,
     ServerFailed,
 )
 
@@ -48,10 +50,10 @@ _log = logging.getLogger("resilient_ai")
 class Routing:
     """Ask the models of an operation in turn until one serves.
 
-    The next model is asked where another may do better: after failures that may pass, where a model is gone or lacks a
-    feature, where its circuit is open or its limit reached. It is not asked where it would refuse as well, or where it would
-    be wrong to: bad requests, keys, balance, budgets, the deadline, cancellation, a stream that broke after content had been
-    handed over. Which model answered is `served_by`, and why others did not is `refused`.
+    The next model is asked where another may do better: after failures that may pass, where a model is gone, lacks a
+    feature or is not allowed to this key, where its circuit is open or its limit reached. It is not asked where it would refuse
+    as well, or where it would be wrong to: bad requests, wrong keys, no balance, budgets, the deadline, cancellation, a stream
+    that broke after content had been handed over. Which model answered is `served_by`, and why others did not is `refused`.
 
     A model of a list that is known to lack what the call needs is passed over without being asked. A model that is named
     alone is always asked, and so is one of which nothing is known.
@@ -89,12 +91,15 @@ class Routing:
     embed_across_models: bool = False
 
     def __post_init__(self) -> None:
+        check_names("models", self.models)
         object.__setattr__(self, "models", tuple(self.models))
         if len(set(self.models)) != len(self.models):
             raise ValueError(f"models must name each model once, got {self.models!r}")
         if _AUTO in self.models:
             raise ValueError(f"models must not name {_AUTO!r}, which stands for them, got {self.models!r}")
-        check_at_least("max_sends", self.max_sends, 1)
+        check_able("abilities", self.abilities, "lacks", "dimensions")
+        check_count("max_sends", self.max_sends, 1)
+        check_kind("embed_across_models", self.embed_across_models, bool)
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
         """Send the call to one model after the other, until one serves."""

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
 from resilient_ai.core.call import Call, Next
+from resilient_ai.core.checks import check_seconds
 from resilient_ai.core.clock import within
 from resilient_ai.core.errors import AttemptTimeout, Timer
 from resilient_ai.core.pipeline import WorstCase
 from resilient_ai.core.streams import StreamResult
-from resilient_ai.middleware._checks import check_seconds
 
 R = TypeVar("R")
 
@@ -57,7 +57,7 @@ class Timeout:
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
         """Send the call, and raise `AttemptTimeout` when one of the timers fires."""
-        flex = getattr(call.operation, "service_tier", None) == "flex"
+        flex = call.operation.is_flex
         seconds = attempt = max(self.attempt, _FLEX) if flex else self.attempt
         timer: Timer = "attempt"
         if call.operation.kind == "stream":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from typing_extensions import override
 
 from resilient_ai.core.call import Call, Next
+from resilient_ai.core.checks import check_able, check_kind
 from resilient_ai.core.events import (
     CircuitClosed,
     CircuitHalfOpened,
@@ -65,6 +66,9 @@ class Tracing:
         tracer_provider: Where spans go; None means the application's global provider, also one that is set later.
         provider_name: The value of `gen_ai.provider.name`.
 
+    Raises:
+        ValueError: If an option is of a wrong type.
+
     >>> Tracing()
     Tracing(tracer_provider=None, provider_name='deepinfra')
     """
@@ -76,7 +80,9 @@ class Tracing:
     _kept: list[Otel] = field(init=False, repr=False, compare=False, default_factory=list["Otel"])
 
     def __post_init__(self) -> None:
-        """Make the part that stands next to the provider."""
+        """Check the options, and make the part that stands next to the provider."""
+        check_able("tracer_provider", self.tracer_provider, "get_tracer")
+        check_kind("provider_name", self.provider_name, str)
         object.__setattr__(self, "inner_half", AttemptSpans(self))
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:

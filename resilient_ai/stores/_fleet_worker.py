@@ -131,7 +131,7 @@ class FleetWorker:
         while going:
             jobs, going = self._gather()
             if self._down and not any(job.script is scripts.PING for job in jobs):
-                self._refuse(jobs)
+                self._answer_none(jobs)
             else:
                 self._do(jobs)
             if going and time.monotonic() >= self._renew_at:
@@ -181,7 +181,7 @@ class FleetWorker:
             answers = _send(self._client, jobs)
         return answers
 
-    def _refuse(self, jobs: Sequence[Job]) -> None:
+    def _answer_none(self, jobs: Sequence[Job]) -> None:
         wanted = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
         self._answer(wanted, [None] * len(wanted))
 
@@ -219,7 +219,7 @@ class FleetWorker:
         self._close()
         self._down = True
         while not self._jobs.empty():
-            self._refuse(self._gather()[0])
+            self._answer_none(self._gather()[0])
         self.ended.set_result(None)
 
     def _permits(self) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
+from resilient_ai.core.checks import check_count, check_seconds
 from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.stores import _forks
 from resilient_ai.stores._disk_file import DiskFile, Unavailable
@@ -62,10 +63,8 @@ class DiskStore:
         timeout: float = 0.05,
         clock: Clock | None = None,
     ) -> None:
-        if max_bytes < _MIN_SIZE:
-            raise ValueError(f"max_bytes must be >= {_MIN_SIZE}, got {max_bytes}")
-        if not timeout > 0:
-            raise ValueError(f"timeout must be > 0, got {timeout}")
+        check_count("max_bytes", max_bytes, _MIN_SIZE)
+        check_seconds("timeout", timeout)
         self.directory = Path(directory).expanduser()
         self.max_bytes = max_bytes
         self.timeout = timeout

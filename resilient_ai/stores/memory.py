@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from math import inf
 
+from resilient_ai.core.checks import check_count
 from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.stores._forks import watch
 
@@ -35,8 +36,7 @@ class MemoryStore:
     """
 
     def __init__(self, *, max_bytes: int = 64 * 2**20, clock: Clock | None = None) -> None:
-        if max_bytes < 1:
-            raise ValueError(f"max_bytes must be >= 1, got {max_bytes}")
+        check_count("max_bytes", max_bytes, 1)
         self.max_bytes = max_bytes
         self._clock = clock or SystemClock()
         self._entries: OrderedDict[str, tuple[float, bytes]] = OrderedDict()

@@ -1,7 +1,6 @@
 """Limits that the processes of a fleet share through Redis."""
 
 import asyncio
-import math
 import threading
 import weakref
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from resilient_ai.core.checks import check_at_least, check_seconds, check_share
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.stores import _fleet_scripts as scripts
 from resilient_ai.stores import _forks
@@ -60,12 +60,9 @@ class RedisFleet:
         timeout: float = 0.25,
         lease: float = 30.0,
     ) -> None:
-        if not 0 < share <= 1:
-            raise ValueError(f"share must be above 0 and at most 1, got {share!r}")
-        if not 0 < timeout < math.inf:
-            raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
-        if not 0.001 <= lease < math.inf:
-            raise ValueError(f"lease must be >= 0.001, got {lease!r}")
+        check_share("share", share)
+        check_seconds("timeout", timeout)
+        check_at_least("lease", lease, 0.001)
         self.prefix = prefix
         self.timeout = timeout
         self.lease = lease

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from resilient_ai.core.checks import check_seconds
 from resilient_ai.core.protocols import CacheStore
 
 
@@ -26,8 +27,7 @@ class TieredStore:
     """
 
     def __init__(self, first: CacheStore, second: CacheStore, *, fill_ttl: float = 60.0) -> None:
-        if not fill_ttl > 0:
-            raise ValueError(f"fill_ttl must be > 0, got {fill_ttl}")
+        check_seconds("fill_ttl", fill_ttl)
         self.first = first
         self.second = second
         self.fill_ttl = fill_ttl

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from resilient_ai import AsyncClient, AttemptTimeout, Client, DeadlineExceeded, Settings
-from resilient_ai.middleware import CostAccounting, Deadline, Retry, Timeout
+from resilient_ai.middleware import Batching, CostAccounting, Deadline, Retry, Timeout
 from resilient_ai.simulator import Fault
 
 from .toxic_proxy import full_backlog
@@ -136,6 +136,15 @@ async def test_a_call_that_sent_once_may_be_billed_although_it_ends_while_it_con
             with pytest.raises(DeadlineExceeded) as caught:
                 await ai.chat(MODEL, "hi")
     assert (caught.value.sent, ends.states) == (True, ["unknown", "never_sent"])
+
+
+async def test_requests_side_by_side_are_told_apart():
+    """Of two batches under way at once one got out and the other found no connection."""
+    with room_for_one() as url:
+        async with client_of(url, Batching(size=1, in_flight=2), Timeout(attempt=SOON)) as (ai, ends):
+            with pytest.raises(AttemptTimeout):
+                await ai.embed("BAAI/bge-m3", ["ebb", "flood"])
+    assert sorted(ends.states) == ["never_sent", "unknown"]
 
 
 @pytest.mark.parametrize(("port", "rows"), [(full_backlog, ["never_sent"] * 2), (room_for_one, ["unknown"])])

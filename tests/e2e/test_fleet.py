@@ -12,6 +12,7 @@ import pytest
 from resilient_ai import AsyncClient, Client, DeadlineExceeded, Settings
 from resilient_ai.middleware import ConcurrencyLimit, RateLimit
 from resilient_ai.simulator import Fault
+from resilient_ai.stores import RedisFleet
 
 from ..stores.redis_server import start_redis  # noqa: TID252 - the tests have no package above them
 
@@ -108,7 +109,8 @@ async def test_a_call_ends_at_its_deadline_while_the_others_have_all_permits(sim
             started = time.monotonic()
             with pytest.raises(DeadlineExceeded) as caught:
                 await other.with_options(timeout=0.4).chat(MODEL, "hi")
-            assert (caught.value.sent, round(time.monotonic() - started, 1)) == (False, 0.4)
+            assert not caught.value.sent
+            assert 0.39 <= time.monotonic() - started < 2
         assert (await other.chat(MODEL, "hi")).text
     assert sim.stats().requests == 2
 
@@ -162,15 +164,15 @@ async def test_closing_gives_everything_back(sim, redis, settings_of):
 async def test_a_limit_closes_its_fleet():
     """Whichever limit has the fleet closes it with the stack, and one without has nothing to close."""
 
-    class Fleet:
-        share = 0.25
+    class Fleet(RedisFleet):
         closed = 0
 
         async def aclose(self):
             self.closed += 1
+            await super().aclose()
 
     for limit in (lambda fleet: ConcurrencyLimit(fleet=fleet), lambda fleet: RateLimit(requests=1, fleet=fleet)):
-        fleet = Fleet()
+        fleet = Fleet("redis://127.0.0.1:9")
         async with AsyncClient("k", stack=[limit(fleet)]):
             pass
         await limit(None).aclose()

@@ -33,7 +33,7 @@ def test_a_wall_clock_that_jumps(jump):
 
     async def main():
         clock = FakeClock()
-        stack = [Deadline(total=30.0), Retry(), CircuitBreaker(consecutive_failures=3), Timeout(attempt=5.0)]
+        stack = [Deadline(total=10.0), Retry(), CircuitBreaker(consecutive_failures=3), Timeout(attempt=5.0)]
         pipeline = Pipeline(ScriptedProvider(broken, broken, broken), stack, clock=clock)
         started = clock.monotonic()
         with pytest.raises(ServerFailed):

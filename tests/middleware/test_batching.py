@@ -65,9 +65,9 @@ def test_defaults():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"size": 0}, "size must be from 1 to 1024, got 0"),
-        ({"size": 1025}, "size must be from 1 to 1024, got 1025"),
-        ({"in_flight": 0}, "in_flight must be >= 1, got 0"),
+        ({"size": 0}, "size must be a whole number from 1 to 1024, got 0"),
+        ({"size": 1025}, "size must be a whole number from 1 to 1024, got 1025"),
+        ({"in_flight": 0}, "in_flight must be a whole number >= 1, got 0"),
     ],
 )
 def test_senseless_options_are_refused(options, sentence):

@@ -84,7 +84,7 @@ async def paid(call):
     ("stores", "options", "message"),
     [
         ((None,), {}, "a cache needs a store"),
-        ((Memory(),), {"ttl": 0}, "ttl must be a positive number of seconds or None, got 0"),
+        ((Memory(),), {"ttl": 0}, "ttl must be a positive number of seconds, got 0"),
         ((Memory(),), {"ttl": float("inf")}, "ttl must be"),
         ((Memory(),), {"mode": "maybe"}, "mode must be one of"),
     ],

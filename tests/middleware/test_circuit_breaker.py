@@ -30,6 +30,7 @@ from resilient_ai.core.errors import (
     StreamInterrupted,
 )
 from resilient_ai.core.events import CircuitClosed, CircuitHalfOpened, CircuitOpened, KeyRefused
+from resilient_ai.core.health import Health
 from resilient_ai.core.operations import Chat, Embed, Stream
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.streams import StreamResult
@@ -38,7 +39,7 @@ from resilient_ai.middleware.concurrency_limit import ConcurrencyLimit
 from resilient_ai.middleware.deadline import Deadline
 from resilient_ai.middleware.retry import Retry
 from resilient_ai.middleware.routing import Routing
-from resilient_ai.testing import FakeClock, ScriptedProvider, ScriptedSource, run, stream_of
+from resilient_ai.testing import FakeClock, ScriptedProvider, ScriptedSource, chat_result, run, stream_of
 
 pytestmark = pytest.mark.anyio
 
@@ -101,8 +102,8 @@ def test_defaults():
     [
         ({"failure_ratio": 0.0}, "failure_ratio must be above 0 and at most 1, got 0.0"),
         ({"failure_ratio": 1.1}, "failure_ratio must be above 0 and at most 1, got 1.1"),
-        ({"minimum_throughput": 0}, "minimum_throughput must be >= 1, got 0"),
-        ({"consecutive_failures": 0}, "consecutive_failures must be >= 1, got 0"),
+        ({"minimum_throughput": 0}, "minimum_throughput must be a whole number >= 1, got 0"),
+        ({"consecutive_failures": 0}, "consecutive_failures must be a whole number >= 1, got 0"),
         ({"sampling_duration": 0.0}, "sampling_duration must be a positive number"),
         ({"break_duration": -1.0}, "break_duration must be a positive number"),
         ({"break_duration_max": 1.0}, "break_duration_max must be >= break_duration, got 1.0 < 2.0"),
@@ -626,10 +627,10 @@ async def test_a_refused_key_is_left_alone(clock, status):
     assert len({id(known) for known in (error, first, second)}) == 3
     for copy in (first, second):
         assert (type(copy), copy.status, copy.code, copy.request_id) == (type(error), status, "no", "r1")
-        assert (str(copy), copy.sent, copy.retryable) == ("refused", False, False)
-        assert copy.__notes__ == ["not sent: the key was refused a moment ago, and is tried again in 2.0 s"]
+        assert (copy.sent, copy.retryable, copy.retry_after) == (False, False, 2.0)
+        assert str(copy) == "not sent, as the key was refused a moment ago and is tried again in 2.0 s: refused"
         assert len(traceback.extract_tb(copy.__traceback__)) < 10
-    assert (error.sent, hasattr(error, "__notes__"), len(bench.provider.calls)) == (True, False, 1)
+    assert (error.sent, str(error), len(bench.provider.calls)) == (True, "refused", 1)
     assert bench.events == [
         KeyRefused(call_id=bench.provider.calls[0].id, model="m", status=status, retry_after=2.0),
     ]
@@ -802,7 +803,7 @@ async def test_calls_in_line_with_a_key_that_is_refused_are_not_sent(clock):
     outcomes = await asyncio.gather(*(bench.send(slow) for _ in range(100)))
     assert len(bench.provider.calls) == 1
     assert [outcome.sent for outcome in outcomes] == [True] + [False] * 99
-    assert all(len(outcome.__notes__) == 1 for outcome in outcomes[1:])
+    assert all(str(outcome).count("not sent") == 1 for outcome in outcomes[1:])
     assert len(bench.events) == 1
     assert bench.breaker.health()[0].throughput == 1
     bench.provider.script.clear()
@@ -873,7 +874,7 @@ async def test_a_forked_child_begins_without_circuits_and_refusals(clock):
     await bench.send(refused(), operation=OTHER)
     bench.breaker.isolate("by-hand")
     bench.breaker._turns.begin_afresh()
-    assert bench.breaker.health() == ()
+    assert [state.key for state in bench.breaker.health()] == [("", "by-hand", "")]
     assert (await bench.send()).text == "Hello."
     assert (await bench.send(operation=Chat(model="by-hand", messages="hi"))).retry_after == math.inf
 
@@ -898,3 +899,65 @@ async def test_refusals_do_not_pile_up(clock):
         with pytest.raises(PermissionDenied):
             await pipeline.send(Chat(model=f"made-up/{number}", messages="hi"))
     assert len([state for state in breaker.health() if state.key[2] == ""]) == 1024
+
+
+async def test_what_was_isolated_is_seen_before_it_is_asked(clock):
+    """A model taken out of use by hand shows at once, and the client is not well."""
+    bench = Bench(clock)
+    bench.breaker.isolate("m")
+    health = Health.of(bench.breaker.health())
+    assert [(state.key[1], state.state) for state in health.breakers] == [("m", "isolated")]
+    assert not health.ok
+    await bench.send()
+    assert [state.key for state in bench.breaker.health()] == [(bench.provider.origin, "m", "chat")]
+
+
+async def test_a_break_that_is_over_is_no_illness(clock):
+    """A circuit that would let a call through refuses nobody, also while nobody comes."""
+    bench = Bench(clock)
+    await bench.open()
+    assert not Health.of(bench.breaker.health()).ok
+    await asyncio.sleep(2.5)
+    assert Health.of(bench.breaker.health()).ok
+
+
+@pytest.mark.parametrize(("timeout", "state"), [(1.0, "open"), (0.99, "closed")])
+async def test_a_model_that_hangs_is_noticed_by_calls_with_little_time(clock, timeout, state):
+    """A request that the deadline cut off after a second or more is a failure of the service; a shorter one says nothing."""
+    breaker = CircuitBreaker()
+    pipeline = Pipeline(ScriptedProvider(*[1000.0] * 5), [Deadline(), breaker], clock=clock)
+    for _ in range(5):
+        with pytest.raises(DeadlineExceeded):
+            await pipeline.send(CHAT, timeout=timeout)
+    assert [known.state for known in breaker.health()] == [state]
+
+
+async def test_a_model_whose_answers_take_long_does_not_hang(clock):
+    """Where answers are known to take longer than the caller had time, the deadline says nothing about the service."""
+    breaker = CircuitBreaker()
+    pipeline = Pipeline(ScriptedProvider(), [Deadline(), breaker], clock=clock)
+    pipeline.provider.script = [step for _ in range(20) for step in (10.0, chat_result())] + [1000.0] * 5
+    for _ in range(20):
+        await pipeline.send(CHAT)
+    for _ in range(5):
+        with pytest.raises(DeadlineExceeded):
+            await pipeline.send(CHAT, timeout=5.0)
+    assert breaker.health()[0].state == "closed"
+    pipeline.provider.script = [1000.0] * 5
+    for _ in range(5):
+        with pytest.raises(DeadlineExceeded):
+            await pipeline.send(CHAT, timeout=10.0)
+    assert breaker.health()[0].state == "open"
+
+
+async def test_time_in_a_queue_is_no_hanging(clock):
+    """What a call waited for its permit is not the service's."""
+    breaker = CircuitBreaker(consecutive_failures=1)
+    stack = [Deadline(), breaker, ConcurrencyLimit(limit=1, adaptive=False)]
+    pipeline = Pipeline(ScriptedProvider(2.5, chat_result(), 1000.0), stack, clock=clock)
+    first = asyncio.create_task(pipeline.send(CHAT))
+    await asyncio.sleep(0)
+    with pytest.raises(DeadlineExceeded):
+        await pipeline.send(CHAT, timeout=3.0)
+    assert (await first).text == "Hello."
+    assert breaker.health()[0].state == "closed"

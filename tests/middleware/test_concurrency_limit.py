@@ -71,9 +71,9 @@ def test_defaults():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"limit": 0}, "limit must be >= 1, got 0"),
-        ({"initial": 0}, "initial must be >= 1, got 0"),
-        ({"queue_size": -1}, "queue_size must be >= 0, got -1"),
+        ({"limit": 0}, "limit must be a whole number >= 1, got 0"),
+        ({"initial": 0}, "initial must be a whole number >= 1, got 0"),
+        ({"queue_size": -1}, "queue_size must be a whole number >= 0, got -1"),
     ],
 )
 def test_senseless_options_are_refused(options, sentence):
@@ -546,7 +546,7 @@ class OneFleet:
         return True
 
     def release(self, name, *, holder):
-        assert name == f"{ORIGIN} m"
+        assert name == f"requests in flight:{ORIGIN}::m"
         self.released.append(holder)
         self.held.discard(holder)
 
@@ -558,7 +558,7 @@ async def test_a_fleet_shares_one_limit(clock):
     pipelines[0].subscribe(lambda event: events.append(event) if isinstance(event, PermitGranted) else None)
     await asyncio.gather(*(pipeline.send(CHAT) for pipeline in pipelines for _ in range(12)))
     assert provider.most == 3
-    assert {(name, limit) for name, limit, _ in fleet.asked} == {(f"{ORIGIN} m", 3)}
+    assert {(name, limit) for name, limit, _ in fleet.asked} == {(f"requests in flight:{ORIGIN}::m", 3)}
     assert sorted(fleet.released) == sorted({holder for _, _, holder in fleet.asked})
     assert len(fleet.released) == 24
     assert fleet.held == set()

@@ -30,6 +30,7 @@ from resilient_ai.core.vectors import Vectors
 from resilient_ai.middleware.cache import Cache
 from resilient_ai.middleware.cost import CostAccounting
 from resilient_ai.middleware.retry import Retry
+from resilient_ai.stores import MemoryStore
 from resilient_ai.testing import PIXEL, FakeClock, ScriptedProvider, ScriptedSource, chat_result, stream_of
 
 pytestmark = pytest.mark.anyio
@@ -370,7 +371,7 @@ async def test_every_try_has_a_row(clock):
     assert (result.cost.amount, result.cost.complete, result.cost.source) == (16, False, "mixed")
 
 
-@pytest.mark.parametrize("outer", [Retry(), Cache(Book())], ids=["Retry", "Cache"])
+@pytest.mark.parametrize("outer", [Retry(), Cache(MemoryStore())], ids=["Retry", "Cache"])
 async def test_accounting_stands_inside_of_what_repeats(outer):
     """A stack that would count several sends as one is refused, with the reason."""
     with pytest.raises(ConfigurationError, match="CostAccounting must stand after"):

@@ -19,7 +19,7 @@ from resilient_ai.core.messages import user
 from resilient_ai.core.operations import Chat, Complete, Embed, Image, Stream
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.results import Usage
-from resilient_ai.middleware import Batching, Cache, Deadline, RateLimit, Retry, Routing
+from resilient_ai.middleware import Batching, Cache, ConcurrencyLimit, Deadline, RateLimit, Retry, Routing
 from resilient_ai.stores import MemoryStore
 from resilient_ai.testing import PIXEL, ScriptedProvider, chat_result, stream_of
 
@@ -96,8 +96,8 @@ def test_defaults():
     ("options", "sentence"),
     [
         ({}, "requests and tokens: give at least one of the two"),
-        ({"requests": 0}, "requests must be >= 1, got 0"),
-        ({"tokens": 0}, "tokens must be >= 1, got 0"),
+        ({"requests": 0}, "requests must be a whole number >= 1, got 0"),
+        ({"tokens": 0}, "tokens must be a whole number >= 1, got 0"),
         ({"requests": 1, "per": 0.0}, "per must be a positive number of seconds, got 0.0"),
         ({"requests": 1, "per": float("inf")}, "per must be a positive number of seconds, got inf"),
         ({"requests": 1, "burst": 0.0}, "burst must be above 0 and at most 1, got 0.0"),
@@ -418,7 +418,7 @@ async def test_a_fleet_decides_for_all(clock):
     pipeline, provider = pipeline_of(RateLimit(requests=60, tokens=60_000, fleet=fleet), clock)
     await pipeline.send(Chat(model="m", messages="x" * 40, max_tokens=90))
     assert provider.times == [2.0]
-    requests, tokens = f"requests:{ORIGIN}:m", f"tokens:{ORIGIN}:m"
+    requests, tokens = f"requests:{ORIGIN}::m", f"tokens:{ORIGIN}::m"
     assert fleet.asked == [(requests, 1.0, 1.0, 6.0), (tokens, 100.0, 1000.0, 6000.0)]
     assert fleet.settled == [(tokens, -87.0, 1000.0, 6000.0)]
 
@@ -430,14 +430,14 @@ async def test_without_the_fleet_this_process_keeps_to_its_share(clock):
     pipeline, provider = pipeline_of(limit, clock)
     await drained(pipeline, 6)
     assert provider.times == pytest.approx([0.0, 0.0, 0.0, 2.0, 4.0, 6.0])
-    assert fleet.settled == [(f"requests:{ORIGIN}:m", -1.0, 1.0, 6.0)]
+    assert fleet.settled == [(f"requests:{ORIGIN}::m", -1.0, 1.0, 6.0)]
     assert [state.limit for state in limit.health()] == [30.0, 300_000.0]
 
 
 async def test_what_does_not_fit_or_is_cancelled_goes_back_to_the_fleet(clock):
     """Refused, cancelled amid the wait, cancelled while asking: each returns what it took."""
     fleet = LocalFleet(9.0, 2.0, 0.0, asyncio.CancelledError())
-    name = f"requests:{ORIGIN}:m"
+    name = f"requests:{ORIGIN}::m"
     pipeline, provider = pipeline_of(RateLimit(requests=60, fleet=fleet), clock, outer=[Deadline(total=5.0)])
     with pytest.raises(LimitReached):
         await pipeline.send(CHAT)
@@ -459,7 +459,20 @@ async def test_batch_asks_the_fleet_again_until_there_is_room(clock):
     fleet = LocalFleet(2.0, 0.0)
     pipeline, provider = pipeline_of(RateLimit(requests=60, fleet=fleet), clock)
     await pipeline.send(CHAT, priority="batch")
-    name = f"requests:{ORIGIN}:m"
+    name = f"requests:{ORIGIN}::m"
     assert fleet.asked == [(name, 1.0, 1.0, pytest.approx(4.8))] * 2
     assert fleet.settled == [(name, -1.0, 1.0, 6.0)]
     assert provider.times == [2.0]
+
+
+async def test_what_another_batch_has_sent_is_not_this_ones(clock):
+    """A batch that is cancelled before it was sent gives its reservation back, whatever its neighbours have sent."""
+    limit = RateLimit(requests=60, burst=1.0)
+    stack = [Batching(size=1, in_flight=4), limit, ConcurrencyLimit(limit=1, adaptive=False)]
+    provider = ScriptedProvider(0.01, ServerFailed("boom", status=500))
+    texts = ["a", "b", "c", "d"]
+    with pytest.raises(ServerFailed):
+        await Pipeline(provider, stack, clock=clock).send(Embed(model="m", texts=texts))
+    await asyncio.sleep(0)
+    assert limit.health()[0].available == pytest.approx(60 - len(provider.calls), abs=0.1)
+    assert len(provider.calls) < len(texts)

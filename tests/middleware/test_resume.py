@@ -40,6 +40,7 @@ from resilient_ai.middleware.resume import Resume
 from resilient_ai.middleware.retry import Retry
 from resilient_ai.middleware.routing import Routing
 from resilient_ai.middleware.timeout import Timeout
+from resilient_ai.stores import MemoryStore
 from resilient_ai.testing import FakeClock, ScriptedProvider, ScriptedSource, run, stream_of
 
 pytestmark = pytest.mark.anyio
@@ -139,7 +140,7 @@ def test_defaults():
     ("options", "sentence"),
     [
         ({"on_interrupt": "again"}, "on_interrupt must be one of .* got 'again'"),
-        ({"resumes": 0}, "resumes must be >= 1, got 0"),
+        ({"resumes": 0}, "resumes must be a whole number >= 1, got 0"),
     ],
 )
 def test_options_are_checked(options, sentence):
@@ -154,7 +155,7 @@ def test_an_unknown_policy_of_a_call_is_refused():
         Stream(model="m", messages="hi", on_interrupt="again")
 
 
-@pytest.mark.parametrize("outer", [Deadline(), Cache(object())])
+@pytest.mark.parametrize("outer", [Deadline(), Cache(MemoryStore())])
 def test_the_order_is_checked(outer):
     """Outside of what must see one stream, it is refused with the reason."""
     with pytest.raises(ConfigurationError, match=f"Resume must stand after {type(outer).__name__}"):
@@ -501,11 +502,12 @@ async def test_the_repair_has_tries_of_its_own():
 
 @pytest.mark.parametrize(("on_interrupt", "text"), [("restart", " there"), ("continue", "Hi there")])
 async def test_another_model_may_serve_the_repair(on_interrupt, text):
-    """The next model of a list serves where the first one cannot any more, and the answer names it."""
+    """The models whose streams have not broken are asked first, and the answer names the one that served."""
     script = [broken("Hi"), ServerFailed("down", status=500), whole(" there")]
-    journey, answer = await trip(*script, model=["a", "b"], inner=[Routing()], on_interrupt=on_interrupt)
-    assert [call.model for call in journey.provider.calls] == ["a", "a", "b"]
-    assert (answer.text, answer.served_by, journey.stream.model) == (text, "b", "b")
+    journey, answer = await trip(*script, model=["a", "b", "c"], inner=[Routing()], on_interrupt=on_interrupt)
+    assert [call.model for call in journey.provider.calls] == ["a", "b", "c"]
+    assert len({call.idempotency_key for call in journey.provider.calls}) == 3
+    assert (answer.text, answer.served_by, journey.stream.model) == (text, "c", "c")
 
 
 async def test_a_refused_repair_is_an_interruption():

@@ -66,7 +66,7 @@ def test_defaults():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"attempts": 0}, "attempts must be >= 1, got 0"),
+        ({"attempts": 0}, "attempts must be a whole number >= 1, got 0"),
         ({"wait_initial": 0.0}, "wait_initial must be a positive number of seconds, got 0.0"),
         ({"wait_max": float("nan")}, "wait_max must be a positive number of seconds, got nan"),
         ({"wait_initial": 2.0, "wait_max": 1.0}, "wait_max must be >= wait_initial, got 1.0 < 2.0"),

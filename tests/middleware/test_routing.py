@@ -120,7 +120,7 @@ def test_senseless_options_are_refused(models, sentence):
 @pytest.mark.parametrize("sends", [0, -1, float("nan")])
 def test_a_call_may_send_at_least_once(sends):
     """A ceiling below one request is refused."""
-    with pytest.raises(ValueError, match="max_sends must be >= 1"):
+    with pytest.raises(ValueError, match="max_sends must be a whole number >= 1"):
         Routing(max_sends=sends)
 
 
@@ -193,6 +193,12 @@ async def test_where_another_model_may_do_better_it_is_asked(clock, error):
     ]
 
 
+async def test_a_model_the_key_may_not_use_is_passed_over(clock):
+    """Permissions are about one model; another one may be allowed."""
+    models, answer = await send(clock, [PermissionDenied("no", status=403)])
+    assert (models, answer.served_by, list(answer.refused)) == (["a", "b"], "b", ["a"])
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -202,7 +208,6 @@ async def test_where_another_model_may_do_better_it_is_asked(clock, error):
         RequestTooLarge("large", status=413),
         AuthenticationFailed("key", status=401),
         InsufficientBalance("money", status=402),
-        PermissionDenied("no", status=403),
         ConnectionFailed("bad certificate", phase="tls", retryable=False),
         StreamInterrupted("broke", partial=None),
         DeadlineExceeded(timeout=1.0, elapsed=1.0, sent=True),

@@ -48,8 +48,10 @@ def test_defaults():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_bytes": 2**20 - 1}, "max_bytes must be >= 1048576, got 1048575"),
-        ({"timeout": 0}, "timeout must be > 0"),
+        ({"max_bytes": 2**20 - 1}, "max_bytes must be a whole number >= 1048576, got 1048575"),
+        ({"max_bytes": float("nan")}, "max_bytes must be a whole number >= 1048576, got nan"),
+        ({"timeout": 0}, "timeout must be a positive number of seconds, got 0"),
+        ({"timeout": "1"}, "timeout must be a positive number of seconds, got '1'"),
     ],
 )
 def test_options_are_checked(tmp_path, options, message):

@@ -1,6 +1,7 @@
 """The store in memory."""
 
 import asyncio
+import re
 import threading
 
 import pytest
@@ -17,10 +18,11 @@ def test_defaults():
     assert repr(MemoryStore()) == "MemoryStore(max_bytes=67108864)"
 
 
-def test_room_is_checked():
-    """Less than one byte is no room."""
-    with pytest.raises(ValueError, match="max_bytes must be >= 1, got 0"):
-        MemoryStore(max_bytes=0)
+@pytest.mark.parametrize("room", [0, 1e9, float("nan")])
+def test_room_is_checked(room):
+    """Less than one byte is no room, and there are no parts of bytes."""
+    with pytest.raises(ValueError, match=f"max_bytes must be a whole number >= 1, got {re.escape(repr(room))}"):
+        MemoryStore(max_bytes=room)
 
 
 async def test_only_what_is_there_is_returned():

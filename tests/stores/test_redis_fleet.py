@@ -93,6 +93,7 @@ def test_defaults():
     [
         ({"share": 0.0}, "share must be above 0 and at most 1, got 0.0"),
         ({"share": 1.1}, "share must be above 0 and at most 1, got 1.1"),
+        ({"share": "1"}, "share must be above 0 and at most 1, got '1'"),
         ({"timeout": 0.0}, "timeout must be a positive number of seconds, got 0.0"),
         ({"timeout": float("inf")}, "timeout must be a positive number of seconds, got inf"),
         ({"lease": 0.0}, "lease must be >= 0.001, got 0.0"),

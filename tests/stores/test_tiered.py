@@ -20,7 +20,7 @@ def tiers(clock):
 
 def test_the_time_of_copies_is_checked(tiers):
     """It is more than nothing."""
-    with pytest.raises(ValueError, match="fill_ttl must be > 0, got 0"):
+    with pytest.raises(ValueError, match="fill_ttl must be a positive number of seconds, got 0"):
         TieredStore(*tiers, fill_ttl=0)
 
 

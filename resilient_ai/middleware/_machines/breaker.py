@@ -135,7 +135,7 @@ class Breaker:
                 self._ramp.answers += 1
         return self._ticket
 
-    def record_refusal(self, ticket: Ticket, now: float) -> None:
+    def record_client_error(self, ticket: Ticket, now: float) -> None:
         """Count an answer that refused the request: the server works, but that is no news about its failures."""
         if ticket.generation != self._ticket.generation:
             return

@@ -15,10 +15,10 @@ class Latch:
         lease: Seconds after which one who was let through and has not come back lets another one go.
 
     >>> latch = Latch(duration=2.0, longest=10.0, lease=5.0)
-    >>> latch.refuse(0.0); latch.try_acquire(1.9), latch.try_acquire(2.0), latch.try_acquire(2.1)
+    >>> _ = latch.refuse(0.0); latch.try_acquire(1.9), latch.try_acquire(2.0), latch.try_acquire(2.1)
     (0, 1, 0)
-    >>> latch.refuse(2.2); latch.wait(2.2)
-    4.0
+    >>> latch.refuse(2.2), latch.wait(2.2)
+    (True, 4.0)
     """
 
     __slots__ = ("_duration", "_lease", "_leased", "_longest", "_probe", "_until")
@@ -31,13 +31,14 @@ class Latch:
         self._probe = 0
         self._until = -math.inf
 
-    def refuse(self, now: float) -> None:
-        """Close, after a refusal."""
+    def refuse(self, now: float) -> bool:
+        """Close, after a refusal; False if it was closed already."""
         if now < self._until and not self._leased:
-            return
+            return False
         self._leased = False
         self._until = now + self._duration
         self._duration = min(self._longest, 2 * self._duration)
+        return True
 
     def try_acquire(self, now: float) -> int:
         """Let one through, if it is time; return the number of its lease, 0 for whoever must wait."""

@@ -83,7 +83,7 @@ def test_a_refusal_neither_adds_to_nor_clears_failures_in_a_row():
     breaker = Breaker(RULES)
     for _ in range(4):
         breaker.record_failure(breaker.try_acquire(1.0), 1.0, middle)
-    breaker.record_refusal(breaker.try_acquire(1.0), 1.0)
+    breaker.record_client_error(breaker.try_acquire(1.0), 1.0)
     assert breaker.state == "closed"
     breaker.record_failure(breaker.try_acquire(1.0), 1.0, middle)
     assert breaker.state == "open"
@@ -181,7 +181,7 @@ def test_a_429_says_nothing_while_closed():
 def test_a_refused_probe_closes_it():
     """A 400 shows that the server answers."""
     breaker = opened(100.0)
-    breaker.record_refusal(breaker.try_acquire(102.0), 102.0)
+    breaker.record_client_error(breaker.try_acquire(102.0), 102.0)
     assert breaker.state == "closed"
 
 
@@ -193,12 +193,12 @@ def test_results_of_an_older_generation_do_not_count():
         breaker.record_failure(breaker.try_acquire(100.0), 100.0, middle)
     probe = breaker.try_acquire(102.0)
     assert breaker.record_success(old, 102.0) == old
-    breaker.record_refusal(old, 102.0)
+    breaker.record_client_error(old, 102.0)
     assert breaker.state == "half_open"
     breaker.record_success(probe, 103.0)
     for _ in range(5):
         breaker.record_failure(old, 103.0, middle)
-    breaker.record_refusal(old, 103.0)
+    breaker.record_client_error(old, 103.0)
     assert breaker.state == "closed"
     assert breaker.at_rest(103.0)
 
@@ -269,7 +269,7 @@ def test_refusals_count_as_outcomes_that_are_no_failures():
     """Six 400s and five failures are less than half."""
     breaker = Breaker(replace(RULES, consecutive_failures=100))
     for _ in range(6):
-        breaker.record_refusal(breaker.try_acquire(1.0), 1.0)
+        breaker.record_client_error(breaker.try_acquire(1.0), 1.0)
     fail(breaker, count=5)
     assert (breaker.state, breaker.totals(1.0)) == ("closed", (11, 5))
 
@@ -406,7 +406,7 @@ def test_isolated_nothing_goes_whatever_is_reported():
     assert breaker.try_acquire(1e9, insist=True) is None
     assert not breaker.may_still_go(ticket)
     breaker.record_success(ticket, 2.0)
-    breaker.record_refusal(ticket, 2.0)
+    breaker.record_client_error(ticket, 2.0)
     for _ in range(20):
         breaker.record_failure(ticket, 2.0, middle)
     breaker.record_busy(ticket, 2.0, middle)
@@ -466,7 +466,7 @@ def test_every_answer_lets_two_more_go():
     tickets = [breaker.try_acquire(102.0, never) for _ in range(7)]
     breaker.record_success(tickets[0], 102.5)
     assert [breaker.try_acquire(102.5, chance) is not None for chance in (never, never, always)] == [True, True, False]
-    breaker.record_refusal(tickets[1], 102.5)
+    breaker.record_client_error(tickets[1], 102.5)
     assert breaker.try_acquire(102.5, always) is None
 
 
@@ -558,7 +558,7 @@ def test_a_reset_ends_the_ramp():
 def test_a_refused_probe_begins_a_ramp_as_well():
     """A 400 closes the circuit like an answer does."""
     breaker = opened(100.0, rules=RAMPED)
-    breaker.record_refusal(breaker.try_acquire(102.0), 102.0)
+    breaker.record_client_error(breaker.try_acquire(102.0), 102.0)
     assert [breaker.try_acquire(102.0, always) is not None for _ in range(8)] == [True] * 7 + [False]
 
 
@@ -664,7 +664,7 @@ class BreakerModel(RuleBasedStateMachine):
     @rule(ticket=consumes(tickets))
     def refuse(self, ticket):
         """A refusal closes, or counts without clearing."""
-        self.breaker.record_refusal(ticket, self.now)
+        self.breaker.record_client_error(ticket, self.now)
         self._answer(ticket, clears=False)
 
     def _answer(self, ticket, *, clears):

@@ -1,0 +1,140 @@
+"""Every option of every middleware refuses nonsense when it is built, and says which option it was."""
+
+import dataclasses
+import math
+
+import pytest
+
+from resilient_ai import middleware
+from resilient_ai.middleware import (
+    Batching,
+    Cache,
+    Chaos,
+    ChaosPlan,
+    CircuitBreaker,
+    ConcurrencyLimit,
+    CostAccounting,
+    Deadline,
+    Hedge,
+    Logging,
+    RateLimit,
+    Resume,
+    Retry,
+    Routing,
+    Timeout,
+    Tracing,
+)
+from resilient_ai.stores import MemoryStore
+
+NO_NUMBER = (math.nan, math.inf, -math.inf, -1, True, "3", [1], object())
+NUMBER = (*NO_NUMBER, None)
+COUNT = (*NUMBER, 2.5, 3.0, 0)
+LIMIT = (*NO_NUMBER, 2.5, 0)
+SECONDS = (*NUMBER, 0, 0.0)
+SHARE = (*NUMBER, 0, 1.5)
+RATE = (*NUMBER, 1.5)
+FLAG = (0, 1, None, "no", math.nan)
+OBJECT = (True, 1, math.nan, "redis://host", ["a"], object(), MemoryStore)
+CALLABLE = (True, 1, math.nan, "print", [])
+NAMES = ("large", b"large", 3, True, None, math.nan, [1], [""], [None])
+CHOICE = ("maybe", True, 1, None, math.nan, [])
+
+OPTIONS = {
+    Batching: {"size": (*COUNT, 1025), "in_flight": COUNT},
+    Cache: {
+        "answers": OBJECT,
+        "embeddings": OBJECT,
+        "ttl": (*NO_NUMBER, 0),
+        "mode": CHOICE,
+        "always": FLAG,
+    },
+    Chaos: {
+        "seed": (2.5, True, "3", None, math.nan, [1]),
+        "fault_rate": RATE,
+        "faults": (*NAMES, {"reset"}, [], ["flood"]),
+        "latency_rate": RATE,
+        "latency": (*NUMBER, (1,), (1, 2, 3), (2, 1), (-1, 1), (0, math.nan), (math.nan, 1), (0, math.inf), ("0", "1")),
+        "hang_rate": RATE,
+        "interrupt_rate": RATE,
+        "only": CALLABLE,
+    },
+    CircuitBreaker: {
+        "failure_ratio": SHARE,
+        "minimum_throughput": COUNT,
+        "consecutive_failures": COUNT,
+        "sampling_duration": SECONDS,
+        "break_duration": SECONDS,
+        "break_duration_max": SECONDS,
+        "probe_lease": SECONDS,
+        "ramp": NUMBER,
+    },
+    ConcurrencyLimit: {
+        "limit": COUNT,
+        "initial": COUNT,
+        "queue_size": (*NUMBER, 2.5),
+        "adaptive": FLAG,
+        "fleet": OBJECT,
+    },
+    CostAccounting: {"ledger": OBJECT, "prices": OBJECT, "on_settled": CALLABLE},
+    Deadline: {"total": SECONDS},
+    Hedge: {"quantile": (*SHARE, 1), "samples": (*COUNT, 201), "delay_min": SECONDS, "extra": SHARE},
+    Logging: {"logger": (*OBJECT, "name"), "level": ("INFO", 15, None, math.nan, [])},
+    RateLimit: {"requests": LIMIT, "tokens": LIMIT, "per": SECONDS, "burst": SHARE, "fleet": OBJECT},
+    Resume: {"on_interrupt": CHOICE, "resumes": COUNT},
+    Retry: {
+        "attempts": COUNT,
+        "wait_initial": SECONDS,
+        "wait_max": SECONDS,
+        "budget": (*NUMBER, 1000.5),
+        "costly": (*NAMES, "image", ["video"]),
+        "hedge": (*OBJECT, Hedge),
+        "retry_on": CALLABLE,
+        "on_retry": CALLABLE,
+    },
+    Routing: {
+        "models": (*NAMES, ["a", "a"], ["auto"]),
+        "abilities": OBJECT,
+        "max_sends": COUNT,
+        "embed_across_models": FLAG,
+    },
+    Timeout: {"first_token": SECONDS, "idle": SECONDS, "attempt": SECONDS},
+    Tracing: {"tracer_provider": OBJECT, "provider_name": (None, 1, True, math.nan, [])},
+}
+# What an option needs beside it, so that it alone is at fault.
+NEEDED = {
+    Cache: {"answers": MemoryStore(), "embeddings": MemoryStore()},
+    RateLimit: {"requests": 60},
+}
+CASES = [
+    pytest.param(kind, name, value, id=f"{kind.__name__}({name}={value!r:.40})")
+    for kind, options in OPTIONS.items()
+    for name, values in options.items()
+    for value in values
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), CASES)
+def test_nonsense_is_refused(kind, name, value):
+    """It is a `ValueError` whose sentence begins with the name of the option, whatever was given."""
+    with pytest.raises(ValueError, match=rf"^{name} must ") as caught:
+        kind(**{**NEEDED.get(kind, {}), name: value})
+    assert type(caught.value) is ValueError
+
+
+def test_no_middleware_is_missing():
+    """The table above has every exported middleware; a plan of chaos is what comes out of one, not an option."""
+    exported = {getattr(middleware, name) for name in middleware.__all__}
+    assert exported - set(OPTIONS) == {ChaosPlan}
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_no_option_is_missing(kind):
+    """The table above has every option, so that a new one is checked as well."""
+    assert {field.name for field in dataclasses.fields(kind) if field.init} == set(OPTIONS[kind])
+
+
+def test_an_address_is_not_shown():
+    """What is given in place of a fleet may be an address with a password."""
+    with pytest.raises(ValueError, match=r"^fleet must be None or an object with") as caught:
+        ConcurrencyLimit(fleet="redis://:hunter2@host")
+    assert "hunter2" not in str(caught.value)
