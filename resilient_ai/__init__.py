@@ -122,6 +122,13 @@ if TYPE_CHECKING:
         ResponseFormat,
         Stream,
     )
+    from resilient_ai.core.options import (
+        ChatOptions,
+        CompleteOptions,
+        EmbedOptions,
+        ImageOptions,
+        StreamOptions,
+    )
     from resilient_ai.core.pipeline import (
         Description,
         Pipeline,
@@ -200,6 +207,7 @@ _HOMES = {
         "UserMessage assistant system user"
     ),
     "resilient_ai.core.operations": "Chat Complete Embed Image Operation ResponseFormat Stream",
+    "resilient_ai.core.options": "ChatOptions CompleteOptions EmbedOptions ImageOptions StreamOptions",
     "resilient_ai.core.pipeline": "Description Pipeline Provider WorstCase",
     "resilient_ai.core.protocols": "Abilities CacheStore Fleet Ledger PriceBook SendClosed SendOpened",
     "resilient_ai.core.results": "ChatResult Choice Cost EmbedResult ImageResult StructuredResult TokenLogprob Usage",
@@ -247,6 +255,7 @@ __all__ = [
     "CallRecord",
     "CallRejected",
     "Chat",
+    "ChatOptions",
     "ChatResult",
     "Choice",
     "CircuitClosed",
@@ -257,6 +266,7 @@ __all__ = [
     "ClientClosed",
     "Clock",
     "Complete",
+    "CompleteOptions",
     "ConfigurationError",
     "ConnectionFailed",
     "ContextLengthExceeded",
@@ -265,6 +275,7 @@ __all__ = [
     "DeepInfraProvider",
     "Description",
     "Embed",
+    "EmbedOptions",
     "EmbedResult",
     "Event",
     "FeatureNotSupported",
@@ -273,6 +284,7 @@ __all__ = [
     "Health",
     "HedgeSent",
     "Image",
+    "ImageOptions",
     "ImagePart",
     "ImageResult",
     "InsufficientBalance",
@@ -325,6 +337,7 @@ __all__ = [
     "StreamEvent",
     "StreamInterrupted",
     "StreamMisused",
+    "StreamOptions",
     "StreamResult",
     "StreamResumed",
     "StructuredResult",

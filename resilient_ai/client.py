@@ -223,13 +223,21 @@ class AsyncClient:
             timeout: Seconds for each call.
             cache: "on", "off" or "refresh".
             priority: "interactive", or "batch" for work that nobody waits for, which others overtake in a queue.
+
+        Raises:
+            InvalidInput: If one is out of its range.
+            ConfigurationError: If the stack has no `Deadline` to keep a timeout.
         """
+        timeout = self._timeout if timeout is None else timeout
+        cache = self._cache if cache is None else cache
+        priority = self._priority if priority is None else priority
+        self._pipeline.check_options(timeout, cache, priority)
         view = copy.copy(self)
         view.__dict__.update(
             _tags={**self._tags, **(tags or {})},
-            _timeout=self._timeout if timeout is None else timeout,
-            _cache=self._cache if cache is None else cache,
-            _priority=self._priority if priority is None else priority,
+            _timeout=timeout,
+            _cache=cache,
+            _priority=priority,
             _owner=False,
         )
         return view

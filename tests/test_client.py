@@ -303,7 +303,7 @@ async def test_health_shows_what_was_used(clock):
     ai = AsyncClient(stack=stack, provider=provider, clock=clock)
     assert (ai.health().ok, str(ai.health())) == (True, "")
     await ai.chat("m", "hi")
-    health = ai.with_options(timeout=5).health()
+    health = ai.with_options(tags={"tenant": "a"}).health()
     assert (health.breakers[0].failures, health.breakers[0].throughput, health.ok) == (1, 2, True)
     assert (health.limits[0].in_use, health.rates[0].unit) == (0, "requests")
     assert 99 < health.budgets[0].left < 100
@@ -331,7 +331,7 @@ async def test_a_middleware_is_found_by_its_class(clock):
     outer, inner = CircuitBreaker(consecutive_failures=3), CircuitBreaker()
     provider = ScriptedProvider()
     ai = AsyncClient(stack=[Retry(), outer, inner], provider=provider, clock=clock)
-    found = ai.with_options(timeout=5).middleware(CircuitBreaker)
+    found = ai.with_options(tags={"tenant": "a"}).middleware(CircuitBreaker)
     assert found is outer
     found.isolate("m")
     with pytest.raises(CircuitOpen):
@@ -375,3 +375,24 @@ async def test_an_answer_tells_who_could_not_serve_and_what_may_be_billed(clock)
     assert answer.refused["a"].startswith("AttemptTimeout: ")
     plain = await ai.chat(["a", "b"], "hi")
     assert (plain.served_by, plain.attempts, plain.maybe_billed, dict(plain.refused)) == ("a", 1, 0, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"priority": "low"}, "priority: 'interactive' or 'batch', got 'low'"),
+        ({"timeout": -1}, "timeout: must be a positive number of seconds, got -1"),
+        ({"cache": "maybe"}, "cache: 'on', 'off' or 'refresh', got 'maybe'"),
+    ],
+)
+async def test_a_view_is_checked_when_it_is_made(options, sentence):
+    """Not by the first call that somebody makes with it."""
+    ai = AsyncClient(stack=[Deadline()], provider=ScriptedProvider())
+    with pytest.raises(InvalidInput, match=sentence):
+        ai.with_options(**options)
+
+
+async def test_a_priority_in_the_wrong_place_is_told_where_to_go():
+    """It is an option of the call and not of the operation."""
+    with pytest.raises(InvalidInput, match=r"use with_options\(priority=...\)"):
+        await AsyncClient(stack=[], provider=ScriptedProvider()).chat("m", "hi", priority="batch")

@@ -21,6 +21,7 @@ from resilient_ai.deepinfra.provider import KEY_VARIABLES, DeepInfraProvider
 from resilient_ai.deepinfra.transport import Transport
 from resilient_ai.presets import ResilientAIWarning, writable_home
 from resilient_ai.settings import FILE_VARIABLE, PREFIX, Settings
+from resilient_ai.stores import RedisFleet
 
 if TYPE_CHECKING:
     from resilient_ai.core.pipeline import Description
@@ -29,6 +30,7 @@ Status = Literal["good", "doubtful", "wrong"]
 
 _PACKAGES = ("httpx", "aiohttp", "anyio", "pydantic", "tenacity", "opentelemetry-sdk", "structlog", "diskcache")
 _PATIENCE = 15.0
+_PATIENCE_REDIS = 2.0
 _LARGEST = 16 << 20
 _APART = 60.0
 
@@ -66,6 +68,8 @@ def examine(base_url: str | None) -> Findings:
     settings = _settings(findings)
     if settings is not None:
         _home(findings, settings)
+        if settings.redis_url is not None:
+            asyncio.run(_redis(findings, settings.redis_url.get_secret_value()))
         key = _key(findings, settings)
         if key:
             asyncio.run(_service(findings, settings, key, base_url or settings.base_url))
@@ -109,6 +113,25 @@ def _home(findings: Findings, settings: Settings) -> None:
         return
     size = sum(path.stat().st_size for path in home.rglob("*") if path.is_file())
     findings.note("home", "good", f"{home} can be written; it holds {size / 1e6:,.1f} MB of cache and costs")
+
+
+async def _redis(findings: Findings, url: str) -> None:
+    try:
+        fleet = RedisFleet(url, timeout=_PATIENCE_REDIS)
+    except ResilientAIError as error:
+        findings.note("redis", "wrong", str(error))
+        return
+    started = time.monotonic()
+    trouble = await fleet.trouble()
+    elapsed = time.monotonic() - started
+    await fleet.aclose()
+    if trouble is not None:
+        advice = "limits are not shared, and each process keeps to its part of them"
+        findings.note("redis", "wrong", f"{fleet.place} {trouble}: {advice}")
+    else:
+        findings.note(
+            "redis", "good", f"{fleet.place} answers after {seconds(elapsed)}, and limits are shared through it"
+        )
 
 
 def _key(findings: Findings, settings: Settings) -> str:

@@ -30,6 +30,7 @@ _ELSEWHERE = {
     "timeout": "use with_options(timeout=...) or send(..., timeout=...)",
     "tags": "use with_options(tags=...) or send(..., tags=...)",
     "cache": "use with_options(cache=...) or send(..., cache=...)",
+    "priority": "use with_options(priority=...) or send(..., priority=...)",
 }
 
 

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast
 
 from resilient_ai.core.clock import Clock
+from resilient_ai.core.collector import outside_of_collector
 from resilient_ai.core.events import Event, SendStarted
 from resilient_ai.core.operations import Operation
 from resilient_ai.core.results import CacheStatus, ChatResult, Cost, CostSource, EmbedResult, ImageResult, Result
@@ -196,6 +197,10 @@ class Call(Generic[R]):
 
     def emit(self, event: Event) -> None:
         """Tell every listener. A listener that raises is logged by name and changes nothing."""
+        if self.listeners:
+            outside_of_collector(lambda: self._tell(event))
+
+    def _tell(self, event: Event) -> None:
         for listener in self.listeners:
             try:
                 listener(event)

@@ -1,12 +1,15 @@
 """Checks of options at construction, with one form of sentence: the option, what it must be, and what was given."""
 
-import math
+import sys
 from collections.abc import Collection
 from typing import TypeGuard
 
+# Whole numbers may be larger than any float, and then fail in the first sum with one.
+_LARGEST = sys.float_info.max
+
 
 def check_count(name: str, value: object, lowest: int, highest: int | None = None) -> None:
-    """Raise `ValueError` unless `value` is a whole number from `lowest` to `highest`; None is no upper bound.
+    """Raise `ValueError` unless `value` is a whole number from `lowest` to `highest`; None is whatever a float can hold.
 
     >>> check_count("attempts", 2.5, 1)
     Traceback (most recent call last):
@@ -14,13 +17,13 @@ def check_count(name: str, value: object, lowest: int, highest: int | None = Non
     ValueError: attempts must be a whole number >= 1, got 2.5
     """
     wanted = f">= {lowest}" if highest is None else f"from {lowest} to {highest}"
-    fits = _is_whole(value) and lowest <= value <= (math.inf if highest is None else highest)
+    fits = _is_whole(value) and lowest <= value <= (_LARGEST if highest is None else highest)
     _ensure(fits, name, f"a whole number {wanted}", value)
 
 
 def check_at_least(name: str, value: object, lowest: float) -> None:
     """Raise `ValueError` unless `value` is a finite number, `lowest` or more."""
-    _ensure(_is_number(value) and lowest <= value < math.inf, name, f">= {lowest}", value)
+    _ensure(_is_number(value) and lowest <= value, name, f">= {lowest}", value)
 
 
 def check_between(name: str, value: object, lowest: float, highest: float) -> None:
@@ -30,7 +33,7 @@ def check_between(name: str, value: object, lowest: float, highest: float) -> No
 
 def check_seconds(name: str, value: object) -> None:
     """Raise `ValueError` unless `value` is a positive, finite number of seconds."""
-    _ensure(_is_number(value) and 0 < value < math.inf, name, "a positive number of seconds", value)
+    _ensure(_is_number(value) and value > 0, name, "a positive number of seconds", value)
 
 
 def check_span(name: str, value: object) -> None:
@@ -38,7 +41,7 @@ def check_span(name: str, value: object) -> None:
     fits = False
     if _is_collection(value) and len(value) == 2:
         least, most = value
-        fits = _is_number(least) and _is_number(most) and 0 <= least <= most < math.inf
+        fits = _is_number(least) and _is_number(most) and 0 <= least <= most
     _ensure(fits, name, "least and most seconds from 0", value)
 
 
@@ -98,7 +101,8 @@ def check_names(name: str, value: object) -> None:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a number that is finite, also as a float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
 
 
 def _is_whole(value: object) -> TypeGuard[int]:
@@ -111,4 +115,5 @@ def _is_collection(value: object) -> TypeGuard[Collection[object]]:
 
 def _ensure(fits: bool, name: str, wanted: str, value: object) -> None:  # noqa: FBT001 - the condition comes first, as in assert
     if not fits:
-        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+        vast = _is_whole(value) and not _is_number(value)  # thousands of digits, which Python may refuse to print
+        raise ValueError(f"{name} must be {wanted}, got {'a number that no float can hold' if vast else repr(value)}")

@@ -2,11 +2,12 @@
 
 ResilientAIError
   ProviderError                 the service answered, or should have            .model .request_id .retryable .sent
+                                                                                .circuit_open_for
     ConnectionFailed            no answer: DNS, refused, TLS, reset             .phase .local
     AttemptTimeout              none in time                                    .timer .elapsed
     InvalidResponse             an answer that cannot be read                   .excerpt
     StreamInterrupted           broken after content was handed over            .partial
-    StatusError                 4xx or 5xx                                      .status .code .body .retry_after
+    StatusError                 4xx or 5xx                                      .status .code .param .body .retry_after
       BadRequest                400 422
         ContextLengthExceeded   the prompt is longer than the model takes
       AuthenticationFailed      401
@@ -19,10 +20,10 @@ ResilientAIError
       ServerFailed              5xx
         Overloaded              503 529
   CallRejected                  we ended it; nothing was sent unless it says so                   .sent
-    CircuitOpen                 .retry_after
-    LimitReached                .retry_after
+    CircuitOpen                 .model .retry_after
+    LimitReached                .limit .retry_after
     BudgetExceeded              .spent .limit
-    DeadlineExceeded            .timeout .elapsed .sent
+    DeadlineExceeded            .timeout .elapsed .sent .partial
     ModelUnfit                  this model of a list lacks what the call needs  .model .lacks
     NoModelAvailable            .refused .retry_after
     ClientClosed                the client or pipeline was closed before

@@ -35,10 +35,12 @@ class LimitState:
 
     Args:
         key: Origin and model.
-        limit: Requests that may be under way at once now.
+        limit: Requests of this process that may be under way at once now.
         limit_max: What it may grow to.
         in_use: Requests under way.
-        waiting: Calls in the queue.
+        waiting: Calls in the queue of this process, or in the line of its fleet.
+        shared: Whether the processes of a fleet share the limit now; False while the fleet cannot be asked and this process
+            keeps to its share by itself. None without a fleet.
     """
 
     key: tuple[str, str]
@@ -46,6 +48,7 @@ class LimitState:
     limit_max: int
     in_use: int
     waiting: int
+    shared: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,7 @@ class RateState:
         limit: How many per `per` seconds.
         available: How many may go at once now; below 0 is a debt.
         waiting: Calls that wait for their turn.
+        shared: Whether the processes of a fleet share the limit now, as in `LimitState`.
     """
 
     key: tuple[str, str]
@@ -66,6 +70,7 @@ class RateState:
     per: float
     available: float
     waiting: int
+    shared: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,5 +129,6 @@ class Health:
 
 def _text(part: PartState) -> str:
     values = ((field.name, getattr(part, field.name)) for field in fields(part) if field.name != "key")
+    values = ((name, value) for name, value in values if value is not None)
     shown = ", ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in values)
     return f"{' '.join(part.key[1:]).strip() or '(the key)'}  {shown}"

@@ -116,7 +116,9 @@ class Pipeline:
         self.provider = provider
         _check_order(stack)
         inner = [half for layer in stack if (half := getattr(layer, "inner_half", None)) is not None]
-        self.stack: tuple[Middleware, ...] = (*stack, *inner)
+        innermost = [layer for layer in stack if getattr(layer, "stands_for_provider", False)]
+        outer = [layer for layer in stack if not getattr(layer, "stands_for_provider", False)]
+        self.stack: tuple[Middleware, ...] = (*outer, *inner, *innermost)
         self.clock = clock or SystemClock()
         self._listeners: tuple[Listener, ...] = ()
         self._closed = False
@@ -149,14 +151,7 @@ class Pipeline:
         """
         if self._closed:
             raise ClientClosed
-        if timeout is not None:
-            self._check_timeout(timeout)
-        if cache not in _CACHE_MODES:
-            raise InvalidInput(f"cache: 'on', 'off' or 'refresh', got {cache!r}", field="cache", value=cache)
-        if priority not in _PRIORITIES:
-            raise InvalidInput(
-                f"priority: 'interactive' or 'batch', got {priority!r}", field="priority", value=priority
-            )
+        self.check_options(timeout, cache, priority)
         clock = self.clock
         listeners = self._listeners if listener is None else (*self._listeners, listener)
         call = Call(
@@ -230,13 +225,20 @@ class Pipeline:
     ) -> None:
         await self.aclose()
 
-    def _check_timeout(self, timeout: float) -> None:
-        if not 0 < timeout < float("inf"):
+    def check_options(self, timeout: float | None, cache: CacheMode | None, priority: Priority) -> None:
+        """Raise `InvalidInput` where an option of a call is out of range, `ConfigurationError` where the stack cannot keep it."""
+        if timeout is not None and not 0 < timeout < math.inf:
             raise InvalidInput(
                 f"timeout: must be a positive number of seconds, got {timeout!r}", field="timeout", value=timeout
             )
-        if not self._has_deadline:
+        if timeout is not None and not self._has_deadline:
             raise ConfigurationError("timeout= needs a Deadline in the stack, which this pipeline does not have")
+        if cache not in _CACHE_MODES:
+            raise InvalidInput(f"cache: 'on', 'off' or 'refresh', got {cache!r}", field="cache", value=cache)
+        if priority not in _PRIORITIES:
+            raise InvalidInput(
+                f"priority: 'interactive' or 'batch', got {priority!r}", field="priority", value=priority
+            )
 
 
 def _stamped(result: object, record: CallRecord) -> object:

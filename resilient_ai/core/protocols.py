@@ -52,8 +52,8 @@ class Abilities(Protocol):
 class Fleet(Protocol):
     """Limits that the processes of a fleet share. It never raises because of the world outside: None means it cannot be asked.
 
-    Giving back (`release`, `settle`) is synchronous, never waits, and may be called from any thread and from the garbage
-    collector.
+    Giving back and reporting (`hold`, `release`, `settle`) is synchronous, never waits, and may be called from any thread and
+    from the garbage collector.
     """
 
     @property
@@ -61,12 +61,29 @@ class Fleet(Protocol):
         """The part of a limit, above 0 to 1, that this process may use alone while the fleet cannot be asked."""
         ...
 
-    async def acquire(self, name: str, *, limit: int, holder: str) -> bool | None:
-        """Take one of `limit` permits called `name` for `holder`; it is kept until `release`, or until this process dies."""
+    @property
+    def reachable(self) -> bool:
+        """Whether the fleet decides now, as far as it is known from the last question; if not, this process decides alone."""
+        ...
+
+    async def acquire(self, name: str, *, limit: int, holder: str) -> int | None:
+        """Ask for one of `limit` permits called `name` for `holder`, first come, first served.
+
+        Returns:
+            0 with the permit. Otherwise the holder waits in line, and this is how many permits must come back before it has one:
+            1 for the next. It keeps its place as long as it asks again within a second. None where the fleet cannot be asked.
+
+            Whatever the answer, and even where there was none, whoever asked calls `release` in the end. Until then, or until
+            this process dies, a permit is kept.
+        """
+        ...
+
+    def hold(self, name: str, *, holder: str) -> None:
+        """Note that `holder` goes ahead without having been given a permit, as the fleet could not be asked."""
         ...
 
     def release(self, name: str, *, holder: str) -> None:
-        """Give the permit of `holder` back."""
+        """Give the permit of `holder` back, or have it leave the line."""
         ...
 
     async def reserve(self, name: str, *, amount: float, rate: float, burst: float) -> float | None:

@@ -1,5 +1,6 @@
 """Streamed answers: an iterator of events that ends exactly once."""
 
+import asyncio
 import logging
 import os
 import sys
@@ -9,6 +10,7 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from resilient_ai.core.clock import Clock, SystemClock
+from resilient_ai.core.collector import collecting
 from resilient_ai.core.deltas import Finished, ReasoningDelta, Restarted, StreamEvent, TextDelta, ToolCallDelta
 from resilient_ai.core.errors import DeadlineExceeded, ProviderError, StreamInterrupted, StreamMisused
 from resilient_ai.core.results import ChatResult
@@ -98,6 +100,7 @@ class StreamResult:
         self.transcript.add(first)
         self._end: StreamEnd | None = None
         self._pid = os.getpid()
+        self._loop = asyncio._get_running_loop()  # noqa: SLF001 - the public form raises where no loop runs
         self._callbacks: list[Callable[[StreamEnd], None]] = []
         self._limits: list[tuple[float, Callable[[], Exception]]] = []
         self._idle: tuple[float, Callable[[], Exception]] | None = None
@@ -166,7 +169,8 @@ class StreamResult:
     def __del__(self) -> None:
         # At the end of the interpreter the threads that would be told are gone.
         if getattr(self, "_end", self) is None and not sys.is_finalizing():
-            self._finish("abandoned")
+            with collecting(self._loop):
+                self._finish("abandoned")
 
     def __repr__(self) -> str:
         return f"StreamResult(model={self.model!r}, ended={self.ended!r})"
@@ -247,14 +251,14 @@ class StreamResult:
     async def _read(self) -> Sequence[StreamEvent]:
         seconds, error = self._tightest_limit()
         if seconds is None:
-            events = await self._source.read()
+            events = await self._next()
         elif seconds <= 0 and error is not None:
             raise error()
         else:
             timer = self._clock.timeout(seconds)
             try:
                 async with timer:
-                    events = await self._source.read()
+                    events = await self._next()
             except TimeoutError:
                 if not timer.expired():
                     raise
@@ -262,6 +266,14 @@ class StreamResult:
                     raise error() from None
                 events = None
         return self._source.conclude() if events is None else events
+
+    async def _next(self) -> Sequence[StreamEvent] | None:
+        try:
+            return await self._source.read()
+        except ProviderError:
+            if not self._source.finishing:
+                raise
+            return None  # the answer is whole: what broke could only have brought its usage
 
     def _tightest_limit(self) -> tuple[float | None, Callable[[], Exception] | None]:
         seconds: float | None = None

@@ -27,6 +27,8 @@ _Pool: TypeAlias = tuple[aiohttp.ClientSession, AsyncGenerator[aiohttp.ClientSes
 
 # The extension of a request that holds what to call once there is a connection, before the first byte is written.
 ON_LEAVING = "resilient_ai.on_leaving"
+# The extension of a request that must not be sent twice: on a connection of its own it cannot meet one that is dead already.
+OWN_CONNECTION = "resilient_ai.own_connection"
 _STALE = 2.0  # seconds within which a reused connection shows that it was dead already
 _MOST_INTERIM = 100
 _RAW_BODY_LIMIT = 1 << 20  # aiohttp wants larger bodies as a file, so that writing them yields to the loop
@@ -58,27 +60,27 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._max_connections = max_connections
         self._verify = verify
         self._trust_env = trust_env
-        self._pools: dict[int, _Pools] = {}
+        self._pools: dict[tuple[int, bool], _Pools] = {}
 
-    def _of_this_process(self) -> "_Pools":
+    def _of_this_process(self, *, kept: bool) -> "_Pools":
         # The sockets of a parent belong to it: they stay under its number, never closed or collected in a child.
-        pid = os.getpid()
-        return self._pools.get(pid) or self._pools.setdefault(pid, _Pools())
+        key = os.getpid(), kept
+        return self._pools.get(key) or self._pools.setdefault(key, _Pools())
 
-    async def _session(self) -> aiohttp.ClientSession:
+    async def _session(self, *, kept: bool) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
-        pools = self._of_this_process()
+        pools = self._of_this_process(kept=kept)
         known = pools.get(loop)
         if known is None:
-            lifetime = self._lifetime()
+            lifetime = self._lifetime(kept=kept)
             known = await anext(lifetime), lifetime
             pools.add(loop, known)
         return known[0]
 
-    async def _lifetime(self) -> AsyncGenerator[aiohttp.ClientSession]:
+    async def _lifetime(self, *, kept: bool) -> AsyncGenerator[aiohttp.ClientSession]:
         # A loop that shuts down closes its asynchronous generators first, and so this session while it still can.
         session = aiohttp.ClientSession(
-            connector=_Connector(limit=self._max_connections, ssl=self._verify).of_wires(),
+            connector=_Connector(limit=self._max_connections, ssl=self._verify, force_close=not kept).of_wires(),
             timeout=self._timeout,
             auto_decompress=False,
             trust_env=self._trust_env,
@@ -99,7 +101,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         )
 
     async def _exchange(self, request: httpx.Request) -> aiohttp.ClientResponse:
-        session = await self._session()
+        session = await self._session(kept=OWN_CONNECTION not in request.extensions)
         loop = asyncio.get_running_loop()
         started = loop.time()
         route = _Route(request.extensions.get(ON_LEAVING))
@@ -117,9 +119,10 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     @override
     async def aclose(self) -> None:
-        known = self._of_this_process().pop(asyncio.get_running_loop())
-        if known is not None:
-            await known[1].aclose()
+        for kept in (True, False):
+            known = self._of_this_process(kept=kept).pop(asyncio.get_running_loop())
+            if known is not None:
+                await known[1].aclose()
 
 
 async def _send(session: aiohttp.ClientSession, request: httpx.Request) -> aiohttp.ClientResponse:
@@ -226,11 +229,12 @@ class _Connector(aiohttp.TCPConnector):
             if not isinstance(wire, _Wire) or not wire.heard:
                 route.has_connection()
                 return connection
-            if not fresh_only:
+            if not fresh_only and not wire.should_close:
                 route.kept, wire.heard = wire, False
                 route.has_connection()
                 return connection
-            connection.close()  # a neighbour of the dead one: idle as long, and most likely as dead
+            # It has said something that nobody asked for, or is a neighbour of a dead one: idle as long, most likely as dead.
+            connection.close()
 
 
 class _AiohttpBody(httpx.AsyncByteStream):
@@ -269,7 +273,9 @@ def _as_httpx_errors() -> Generator[None]:
     except aiohttp.ClientConnectorError as error:
         raise httpx.ConnectError(_text(error)) from error
     except aiohttp.ClientResponseError as error:
-        raise httpx.RemoteProtocolError(_text(error)) from error
+        raise httpx.RemoteProtocolError(type(error).__name__) from error
+    except aiohttp.ClientPayloadError as error:
+        raise httpx.ReadError(type(error).__name__) from error
     except (aiohttp.ClientError, ConnectionError) as error:
         raise httpx.ReadError(_text(error)) from error
 

@@ -38,6 +38,7 @@ async def exchange(
     body: "Mapping[str, Any] | Multipart",
     *,
     compressed: bool = True,
+    own_connection: bool = False,
 ) -> "AsyncGenerator[Reply]":
     """Send a body and give the reply of a success; whatever fails in the block drops the connection and names the model.
 
@@ -60,6 +61,7 @@ async def exchange(
             accept_encoding=encoding,
             idempotency_key=call.idempotency_key,
             on_leaving=call.bytes_leave,
+            own_connection=own_connection,
         )
         if reply.status != 200:
             raise await _error_of(reply, call.model)  # noqa: TRY301 - one handler names the model for every failure
@@ -88,7 +90,8 @@ def _without(value: object, secret: str) -> object:
     if isinstance(value, str):
         return value.replace(secret, "[redacted]") if len(secret) >= _SHORTEST_SECRET else value
     if isinstance(value, Mapping):
-        return {key: _without(part, secret) for key, part in cast("Mapping[object, object]", value).items()}
+        pairs = cast("Mapping[object, object]", value).items()
+        return {_without(key, secret): _without(part, secret) for key, part in pairs}
     if isinstance(value, list):
         return [_without(part, secret) for part in cast("list[object]", value)]
     return value

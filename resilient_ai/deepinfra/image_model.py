@@ -51,10 +51,11 @@ async def send_image(transport: "Transport", call: Call[Any], operation: Image) 
     """Send an `Image` and read its pictures: the native route for words, the OpenAI one for edits and variations."""
     if operation.route == "native" or (operation.route == "auto" and not operation.images):
         body = native_image_body(operation, takes=image_style(operation.model))
-        async with exchange(transport, call, native_path(operation.model), body) as reply:
+        path = native_path(operation.model)
+        async with exchange(transport, call, path, body, own_connection=True) as reply:
             return read_native_images(await reply.read(LARGE_LIMIT), operation=operation, headers=reply.headers)
     path, form = _openai_request(operation)
-    async with exchange(transport, call, path, form) as reply:
+    async with exchange(transport, call, path, form, own_connection=True) as reply:
         return read_images(await reply.read(LARGE_LIMIT), operation=operation, headers=reply.headers)
 
 

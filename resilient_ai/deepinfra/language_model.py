@@ -99,6 +99,7 @@ class _ChatSource:
                 if delivered := events.feed(chunk):
                     return delivered
         except ProviderError as error:
+            self._reply.abort()
             hide_secret(error, self._secret)
             raise
         return None

@@ -18,6 +18,9 @@ _DRAIN = 0.5
 # Seconds to wait for the body of a refusal.
 _EXCERPT = 1.0
 
+# Bytes behind the end of a compressed body that are ignored, such as padding.
+_PADDING = 1024
+
 # The loop holds tasks weakly; these must live until they are done.
 _drains: set[asyncio.Task[None]] = set()
 
@@ -139,24 +142,31 @@ class Reply:
 
 
 def _inflater(encoding: str, limit: int) -> Inflate:
-    """Return what decompresses a body piece by piece and never makes more than `limit` bytes of it."""
+    """Return what decompresses a body piece by piece: of at most twice `limit` bytes, and some padding, at most `limit`."""
     encoding = encoding.strip().lower()
     if encoding in {"", "identity"}:
         return bytes
     if encoding not in {"gzip", "x-gzip", "deflate"}:
         raise InvalidResponse(f"the body is encoded as {encoding[:40]!r}, which was not asked for", retryable=False)
     machine = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: gzip and zlib are told apart by their first bytes
-    made = 0
+    taken = made = behind = 0
 
     def inflate(chunk: bytes) -> bytes:
-        nonlocal made
+        nonlocal taken, made, behind
+        # Compressed bytes need not make any: blocks may be empty, and a header endless.
+        taken += len(chunk)
+        if taken > 2 * limit + _PADDING:
+            raise _too_long(limit)
+        behind += len(chunk) if machine.eof else 0
         try:
-            data = machine.decompress(chunk, limit - made + 1)
+            data = b"" if machine.eof else machine.decompress(chunk, limit - made + 1)
         except zlib.error as error:
             raise InvalidResponse("the compressed body is damaged") from error
         made += len(data)
         if made > limit:
             raise _too_long(limit)
+        if behind + len(machine.unused_data) > _PADDING:
+            raise InvalidResponse("the compressed body goes on behind its end", retryable=False)
         return data
 
     return inflate

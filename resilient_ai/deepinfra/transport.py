@@ -10,7 +10,7 @@ from typing import cast
 import httpx
 
 from resilient_ai.core.errors import ConfigurationError
-from resilient_ai.deepinfra.aiohttp_transport import ON_LEAVING, AiohttpTransport
+from resilient_ai.deepinfra.aiohttp_transport import ON_LEAVING, OWN_CONNECTION, AiohttpTransport
 from resilient_ai.deepinfra.connection_errors import translate
 from resilient_ai.deepinfra.reply import Reply
 
@@ -65,6 +65,7 @@ class Transport:
         accept_encoding: str = "identity",
         idempotency_key: str | None = None,
         on_leaving: Callable[[], None] | None = None,
+        own_connection: bool = False,
     ) -> Reply:
         """Post a body and return the answer once its head has arrived.
 
@@ -75,6 +76,7 @@ class Transport:
             accept_encoding: The encodings that the answer may have.
             idempotency_key: The same for every send of the same request, so that a server can tell a repeat.
             on_leaving: Called once there is a connection, before the first byte is written.
+            own_connection: Whether it must not meet a kept connection that may turn out dead, as it must not be sent twice.
 
         Raises:
             ConnectionFailed: If no answer came; `.phase` and `.sent` say how far it got.
@@ -85,6 +87,8 @@ class Transport:
         if idempotency_key is not None:
             headers = httpx.Headers([*headers.raw, (b"Idempotency-Key", idempotency_key.encode("ascii"))])
         request = httpx.Request("POST", self._url(path), headers=headers, content=content)
+        if own_connection:
+            request.extensions[OWN_CONNECTION] = True
         if on_leaving is not None:
             if self._tells_when_bytes_leave:
                 request.extensions[ON_LEAVING] = on_leaving

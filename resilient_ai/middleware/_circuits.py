@@ -10,6 +10,7 @@ from resilient_ai.core.clock import Clock, time_of
 from resilient_ai.core.errors import ConnectionFailed, ProviderError, StatusError
 from resilient_ai.core.events import CircuitClosed, CircuitHalfOpened, CircuitOpened, Event
 from resilient_ai.core.health import BreakerState
+from resilient_ai.middleware._machines.bounded import make_room
 from resilient_ai.middleware._machines.breaker import Breaker, Rules, Ticket
 from resilient_ai.middleware._machines.latencies import Latencies
 
@@ -20,7 +21,7 @@ _Key = tuple[str, str, str]
 _BRIEF = 1.0
 _SLOW = 0.99
 _ENOUGH = 20
-# Beyond so many circuits those that have nothing to remember are forgotten.
+# At so many circuits a quarter is forgotten: first those at rest, then closed ones, open ones only where nothing else is left.
 _MOST_CIRCUITS = 1024
 
 
@@ -60,6 +61,12 @@ class Circuit:
         """Return whether a request that the deadline cut off had been given as much time as answers take here."""
         usual = self.latencies.quantile(_SLOW) if len(self.latencies) >= _ENOUGH else 0.0
         return took >= max(_BRIEF, usual)
+
+    def worth(self, now: float) -> float:
+        """Return what would be lost with this circuit: at rest nothing, while closed less than otherwise."""
+        if self.breaker.state == "closed":
+            return 0.0 if self.breaker.at_rest(now) else 1.0
+        return 2.0
 
     def changed(self, call: Call[Any], now: float) -> Event:
         """Return the event that tells of the state the breaker is in now."""
@@ -124,9 +131,7 @@ class Circuits:
             yield BreakerState(key=("", model, ""), state="isolated", failures=0, throughput=0, retry_after=math.inf)
 
     def _add(self, key: _Key, clock: Clock, now: float) -> Circuit:
-        if len(self._known) >= _MOST_CIRCUITS:
-            for known in [known for known, circuit in self._known.items() if circuit.breaker.at_rest(now)]:
-                del self._known[known]
+        make_room(self._known, _MOST_CIRCUITS, lambda known: known.worth(now))
         circuit = self._known[key] = Circuit(self._rules, clock)
         if key[1] in self._isolated:
             circuit.breaker.isolate()

@@ -6,6 +6,7 @@ from typing import Any
 from resilient_ai.core.call import Call
 from resilient_ai.core.clock import time_of
 from resilient_ai.core.health import SendBudgetState
+from resilient_ai.middleware._machines.bounded import make_room
 from resilient_ai.middleware._machines.latencies import Latencies
 from resilient_ai.middleware._machines.send_budget import SendBudget
 from resilient_ai.middleware._machines.turns import Turns
@@ -17,7 +18,7 @@ _PER_ANSWER = 0.1
 _PER_SECOND = 0.05
 _HEDGES_SAVED = 5.0  # hedges that a quiet time saves up at most
 _TROUBLE = 30.0  # seconds after a failure in which nothing is hedged
-# Beyond so many models those that have spent nothing are forgotten.
+# At so many models a quarter is forgotten: those that have spent least, or of which the fewest answers are known.
 _MOST_MODELS = 1024
 
 
@@ -45,8 +46,7 @@ class ExtraSends:
         with self._turns:
             known = self._budgets.get(key)
             if known is None:
-                if len(self._budgets) >= _MOST_MODELS:
-                    self._drop_full()
+                make_room(self._budgets, _MOST_MODELS, lambda kept: self._capacity - kept[0].left(kept[1]()))
                 budget = SendBudget(capacity=self._capacity, per_answer=_PER_ANSWER, per_second=_PER_SECOND)
                 clock = call.clock
                 known = self._budgets[key] = budget, lambda: time_of(clock)
@@ -115,15 +115,9 @@ class ExtraSends:
         key = _hedge_key(call)
         known = self._hedges.get(key)
         if known is None:
-            if len(self._hedges) >= _MOST_MODELS:
-                self._hedges.clear()
+            make_room(self._hedges, _MOST_MODELS, lambda kept: len(kept.latencies))
             known = self._hedges[key] = _Hedging(hedge)
         return known
-
-    def _drop_full(self) -> None:
-        full = [key for key, (budget, now) in self._budgets.items() if budget.left(now()) >= self._capacity]
-        for key in full:
-            del self._budgets[key]
 
     def _forget(self) -> None:
         self._budgets.clear()

@@ -5,10 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resilient_ai.core.call import Call, new_id
+from resilient_ai.core.errors import LimitReached
 from resilient_ai.core.protocols import Fleet
 
-_WAIT_SHORTEST = 0.05
-_WAIT_LONGEST = 0.25
+_PAUSE_SHORTEST = 0.02
+_PAUSE_LONGEST = 0.25
+_PAUSE_ALONE = 0.05
+# How often permits are taken to come back where that is not known, in seconds.
+_COMES_BACK = 0.04
 
 
 @dataclass(slots=True)
@@ -21,24 +25,52 @@ class FleetPermit:
 
     fleet: Fleet
     name: str
+    limit: int
     holder: str = field(default_factory=new_id)
     is_admitted: bool = False
 
-    async def acquire(self, call: Call[Any], limit: int, try_admit: Callable[[bool], bool]) -> bool:
+    async def acquire(
+        self, call: Call[Any], try_admit: Callable[[bool], bool], mean_held: Callable[[], float | None]
+    ) -> bool:
         """Ask until the fleet gives the permit, or cannot be asked; return whether that took more than one question.
 
-        `try_admit` has the last word. It is told whether this process must decide alone, as the fleet cannot be asked. Between
-        two questions pass `uniform(0.05, 0.25)` seconds. The deadline of the call bounds it from outside.
+        `try_admit` has the last word. It is told whether this process must decide alone, as the fleet cannot be asked.
+        `mean_held` tells the seconds for which a permit is held, None where that is not known.
+
+        Who is told that n permits must come back first asks again after about half the time that takes, `n * mean held / limit`,
+        but between 0.02 and 0.25 s, with up to half of it off by chance; who must decide alone, after `uniform(0.05, 0.25)`.
+        The deadline of the call bounds it from outside.
+
+        Raises:
+            LimitReached: If by the first place in the line the wait is longer than the call has left.
         """
-        has_waited = False
+        asked, placed = 0, False
         while True:
-            answer = await self.fleet.acquire(self.name, limit=limit, holder=self.holder)
-            if answer is not False and try_admit(answer is None):
+            missing = await self.fleet.acquire(self.name, limit=self.limit, holder=self.holder)
+            asked += 1
+            if not missing and try_admit(missing is None):
                 self.is_admitted = True
-                return has_waited
-            has_waited = True
-            await call.clock.sleep(_WAIT_SHORTEST + (_WAIT_LONGEST - _WAIT_SHORTEST) * call.clock.random())
+                if missing is None:
+                    self.fleet.hold(self.name, holder=self.holder)
+                return asked > 1
+            mean, pause = mean_held(), _PAUSE_ALONE + (_PAUSE_LONGEST - _PAUSE_ALONE) * call.clock.random()
+            if missing:
+                if mean is not None and not placed:
+                    self._refuse_if_too_long(call, (missing - 1) * mean / self.limit)
+                placed = True
+                turn = missing * (_COMES_BACK if mean is None else mean / self.limit)
+                pause = min(_PAUSE_LONGEST, max(_PAUSE_SHORTEST, turn / 2)) * (1 - call.clock.random() / 2)
+            await call.clock.sleep(pause)
 
     def release(self) -> None:
-        """Give the permit back, if it is held."""
+        """Give the permit back, if it is held, or leave the line."""
         self.fleet.release(self.name, holder=self.holder)
+
+    def _refuse_if_too_long(self, call: Call[Any], wait: float) -> None:
+        remaining = call.remaining()
+        if remaining is not None and wait > remaining:
+            reason = (
+                f"a permit for {call.model!r}, which the fleet shares, takes about {wait:.1f} s, "
+                f"and the call has {remaining:.1f} s left"
+            )
+            raise LimitReached(reason, limit=self.limit, retry_after=wait)

@@ -1,5 +1,6 @@
 """What a call takes from the buckets of its model, and gives back."""
 
+import math
 import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -62,10 +63,12 @@ class Line:
         finally:
             self.waiting.discard(me)
 
-    def at_rest(self) -> bool:
-        """Whether forgetting these buckets loses nothing."""
+    def worth(self) -> float:
+        """Return what would be lost with these buckets: the seconds until they are full, without end while somebody waits."""
+        if self.waiting:
+            return math.inf
         now = self.clock.monotonic()
-        return not self.waiting and all(bucket.alone.available(now) >= bucket.alone.burst for bucket in self.buckets)
+        return max((one.burst - one.available(now)) / one.rate for one in (bucket.alone for bucket in self.buckets))
 
 
 class Booking:
@@ -118,11 +121,13 @@ class Booking:
         self._settle([0.0] * len(self._amounts))
 
     def settle(self, tokens: int | None) -> None:
-        """Put the true number of tokens in the place of the guess; None leaves the guess."""
+        """Put the true number of tokens in the place of the guess, at most one limit more than that; None leaves the guess."""
         if tokens is None:
             return
         pairs = zip(self._line.buckets, self._amounts, strict=True)
-        amounts = [float(tokens) if bucket.unit == "tokens" else amount for bucket, amount in pairs]
+        amounts = [
+            self._bounded(bucket, guess, tokens) if bucket.unit == "tokens" else guess for bucket, guess in pairs
+        ]
         if amounts != self._amounts:
             self._settle(amounts)
 
@@ -134,6 +139,10 @@ class Booking:
         except BaseException:
             self.give_back()
             raise
+
+    def _bounded(self, bucket: Bucket, guess: float, tokens: int) -> float:
+        share = 1.0 if self._fleet is not None else bucket.alone.rate / bucket.rate
+        return float(min(tokens, guess + bucket.limit * share))
 
     def _waits(self, bucket: Bucket, wait: float) -> None:
         if wait > self.wait:

@@ -82,7 +82,12 @@ class Chaos:
     ChaosPlan(delay=0.0, hangs=False, fault='status_502', cut_after=None)
     """
 
+    stands_for_provider: ClassVar[bool] = True
     inside_of: ClassVar[Mapping[str, str]] = {
+        "Deadline": "a request that hangs must be ended by it",
+        "Resume": "a stream that is made to break would never be repaired",
+        "Routing": "a failure made outside of it would never lead to another model",
+        "Batching": "every batch is a request that may be made to fail",
         "Retry": "a failure made outside of it would never be tried again",
         "CircuitBreaker": "it would not see the failures",
         "RateLimit": "a request that is made to fail has taken its share of the rate",

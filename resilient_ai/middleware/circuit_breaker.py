@@ -44,7 +44,7 @@ class CircuitBreaker:
         failure_ratio: Share of failures that opens the circuit, above 0 to 1.
         minimum_throughput: Outcomes below which the share says nothing, at least 1.
         consecutive_failures: Failures in a row that open the circuit, at least 1.
-        sampling_duration: Seconds over which outcomes are counted.
+        sampling_duration: Seconds over which outcomes are counted, 0.01 to 86400.
         break_duration: Seconds of the first break.
         break_duration_max: Upper bound of a computed break, in seconds; at least `break_duration`.
         probe_lease: Seconds after which a probe that has not ended lets another one go.
@@ -81,7 +81,7 @@ class CircuitBreaker:
         check_share("failure_ratio", self.failure_ratio)
         check_count("minimum_throughput", self.minimum_throughput, 1)
         check_count("consecutive_failures", self.consecutive_failures, 1)
-        check_seconds("sampling_duration", self.sampling_duration)
+        check_between("sampling_duration", self.sampling_duration, 0.01, 86400)
         check_seconds("break_duration", self.break_duration)
         check_seconds("break_duration_max", self.break_duration_max)
         check_seconds("probe_lease", self.probe_lease)

@@ -1,7 +1,8 @@
 """Let only so many requests to one model be under way at once as the service takes."""
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
 from resilient_ai.core.call import Call, Next
@@ -9,6 +10,7 @@ from resilient_ai.core.checks import check_able, check_count, check_kind
 from resilient_ai.core.errors import BadRequest, LimitReached, Overloaded, RateLimited, RequestTooLarge
 from resilient_ai.core.events import LimitChanged, PermitGranted
 from resilient_ai.core.health import LimitState
+from resilient_ai.core.pipeline import WorstCase
 from resilient_ai.core.protocols import Fleet
 from resilient_ai.core.streams import StreamEnd, StreamResult
 from resilient_ai.middleware._fleet_permit import FleetPermit
@@ -25,6 +27,9 @@ _Room = Literal["had_room", "had_none", "neither", "unknown"]
 
 # Beyond so many models the permits of those that nobody uses are forgotten.
 _MOST_MODELS = 1024
+
+# How many calls the time that a call waits for the fleet is taken from.
+_ASKED_SAMPLES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +48,12 @@ class ConcurrencyLimit:
     prediction is `calls ahead * mean time a permit is held / limit`, made once ten permits came back and the limit has ended
     its first, fast growth.
 
-    With a `fleet` each request also takes one of `limit` permits that all its processes share. While the fleet cannot be asked
-    this process has at most `max(1, floor(limit * fleet.share))` requests under way, and asks again with every request.
-    The fleet is closed along with the stack.
+    With a `fleet` each request also takes one of `limit` permits that all its processes share. Who waits for one stands in a
+    line, first come, first served, which knows no priorities. A call is refused at once if by its first place in that line the
+    wait is longer than it has left, `(permits that must come back - 1) * mean time a permit is held / limit`, with the mean of
+    this process; one that still waits for its own process is refused by the time that calls have lately waited for the fleet.
+    While the fleet cannot be asked this process has at most `max(1, floor(limit * fleet.share))` requests under way, those
+    included that it sent before, and asks again with every request. The fleet is closed along with the stack.
 
     Args:
         limit: Requests at once per origin and model that are never exceeded, at least 1.
@@ -62,6 +70,7 @@ class ConcurrencyLimit:
     """
 
     inside_of: ClassVar[Mapping[str, str]] = {
+        "Deadline": "a deadline inside of it would not see the time in the queue",
         "Batching": "every batch is a request of its own and needs a permit of its own",
         "Cache": "an answer from the cache needs no permit",
         "Retry": "a permit must not be held while a retry waits",
@@ -104,16 +113,20 @@ class ConcurrencyLimit:
         return result
 
     def in_use(self, origin: str, model: str) -> int:
-        """Return how many permits of a model are in use."""
+        """Return how many requests to a model are under way."""
         with self._turns:
             line = self._lines.get((origin, model))
-            return line.permits.in_use if line else 0
+            return line.under_way if line else 0
 
     def waiting(self, origin: str, model: str) -> int:
-        """Return how many calls wait for a permit of a model."""
+        """Return how many calls wait for a permit of a model, of this process or of the fleet."""
         with self._turns:
             line = self._lines.get((origin, model))
-            return line.permits.waiting if line else 0
+            return line.waiting if line else 0
+
+    def worst_case(self, inner: WorstCase) -> WorstCase:
+        """Say that nothing in here bounds the time in the queue: that is the deadline's."""
+        return replace(inner, seconds=math.inf)
 
     async def aclose(self) -> None:
         """Close the fleet, which gives back what this process holds there."""
@@ -123,7 +136,9 @@ class ConcurrencyLimit:
     def health(self) -> list[LimitState]:
         """Return what the limit of every model is now, and how much of it is used."""
         with self._turns:
-            return [line.state(key, self.limit) for key, line in self._lines.items()]
+            shared = self.fleet.reachable if self.fleet is not None else None
+            at_most = self._alone() if shared is False else self.limit
+            return [line.state(key, self.limit, at_most, shared=shared) for key, line in self._lines.items()]
 
     def _enter(self, call: Call[R]) -> tuple["_Line", "Waiter | None"]:
         """Take a permit, or a place in the queue, which is the second of what is returned."""
@@ -152,7 +167,7 @@ class ConcurrencyLimit:
                 del self._lines[known]
         aimd = Aimd(initial=self.initial, maximum=self.limit) if self.adaptive else None
         permits = Permits[Waiter](limit=aimd.limit if aimd else self.limit, queue_size=self.queue_size)
-        line = self._lines[key] = _Line(permits, aimd)
+        line = self._lines[key] = _Line(permits, aimd, is_shared=self.fleet is not None)
         return line
 
     async def _wait(self, call: Call[R], line: "_Line", waiter: "Waiter | None") -> FleetPermit | None:
@@ -167,8 +182,13 @@ class ConcurrencyLimit:
                 raise
         try:
             if self.fleet is not None:
-                shared = FleetPermit(self.fleet, f"requests in flight:{call.origin}:{call.account}:{call.model}")
-                has_waited |= await shared.acquire(call, self.limit, lambda alone: self._try_admit(line, alone=alone))
+                name, asked = f"requests in flight:{call.origin}:{call.account}:{call.model}", call.clock.monotonic()
+                shared = FleetPermit(self.fleet, name, self.limit)
+                has_waited |= await shared.acquire(
+                    call, lambda alone: self._try_admit(line, alone=alone), line.mean_held
+                )
+                with self._turns:
+                    line.record_asked(call.clock.monotonic() - asked)
             if has_waited:
                 call.recheck()
         except BaseException:
@@ -181,10 +201,14 @@ class ConcurrencyLimit:
     def _try_admit(self, line: "_Line", *, alone: bool) -> bool:
         """Count a request that may be sent as far as the fleet goes; False if it must wait, as this process decides alone."""
         with self._turns:
-            if alone and self.fleet is not None and line.sending >= max(1, int(self.limit * self.fleet.share)):
+            if alone and line.sending >= self._alone():
                 return False
             line.sending += 1
             return True
+
+    def _alone(self) -> int:
+        """Return how many requests this process may have under way while the fleet cannot be asked."""
+        return self.limit if self.fleet is None else max(1, int(self.limit * self.fleet.share))
 
     def _give_back(self, call: Call[R], line: "_Line", shared: FleetPermit | None, since: float, room: _Room) -> None:
         # What a forked child inherits is the parent's to give back.
@@ -202,12 +226,15 @@ class ConcurrencyLimit:
 class _Line:
     """The permits of one model and those who wait for them. Its methods are called in a turn."""
 
-    __slots__ = ("aimd", "is_inherited", "permits", "sending")
+    __slots__ = ("aimd", "is_inherited", "is_shared", "mean_asked", "permits", "sending")
 
-    def __init__(self, permits: Permits[Waiter], aimd: Aimd | None) -> None:
+    def __init__(self, permits: Permits[Waiter], aimd: Aimd | None, *, is_shared: bool) -> None:
         self.permits = permits
         self.aimd = aimd
+        self.is_shared = is_shared
+        # Of those that have a permit of this process, those that have one of the fleet as well; and the seconds that took.
         self.sending = 0
+        self.mean_asked = 0.0
         self.is_inherited = False
 
     def settle(
@@ -234,11 +261,33 @@ class _Line:
         event = LimitChanged(call_id=call.id, model=call.model, limit=permits.limit)
         return lambda: call.emit(event)
 
+    @property
+    def under_way(self) -> int:
+        """How many requests are sent and not answered."""
+        return self.sending if self.is_shared else self.permits.in_use
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait, for a permit of this process or of the fleet."""
+        return self.permits.waiting + self.permits.in_use - self.under_way
+
     def predicted_wait(self, *, batch: bool) -> float | None:
         """Return the seconds that a call which comes now would wait; None where that cannot be told."""
         if self.aimd is not None and self.aimd.is_starting:
             return None
-        return self.permits.predicted_wait(batch=batch)
+        wait = self.permits.predicted_wait(batch=batch)
+        if not wait:
+            return wait
+        # A permit of this process is taken for the time in the line of the fleet, too.
+        return wait * (1 + self.mean_asked / self.permits.mean_held)
+
+    def mean_held(self) -> float | None:
+        """Return the seconds for which a request holds its permit; None where too few are known."""
+        return None if self.permits.predicted_wait() is None else self.permits.mean_held
+
+    def record_asked(self, seconds: float) -> None:
+        """Take note of how long a call waited for the fleet: a mean in which the last few count most."""
+        self.mean_asked += (seconds - self.mean_asked) / _ASKED_SAMPLES
 
     def pass_on(self) -> None:
         """Give what is free to those of the queue whose loop still runs."""
@@ -252,11 +301,15 @@ class _Line:
             self.permits.release(batch=waiter.batch)
             self.pass_on()
 
-    def state(self, key: _Key, limit_max: int) -> LimitState:
+    def state(self, key: _Key, limit_max: int, at_most: int, *, shared: bool | None) -> LimitState:
         """Return what there is to know."""
-        permits = self.permits
         return LimitState(
-            key=key, limit=permits.limit, limit_max=limit_max, in_use=permits.in_use, waiting=permits.waiting
+            key=key,
+            limit=min(self.permits.limit, at_most),
+            limit_max=limit_max,
+            in_use=self.under_way,
+            waiting=self.waiting,
+            shared=shared,
         )
 
 

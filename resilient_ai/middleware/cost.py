@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from resilient_ai.core.call import Call, Next, new_id
 from resilient_ai.core.checks import check_able, check_callable
+from resilient_ai.core.collector import outside_of_collector
 from resilient_ai.core.errors import CallRejected, ProviderError, StatusError
 from resilient_ai.core.events import SendSettled
 from resilient_ai.core.protocols import Ledger, PriceBook, SendClosed, SendOpened
@@ -201,7 +202,7 @@ class _Send:
         )
         call.emit(event)
         if on_settled is not None:
-            _or_none(lambda: on_settled(event), on_settled)
+            outside_of_collector(lambda: _tell(on_settled, event))
 
     def elapsed(self) -> float:
         """Return the seconds since the row was opened; 0 where the clock has stopped with its loop."""
@@ -209,6 +210,10 @@ class _Send:
             return self.call.clock.monotonic() - self.started
         except RuntimeError:
             return 0.0
+
+
+def _tell(on_settled: Callable[[SendSettled], None], event: SendSettled) -> None:
+    _or_none(lambda: on_settled(event), on_settled)
 
 
 def _or_none(ask: Callable[[], T], part: object) -> T | None:

@@ -1,7 +1,8 @@
 """Let at most so many requests and tokens go to one model per minute."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 from resilient_ai.core.call import Call, Next
@@ -12,16 +13,18 @@ from resilient_ai.core.errors import CallRejected, LimitReached, ProviderError
 from resilient_ai.core.events import PermitGranted
 from resilient_ai.core.health import RateState
 from resilient_ai.core.operations import Embed, Operation
+from resilient_ai.core.pipeline import WorstCase
 from resilient_ai.core.protocols import Fleet
 from resilient_ai.core.results import Result
 from resilient_ai.core.streams import StreamEnd, when_done
 from resilient_ai.middleware._gate import Gate
+from resilient_ai.middleware._machines.bounded import make_room
 from resilient_ai.middleware._machines.turns import Turns
 from resilient_ai.middleware._rate_booking import Booking, Bucket, Key, Line, Unit
 
 R = TypeVar("R")
 
-# Beyond so many models those that nobody waits for, and whose buckets are full, are forgotten.
+# At so many models a quarter is forgotten: those whose buckets are full, or will be soonest; last those somebody waits for.
 _MOST_MODELS = 1024
 
 # The part of a bucket that work of priority "batch" leaves alone.
@@ -41,8 +44,9 @@ class RateLimit:
 
     Tokens are not known before the send. What is reserved is a guess: a quarter of the prompt's characters, 1000 for each picture
     or sound in it, and for each answer `max_tokens`, or 1000 where that is None. Once the true number is known it takes the
-    place of the guess; what was too much is given back, what was missing is a debt that delays later calls. Where the service
-    tells no number the guess stays. A request larger than the bucket goes once the bucket is full and leaves the rest as a debt.
+    place of the guess; what was too much is given back, what was missing is a debt that delays later calls: of one answer
+    at most a whole limit, so that no number, however absurd, stops a model for more than `per` seconds. Where the service tells
+    no number the guess stays. A request larger than the bucket goes once the bucket is full and leaves the rest as a debt.
     A call that sent nothing gives everything back. Pictures that are drawn have no tokens and count as requests alone.
 
     A wait that is longer than the time the call has left is refused at once. Work of priority "batch" goes one after the other,
@@ -67,6 +71,7 @@ class RateLimit:
     """
 
     inside_of: ClassVar[Mapping[str, str]] = {
+        "Deadline": "a deadline inside of it would not see the time in the queue",
         "Batching": "every batch is a request of its own and counts by itself",
         "Cache": "an answer from the cache counts against no limit",
         "Retry": "every try is a request and counts by itself",
@@ -110,6 +115,10 @@ class RateLimit:
         when_done(result, lambda end: booking.settle(_tokens_of(call.operation, result, end)))
         return result
 
+    def worst_case(self, inner: WorstCase) -> WorstCase:
+        """Say that nothing in here bounds the time in the queue: that is the deadline's."""
+        return replace(inner, seconds=math.inf)
+
     async def aclose(self) -> None:
         """Close the fleet, which gives back what this process holds there."""
         if self.fleet is not None:
@@ -132,9 +141,7 @@ class RateLimit:
             ]
 
     def _add(self, call: Call[Any]) -> Line:
-        if len(self._lines) >= _MOST_MODELS:
-            for known in [known for known, line in self._lines.items() if line.at_rest()]:
-                del self._lines[known]
+        make_room(self._lines, _MOST_MODELS, Line.worth)
         key = (call.origin, call.model)
         limits: tuple[tuple[Unit, int | None], ...] = (("requests", self.requests), ("tokens", self.tokens))
         share = 1.0 if self.fleet is None else self.fleet.share

@@ -111,7 +111,7 @@ class Retry:
 
     def worst_case(self, inner: WorstCase) -> WorstCase:
         """Multiply what is inside by the attempts, with the longest waits between them."""
-        waits = (self.attempts - 1) * (LONGEST_HINT + 1.0)
+        waits = (self.attempts - 1) * max(LONGEST_HINT + 1.0, self.wait_max)
         return replace(inner, sends=inner.sends * self.attempts, seconds=inner.seconds * self.attempts + waits)
 
     def health(self) -> tuple[SendBudgetState, ...]:

@@ -39,6 +39,7 @@ class Timeout:
     """
 
     inside_of: ClassVar[Mapping[str, str]] = {
+        "Batching": "every batch has timers of its own",
         "Resume": "a stream that falls silent is asked for again, with timers of its own",
     }
 

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.checks import check_able, check_kind
+from resilient_ai.core.errors import StatusError
 from resilient_ai.core.events import (
     CircuitClosed,
     CircuitHalfOpened,
@@ -262,6 +263,13 @@ def _retry_attributes(event: RetryScheduled) -> Attributes:
     return {
         names.ATTEMPT_NUMBER: event.attempt,
         names.RETRY_DELAY: event.wait,
-        names.RETRY_DELAY_SOURCE: "backoff" if event.retry_after is None else "retry_after",
+        names.RETRY_DELAY_SOURCE: _delay_source(event),
         names.ERROR_TYPE: error_type(event.error),
     }
+
+
+def _delay_source(event: RetryScheduled) -> str:
+    if event.retry_after is None:
+        return "backoff"
+    asked = isinstance(event.error, StatusError) and event.error.retry_after == event.retry_after
+    return "retry_after" if asked else "circuit_breaker"

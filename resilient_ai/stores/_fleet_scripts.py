@@ -1,18 +1,40 @@
 """What a `RedisFleet` has Redis do, each step at once and by Redis's own clock."""
 
-# Every key has a lifetime: a set of holders that of its longest lease, a bucket that until it is full.
+# Every key has a lifetime: a set of holders that of its longest lease, a line that of its waiters, a bucket until it is full.
 
-# Which permits are held: a sorted set of holders by the millisecond at which their lease ends.
+# Which permits are held: a sorted set of holders by the millisecond at which their lease ends. Who waits: a sorted set of
+# holders by the microsecond at which they asked first, and another by the millisecond at which they asked last.
 _NOW_MS = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000) "
+
+# Who has not asked for so many milliseconds is gone, or as good as that, and does not hold the others up.
+_SILENCE = 1000
 
 ACQUIRE = (
     _NOW_MS
-    + """
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
-redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return 1
+    + f"""
+local permits, line, seen, holder, limit = KEYS[1], KEYS[2], KEYS[3], ARGV[1], tonumber(ARGV[2])
+redis.call('ZREMRANGEBYSCORE', permits, '-inf', now)
+local gone = redis.call('ZRANGEBYSCORE', seen, '-inf', now - {_SILENCE}, 'LIMIT', 0, 1000)
+if #gone > 0 then
+  redis.call('ZREM', line, unpack(gone))
+  redis.call('ZREM', seen, unpack(gone))
+end
+local missing = 0
+if not redis.call('ZSCORE', permits, holder) then
+  redis.call('ZADD', line, 'NX', t[1] * 1000000 + t[2], holder)
+  missing = redis.call('ZRANK', line, holder) + 1 + redis.call('ZCARD', permits) - limit
+end
+if missing > 0 then
+  redis.call('ZADD', seen, now, holder)
+  redis.call('PEXPIRE', line, {2 * _SILENCE})
+  redis.call('PEXPIRE', seen, {2 * _SILENCE})
+  return missing
+end
+redis.call('ZREM', line, holder)
+redis.call('ZREM', seen, holder)
+redis.call('ZADD', permits, now + ARGV[3], holder)
+redis.call('PEXPIRE', permits, ARGV[3])
+return 0
 """
 )
 
@@ -27,7 +49,8 @@ return 1
 )
 
 RELEASE = """
-return redis.call('ZREM', KEYS[1], unpack(ARGV))
+for i = 1, #KEYS do redis.call('ZREM', KEYS[i], unpack(ARGV)) end
+return 1
 """
 
 # What a bucket holds (GCRA): the second at which it is full again.

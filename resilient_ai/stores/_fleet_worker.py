@@ -19,7 +19,12 @@ _log = logging.getLogger("resilient_ai")
 _MOST = 256  # requests in one round trip
 _MOST_HOLDERS = 1_000  # in one renewal; a script may not unpack much more
 _AGAIN = 1.0  # seconds for which nobody asks after a fault
+_REGISTER = 1.5  # seconds in which every process finds that Redis is back and takes its permits up again
 _LOUD_EVERY = 60.0
+
+_PARTS = {0.25: "a quarter of them", 0.5: "half of them", 1.0: "all of them"}
+
+Keys = tuple[str, ...]
 
 
 class Client(Protocol):
@@ -44,13 +49,13 @@ class Job:
 
     Args:
         script: The source; its hash is what is sent.
-        key: What it works on.
+        keys: What it works on.
         arguments: What it is given.
         read: Turns the answer, None where there was none, into what the job is answered with; called in the thread.
     """
 
     script: str
-    key: str
+    keys: Keys
     arguments: Sequence[str | float] = ()
     read: Callable[[Any], Any] = lambda _: None
     answer: "Future[Any]" = field(default_factory=Future[Any])
@@ -60,42 +65,58 @@ class FleetWorker:
     """Runs jobs in a thread of its own and keeps the permits that are held alive.
 
     After a fault every job is answered with None at once, for a second and until a job that nobody waits for has got through.
+    With it travel the permits that are held, before anything else. Then 1.5 s pass in which nothing new is shared, so that the
+    other processes have taken theirs up by the time the first new one is given.
 
     Args:
         connect: Makes the client; called in the thread.
         no_script: The error of a server that does not know a script.
         lease: Seconds a permit lives without being renewed.
         place: Where Redis is, without secrets, for the log.
+        share: The part of a limit that is used meanwhile, for the log.
         ping: A key that this fleet may name; nothing is kept there.
     """
 
     def __init__(
-        self, connect: Callable[[], Client], *, no_script: type[Exception], lease: float, place: str, ping: str
+        self,
+        connect: Callable[[], Client],
+        *,
+        no_script: type[Exception],
+        lease: float,
+        place: str,
+        share: float,
+        ping: str,
     ) -> None:
         self._connect = connect
         self._no_script = no_script
         self._lease = lease
         self._place = place
+        self._part = _PARTS.get(share, f"{share:.0%} of them")
         self._ping = ping
         self._client: Client | None = None
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._held: dict[str, dict[str, None]] = {}
+        self._held: dict[Keys, dict[str, None]] = {}
         self._renew_at = time.monotonic() + lease / 3
         self._down = False
         self._ask_again_at = 0.0
+        self._shared_at = 0.0
         self._loud_at = -_LOUD_EVERY
+        self.reason = ""  # of the last fault
         self.ended: Future[None] = Future()
         threading.Thread(target=self._run, name="resilient-ai-fleet", daemon=True).start()
 
+    @property
+    def shared(self) -> bool:
+        """Whether limits are shared now."""
+        return not self._down and time.monotonic() >= self._shared_at
+
     def usable(self) -> bool:
         """Whether Redis may be asked. After a fault it is first tried by a job that nobody waits for."""
-        if not self._down:
-            return True
         now = time.monotonic()
-        if now >= self._ask_again_at:
+        if self._down and now >= self._ask_again_at:
             self._ask_again_at = now + _AGAIN
-            self._jobs.put(Job(scripts.PING, self._ping))
-        return False
+            self._jobs.put(self._pinging())
+        return self.shared
 
     def put(self, job: Job) -> "Future[Any]":
         """Have a job done; never waits, and may be called while the garbage collector runs."""
@@ -106,35 +127,43 @@ class FleetWorker:
         """Give every permit back, close the connection and end the thread, after what was put before."""
         self._jobs.put(None)
 
-    def fault(self, reason: str) -> None:
+    def fault(self, reason: str, what: str = "cannot be reached") -> None:
         """Note that Redis cannot be asked; one warning a minute."""
         now = time.monotonic()
+        self.reason = f"{what} ({reason})"
         self._ask_again_at = now + _AGAIN
         self._down = True
         if now - self._loud_at >= _LOUD_EVERY:
             self._loud_at = now
-            _log.warning("the fleet at %s cannot be asked (%s); this process keeps to its share", self._place, reason)
+            _log.warning(
+                "Redis at %s %s: limits are not shared now, this process uses %s until it is back",
+                self._place,
+                self.reason,
+                self._part,
+            )
 
-    def holds(self, key: str, holder: str) -> None:
+    def holds(self, keys: Keys, holder: str) -> None:
         """Keep a permit alive; called in the thread."""
-        self._held.setdefault(key, {})[holder] = None
+        self._held.setdefault(keys, {})[holder] = None
 
-    def lets_go(self, key: str, holder: str) -> None:
+    def lets_go(self, keys: Keys, holder: str) -> None:
         """Keep a permit alive no longer; called in the thread."""
-        holders = self._held.get(key, {})
+        holders = self._held.get(keys, {})
         holders.pop(holder, None)
         if not holders:
-            self._held.pop(key, None)
+            self._held.pop(keys, None)
 
     def _run(self) -> None:
         going = True
         while going:
             jobs, going = self._gather()
-            if self._down and not any(job.script is scripts.PING for job in jobs):
-                self._answer_none(jobs)
-            else:
+            if not self._down:
                 self._do(jobs)
-            if going and time.monotonic() >= self._renew_at:
+            elif any(job.script is scripts.PING for job in jobs):
+                self._do([*self._renewals(), *jobs])
+            else:
+                self._answer_none(jobs)
+            if going and self._held and time.monotonic() >= self._wake_at():
                 self._renew()
         self._finish()
 
@@ -142,7 +171,7 @@ class FleetWorker:
         """Wait for jobs; return what is there, and whether there will be more."""
         jobs: list[Job] = []
         # Without permits there is nothing to wake up for.
-        patience = max(0.0, self._renew_at - time.monotonic()) if self._held else None
+        patience = max(0.0, self._wake_at() - time.monotonic()) if self._held else None
         with suppress(Empty):
             item = self._jobs.get(timeout=patience)
             while item is not None:
@@ -157,18 +186,21 @@ class FleetWorker:
         wanted = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
         if not wanted:
             return
-        was_down = self._down
         try:
             answers = self._ask(wanted)
         except Exception as error:  # noqa: BLE001 - whatever it is, a limit must not fail a call
             self._lose(error)
             answers = [None] * len(wanted)
         else:
-            self._down = False
-            if was_down:
-                self._renew_at = 0.0  # the leases ran on
-                _log.info("the fleet at %s answers again", self._place)
+            if self._down:
+                self._is_back()
         self._answer(wanted, answers)
+
+    def _is_back(self) -> None:
+        self._renew_at = 0.0  # the leases ran on, if it was a late answer and no job of ours that got through
+        self._shared_at = time.monotonic() + _REGISTER
+        self._down = False
+        _log.info("Redis at %s answers again: limits are shared in %g s", self._place, _REGISTER)
 
     def _ask(self, jobs: Sequence[Job]) -> list[Any]:
         if self._client is None:
@@ -188,11 +220,11 @@ class FleetWorker:
     def _answer(self, jobs: Sequence[Job], answers: Sequence[Any]) -> None:
         for job, answer in zip(jobs, answers, strict=True):
             if isinstance(answer, Exception):
-                self.fault(type(answer).__name__)
+                self.fault(type(answer).__name__, "gives no answer that can be used")
             try:
                 meaning = job.read(None if isinstance(answer, Exception) else answer)
             except (TypeError, ValueError):
-                self.fault("an answer that cannot be read")
+                self.fault("it cannot be read", "gives no answer that can be used")
                 meaning = None
             job.answer.set_result(meaning)
 
@@ -207,32 +239,44 @@ class FleetWorker:
             with suppress(Exception):  # a broken connection cannot be closed better
                 client.close()
 
+    def _wake_at(self) -> float:
+        # What is held is to be known as soon as Redis is back, also if nobody asks.
+        return self._ask_again_at if self._down else self._renew_at
+
     def _renew(self) -> None:
+        if self._down:
+            self.usable()
+            return
         self._renew_at = time.monotonic() + self._lease / 3
-        if self.usable():
-            lease = round(self._lease * 1000)
-            self._do([Job(scripts.RENEW, key, (lease, *holders)) for key, holders in self._permits()])
+        self._do(self._renewals())
+
+    def _renewals(self) -> list[Job]:
+        lease = round(self._lease * 1000)
+        return [Job(scripts.RENEW, keys, (lease, *holders)) for keys, holders in self._permits()]
+
+    def _pinging(self) -> Job:
+        return Job(scripts.PING, (self._ping,))
 
     def _finish(self) -> None:
         if not self._down:
-            self._do([Job(scripts.RELEASE, key, holders) for key, holders in self._permits()])
+            self._do([Job(scripts.RELEASE, keys, holders) for keys, holders in self._permits()])
         self._close()
         self._down = True
         while not self._jobs.empty():
             self._answer_none(self._gather()[0])
         self.ended.set_result(None)
 
-    def _permits(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        for key, holders in self._held.items():
+    def _permits(self) -> Iterator[tuple[Keys, tuple[str, ...]]]:
+        for keys, holders in self._held.items():
             names = tuple(holders)
             for first in range(0, len(names), _MOST_HOLDERS):
-                yield key, names[first : first + _MOST_HOLDERS]
+                yield keys, names[first : first + _MOST_HOLDERS]
 
 
 def _send(client: Client, jobs: Sequence[Job]) -> list[Any]:
     pipeline = client.pipeline(transaction=False)
     for job in jobs:
-        pipeline.evalsha(_hash(job.script), 1, job.key, *job.arguments)
+        pipeline.evalsha(_hash(job.script), len(job.keys), *job.keys, *job.arguments)
     return cast("list[Any]", pipeline.execute(raise_on_error=False))
 
 

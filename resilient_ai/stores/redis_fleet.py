@@ -12,7 +12,7 @@ from resilient_ai.core.checks import check_at_least, check_seconds, check_share
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.stores import _fleet_scripts as scripts
 from resilient_ai.stores import _forks
-from resilient_ai.stores._fleet_worker import Client, FleetWorker, Job
+from resilient_ai.stores._fleet_worker import Client, FleetWorker, Job, Keys
 
 _SCHEMES = ("redis", "rediss", "unix")
 _WAIT_CLOSE = 2.0
@@ -29,9 +29,15 @@ class RedisFleet:
     or answers with nonsense) the answer is None, the next second asks nobody, and the process keeps to `share` of the limit by
     itself. One warning a minute goes to the log. Once Redis answers again, it is asked again, without any call having waited.
 
-    A permit is held by a lease that a thread renews, so the permits of a process that died come back after `lease` seconds. The
-    same holds for a permit that was taken by a request whose answer was lost. Permits that are held while Redis is away for
-    longer than a lease are taken up again once it is back, even where that makes more than the limit.
+    Permits are given in the order in which they were asked for first, whichever process asks. Who does not ask again within a
+    second loses its place, so that a dead process holds nobody up.
+
+    A permit is held by a lease that a thread renews, so the permits of a process that died come back after `lease` seconds. What
+    is under way while Redis is away is registered as soon as it is back, and only 1.5 s later is the first new permit given, as
+    every other process finds out within that time and does the same. More than the limit may be under way only for a while, and
+    only where this cannot be known: a process that used less than its share goes up to it when Redis goes, though another one
+    has more than its own; and after a restart of Redis that a process did not notice, as it asked nothing meanwhile, what that
+    process holds is unknown until it asks, or to the next renewal, at most `lease / 3` seconds.
 
     It needs one server of Redis 5 or later, no cluster. It may be used from several threads and event loops and after a fork.
     After `aclose` it opens again when it is used.
@@ -67,7 +73,7 @@ class RedisFleet:
         self.timeout = timeout
         self.lease = lease
         self._share = share
-        self._place = _without_secrets(url)
+        self.place = _without_secrets(url)
         self._connect, self._no_script = _client_of(url, timeout)
         self._worker: FleetWorker | None = None
         self._lock = threading.Lock()
@@ -75,7 +81,7 @@ class RedisFleet:
 
     def __repr__(self) -> str:
         return (
-            f"RedisFleet({self._place!r}, prefix={self.prefix!r}, share={self.share}, "
+            f"RedisFleet({self.place!r}, prefix={self.prefix!r}, share={self.share}, "
             f"timeout={self.timeout}, lease={self.lease})"
         )
 
@@ -84,31 +90,56 @@ class RedisFleet:
         """The part of a limit this process may use alone while Redis cannot be asked."""
         return self._share
 
-    async def acquire(self, name: str, *, limit: int, holder: str) -> bool | None:
-        """Take one of `limit` permits called `name` for `holder`; it is kept until `release`, or until this process dies.
+    @property
+    def reachable(self) -> bool:
+        """Whether limits are shared now, as far as it is known from the last question."""
+        worker = self._worker
+        return worker is None or worker.shared
 
-        A caller that is cancelled holds nothing, also where Redis had granted the permit by then.
+    async def trouble(self) -> str | None:
+        """Ask Redis whether it answers; return what is wrong, None if nothing is."""
+        worker = self._open()
+        answer = await self._ask(worker, Job(scripts.PING, (f"{self.prefix}:ping",), (), lambda told: told))
+        return None if answer is not None else worker.reason
+
+    async def acquire(self, name: str, *, limit: int, holder: str) -> int | None:
+        """Ask for one of `limit` permits called `name` for `holder`; it is kept until `release`, or until this process dies.
+
+        Whoever asked calls `release` in the end, whatever the answer: a permit may still come after the answer was None. A caller
+        that is cancelled holds nothing, also where Redis had granted the permit by then.
 
         Returns:
-            True with the permit, False where all are taken, None where Redis cannot be asked.
+            0 with the permit; else how many permits must come back before it has one, 1 for the next in line. None where Redis
+            cannot be asked.
         """
-        worker, key = self._open(), self._key("permits", name)
+        worker, keys = self._open(), self._keys(name)
 
-        def read(answer: Any) -> bool | None:
+        def read(answer: Any) -> int | None:
             if answer is None:
                 return None
-            if int(answer):
-                worker.holds(key, holder)
-            return bool(int(answer))
+            missing = int(answer)
+            if not missing:
+                worker.holds(keys, holder)
+            return missing
 
-        job = Job(scripts.ACQUIRE, key, (holder, limit, round(self.lease * 1000)), read)
-        return cast("bool | None", await self._ask(worker, job, lambda: worker.put(_release(worker, key, holder))))
+        job = Job(scripts.ACQUIRE, keys, (holder, limit, round(self.lease * 1000)), read)
+        try:
+            return cast("int | None", await self._ask(worker, job))
+        except BaseException:
+            worker.put(_release(worker, keys, holder))
+            raise
+
+    def hold(self, name: str, *, holder: str) -> None:
+        """Register that `holder` went ahead while Redis could not be asked; never waits and never raises."""
+        worker, keys = self._open(), self._keys(name)
+        lease = round(self.lease * 1000)
+        worker.put(Job(scripts.RENEW, keys, (lease, holder), lambda _: worker.holds(keys, holder)))
 
     def release(self, name: str, *, holder: str) -> None:
-        """Give the permit of `holder` back; never waits and never raises."""
+        """Give the permit of `holder` back, or have it leave the line; never waits and never raises."""
         worker = self._worker
         if worker is not None:
-            worker.put(_release(worker, self._key("permits", name), holder))
+            worker.put(_release(worker, self._keys(name), holder))
 
     async def reserve(self, name: str, *, amount: float, rate: float, burst: float) -> float | None:
         """Take `amount` from a bucket that refills by `rate` a second and holds `burst`, for all processes together.
@@ -119,16 +150,18 @@ class RedisFleet:
         Returns:
             Seconds to wait before going, 0 for none; None where Redis cannot be asked.
         """
-        worker, key = self._open(), self._key("rate", name)
-        job = Job(scripts.RESERVE, key, (amount, rate, burst), lambda answer: None if answer is None else float(answer))
-        back = Job(scripts.SETTLE, key, (-amount, rate, burst))
+        worker, keys = self._open(), (self._key("rate", name),)
+        job = Job(
+            scripts.RESERVE, keys, (amount, rate, burst), lambda answer: None if answer is None else float(answer)
+        )
+        back = Job(scripts.SETTLE, keys, (-amount, rate, burst))
         return cast("float | None", await self._ask(worker, job, lambda: worker.put(back)))
 
     def settle(self, name: str, *, amount: float, rate: float, burst: float) -> None:
         """Take `amount` more from a bucket, or give it back where negative; never waits and never raises."""
         worker = self._worker
         if worker is not None:
-            worker.put(Job(scripts.SETTLE, self._key("rate", name), (amount, rate, burst)))
+            worker.put(Job(scripts.SETTLE, (self._key("rate", name),), (amount, rate, burst)))
 
     async def aclose(self) -> None:
         """Give every permit back and close the connection; waits up to 2 s for it."""
@@ -153,14 +186,15 @@ class RedisFleet:
                     self._connect,
                     no_script=self._no_script,
                     lease=self.lease,
-                    place=self._place,
+                    place=self.place,
+                    share=self._share,
                     ping=f"{self.prefix}:ping",
                 )
                 # A fleet that nobody has any more gives its permits back and ends its thread.
                 weakref.finalize(self, self._worker.end).atexit = False
             return self._worker
 
-    async def _ask(self, worker: FleetWorker, job: Job, undo: Callable[[], object]) -> object:
+    async def _ask(self, worker: FleetWorker, job: Job, undo: Callable[[], object] = lambda: None) -> object:
         if not worker.usable():
             return None
         answer = worker.put(job)
@@ -178,6 +212,9 @@ class RedisFleet:
             _drop(job, undo)
             raise
 
+    def _keys(self, name: str) -> Keys:
+        return self._key("permits", name), self._key("line", name), self._key("seen", name)
+
     def _key(self, kind: str, name: str) -> str:
         return f"{self.prefix}:{kind}:{name}"
 
@@ -185,16 +222,11 @@ class RedisFleet:
 def _drop(job: Job, undo: Callable[[], object]) -> None:
     """Want no answer any more; where Redis gave it all the same, or still does, undo it."""
     if not job.answer.cancel():
-        job.answer.add_done_callback(lambda answer: undo() if _was_granted(answer.result()) else None)
+        job.answer.add_done_callback(lambda answer: None if answer.result() is None else undo())
 
 
-def _was_granted(answer: object) -> bool:
-    # A reservation may be for 0.0 seconds from now; a permit that was refused is False.
-    return answer is not None and answer is not False
-
-
-def _release(worker: FleetWorker, key: str, holder: str) -> Job:
-    return Job(scripts.RELEASE, key, (holder,), lambda _: worker.lets_go(key, holder))
+def _release(worker: FleetWorker, keys: Keys, holder: str) -> Job:
+    return Job(scripts.RELEASE, keys, (holder,), lambda _: worker.lets_go(keys, holder))
 
 
 def _client_of(url: str, timeout: float) -> tuple[Callable[[], Client], type[Exception]]:

@@ -5,6 +5,8 @@ import pytest
 from resilient_ai.cli import checkup
 from resilient_ai.simulator import serve
 
+from ..stores.redis_server import start_redis  # noqa: TID252 - the tests have no package above them
+
 KEY = "very-secret-key"
 
 
@@ -86,6 +88,36 @@ def test_home_that_cannot_be_written_is_wrong(shell):
     found = checks(shell.run("doctor", "--json", RESILIENT_AI_HOME="/proc/nowhere"))
     assert found["home"]["status"] == "wrong"
     assert "/proc/nowhere cannot be written" in found["home"]["detail"]
+
+
+def test_redis_that_answers_is_good(shell, tmp_path):
+    """Where limits are shared, the doctor asks the Redis that is set."""
+    redis = start_redis(tmp_path)
+    try:
+        found = checks(shell.run("doctor", "--json", RESILIENT_AI_REDIS_URL=redis.url))
+    finally:
+        redis.stop()
+    assert found["redis"]["status"] == "good"
+    assert found["redis"]["detail"].startswith(f"{redis.url} answers after ")
+
+
+@pytest.mark.parametrize(
+    ("url", "detail"),
+    [
+        (
+            "redis://:hunter2@127.0.0.1:1/0",
+            "redis://127.0.0.1:1/0 cannot be reached (ConnectionError): limits are not shared",
+        ),
+        ("http://:hunter2@127.0.0.1", "url: must begin with one of redis://, rediss://, unix://"),
+    ],
+)
+def test_redis_that_cannot_be_reached_is_wrong(shell, url, detail):
+    """The address is shown without its password, with what is wrong."""
+    result = shell.run("doctor", "--json", RESILIENT_AI_REDIS_URL=url)
+    found = checks(result)
+    assert (result.exit_code, found["redis"]["status"]) == (1, "wrong")
+    assert found["redis"]["detail"].startswith(detail)
+    assert "hunter2" not in result.output
 
 
 def test_server_that_is_not_there_is_wrong(shell):

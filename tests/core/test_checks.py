@@ -3,6 +3,7 @@
 import logging
 import math
 import re
+import sys
 
 import pytest
 
@@ -40,10 +41,38 @@ def refused(check, sentence, *arguments, **options):
         check("size", *arguments, **options)
 
 
-@pytest.mark.parametrize("value", [1, 2, 10**400])
+@pytest.mark.parametrize("value", [1, 2, 10**300])
 def test_a_count_has_no_upper_bound_unless_one_is_given(value):
     """Whole numbers from the lowest on pass."""
     check_count("size", value, 1)
+
+
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**400), pytest.param(10**5000, id="10**5000"), int(sys.float_info.max) * 2]
+)
+@pytest.mark.parametrize(
+    ("check", "sentence", "arguments"),
+    [
+        (check_count, "a whole number >= 1", (1,)),
+        (check_count, "a whole number from 1 to 200", (1, 200)),
+        (check_at_least, ">= 0.001", (0.001,)),
+        (check_between, "from 0 to 1", (0, 1)),
+        (check_seconds, "a positive number of seconds", ()),
+        (check_share, "above 0 and at most 1", ()),
+        (check_kind, "of type bool", (bool,)),
+    ],
+)
+def test_what_no_float_can_hold(check, sentence, arguments, value):
+    """It would fail in the first sum with a float; the sentence does not print its thousands of digits."""
+    refused(check, f"{sentence}, got a number that no float can hold", value, *arguments)
+
+
+@pytest.mark.parametrize("value", [sys.float_info.max, int(sys.float_info.max)])
+def test_the_largest_number(value):
+    """What a float can just hold passes."""
+    check_seconds("size", value)
+    check_at_least("size", value, 0)
+    check_span("size", (0, value))
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, 3.0, math.inf, *NO_NUMBERS])
@@ -100,7 +129,21 @@ def test_a_share_that_is_not_the_whole(value):
 
 
 @pytest.mark.parametrize(
-    "value", [(2, 1), (-1, 2), (0, math.inf), (math.nan, 1), (0, math.nan), (1,), (1, 2, 3), ("0", "1"), "01", 3, None]
+    "value",
+    [
+        (2, 1),
+        (-1, 2),
+        (0, math.inf),
+        (0, 10**400),
+        (math.nan, 1),
+        (0, math.nan),
+        (1,),
+        (1, 2, 3),
+        ("0", "1"),
+        "01",
+        3,
+        None,
+    ],
 )
 def test_span(value):
     """A span is a pair of which the second is no less than the first."""

@@ -10,6 +10,7 @@ import pytest
 from resilient_ai.core.deltas import Finished, ReasoningDelta, TextDelta, ToolCallDelta
 from resilient_ai.core.errors import (
     AttemptTimeout,
+    ConnectionFailed,
     DeadlineExceeded,
     InvalidResponse,
     ServerFailed,
@@ -460,3 +461,22 @@ async def test_when_done_waits_for_streams_alone():
 def test_the_finish_reason_of_nothing_is_unknown():
     """The closing event speaks of the first choice, if there is one."""
     assert (Finished(()).finish_reason, Finished(("stop", None)).finish_reason) == (None, "stop")
+
+
+class Breaking(ScriptedSource):
+    """A source that has its finish reason, and then breaks or not."""
+
+    finishing = True
+
+    def conclude(self):
+        return [Finished(("stop",))]
+
+
+@pytest.mark.parametrize(
+    "script", [[ConnectionFailed("reset", phase="receive")], [InvalidResponse("damaged usage")], []]
+)
+async def test_what_breaks_behind_the_finish_reason_takes_nothing_from_the_answer(clock, script):
+    """The answer is whole by then; only its usage may be missing."""
+    stream = StreamResult(Breaking(script), model="m", first=[TextDelta("whole")], clock=clock)
+    answer = await stream.result()
+    assert (answer.text, answer.finish_reason, answer.usage, stream.ended) == ("whole", "stop", None, "completed")

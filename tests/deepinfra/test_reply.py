@@ -151,6 +151,43 @@ class TestWholeBody:
         with pytest.raises(InvalidResponse, match="the body is longer than 100 bytes"):
             await read(gzip.compress(bytes(2**20)), encoding="gzip")
 
+    @pytest.mark.parametrize("end", [b"", bytes(1024)])
+    async def test_padding_behind_a_compressed_body(self, end):
+        """A few bytes are ignored, wherever they are cut."""
+        whole = gzip.compress(b"abc") + end
+        assert await read(whole, encoding="gzip") == b"abc"
+        assert await read(*(whole[place : place + 7] for place in range(0, len(whole), 7)), encoding="gzip") == b"abc"
+
+    @pytest.mark.parametrize("size", [7, 1025])
+    async def test_what_goes_on_behind_the_end_of_a_compressed_body(self, size):
+        """It is refused after a kilobyte, and the rest is not waited for."""
+        body = AbortableBody(gzip.compress(b"abc"), *[bytes(size)] * 1000)
+        with pytest.raises(InvalidResponse, match="the compressed body goes on behind its end") as caught:
+            await reply_of(body, [("Content-Encoding", "gzip")]).read(10_000)
+        assert (caught.value.retryable, body.aborted) == (False, 1)
+        assert len(body.script) == 999 - 1024 // size
+
+    @pytest.mark.parametrize(
+        ("start", "more"),
+        [
+            (b"\x1f\x8b\x08\x08" + bytes(6), b"name"),
+            (gzip.compress(b"")[:10], b"\x00\x00\x00\xff\xff"),
+        ],
+    )
+    async def test_compressed_bytes_that_make_none(self, start, more):
+        """An endless header and endless empty blocks are refused as well."""
+        body = AbortableBody(start, *[more * 100] * 1000)
+        with pytest.raises(InvalidResponse, match="the body is longer than 100 bytes"):
+            await reply_of(body, [("Content-Encoding", "gzip")]).read(100)
+        assert (body.aborted, len(body.script) > 990) == (1, True)
+
+    async def test_a_body_that_compresses_badly(self):
+        """Small blocks that travel apart are longer than what they hold, and pass."""
+        machine = zlib.compressobj(wbits=31)
+        pieces = [machine.compress(b"abcdefgh") + machine.flush(zlib.Z_SYNC_FLUSH) for _ in range(125)]
+        pieces.append(machine.flush())
+        assert await read(*pieces, encoding="gzip", limit=1000) == b"abcdefgh" * 125
+
     async def test_a_reader_who_is_cancelled(self):
         """The connection is dropped."""
         body = AbortableBody(b"a", 3600)

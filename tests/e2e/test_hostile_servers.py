@@ -338,6 +338,30 @@ async def test_the_key_shows_in_no_error_of_a_success_or_a_stream():
     assert not any(KEY in text for text in shown)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 abc %b\r\n\r\n" % KEY.encode(),
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%b\r\n" % KEY.encode(),
+        b"HTTP/1.1 200 OK\r\nbad header %b\r\n\r\n" % KEY.encode(),
+    ],
+)
+async def test_the_key_is_in_no_error_that_another_one_drags_along(answer):
+    """An answer that is no HTTP is told in errors that hold neither the request's headers nor what the server said."""
+    async with client_of(answer) as (ai, _):
+        with pytest.raises(ProviderError) as caught:
+            await ai.chat("m", "hi")
+
+    chain, error = [], caught.value
+    while error is not None:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    assert chain
+    for error in chain:
+        assert KEY not in f"{error!r} {error} {error.args!r} {vars(error)!r}"
+
+
 async def read_all(ai):
     async with ai.stream("m", "hi") as stream:
         return await stream.result()

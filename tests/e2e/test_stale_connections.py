@@ -144,12 +144,29 @@ async def test_one_dead_connection_condemns_its_idle_neighbours(tmp_path):
         assert (len(server.requests), server.connections) == (5 + 2, 5 + 1)
 
 
-async def test_an_image_on_a_dead_connection(tmp_path):
-    """A call that is never retried once sent succeeds as well."""
+async def test_an_image_has_a_connection_of_its_own(tmp_path):
+    """It must not be sent twice, and so never meets a kept connection that is dead; the kept ones are left alone."""
     async with served(tmp_path, picture()) as (ai, server):
         results = [await ai.image("m", "a lighthouse") for _ in range(2)]
         assert [result.attempts for result in results] == [1, 1]
-        assert len(server.requests) == 3
+        assert (len(server.requests), server.connections) == (2, 2)
+
+
+async def test_a_connection_that_has_said_something_unasked_is_not_used_again():
+    """What came between two requests is nobody's answer, and least of all that of the next one."""
+
+    async def chatty(writer):
+        writer.write(http(CHAT))
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        writer.write(http(CHAT.replace(b"Hello", b"nobody's")))
+        await writer.drain()
+
+    async with RawServer(chatty) as server:
+        async with AsyncClient(api_key="k", base_url=server.url, stack=[]) as ai:
+            for _ in range(4):
+                assert (await ai.chat("m", "hi")).text == "Hello"
+                await asyncio.sleep(0.05)
 
 
 async def test_a_new_connection_that_dies_is_a_failure():

@@ -26,7 +26,7 @@ from resilient_ai.middleware import (
 )
 from resilient_ai.stores import MemoryStore
 
-NO_NUMBER = (math.nan, math.inf, -math.inf, -1, True, "3", [1], object())
+NO_NUMBER = (math.nan, math.inf, -math.inf, 10**400, -1, True, "3", [1], object())
 NUMBER = (*NO_NUMBER, None)
 COUNT = (*NUMBER, 2.5, 3.0, 0)
 LIMIT = (*NO_NUMBER, 2.5, 0)
@@ -62,7 +62,7 @@ OPTIONS = {
         "failure_ratio": SHARE,
         "minimum_throughput": COUNT,
         "consecutive_failures": COUNT,
-        "sampling_duration": SECONDS,
+        "sampling_duration": (*SECONDS, 5e-324, 0.0099, 86401),
         "break_duration": SECONDS,
         "break_duration_max": SECONDS,
         "probe_lease": SECONDS,

@@ -104,7 +104,8 @@ def test_defaults():
         ({"failure_ratio": 1.1}, "failure_ratio must be above 0 and at most 1, got 1.1"),
         ({"minimum_throughput": 0}, "minimum_throughput must be a whole number >= 1, got 0"),
         ({"consecutive_failures": 0}, "consecutive_failures must be a whole number >= 1, got 0"),
-        ({"sampling_duration": 0.0}, "sampling_duration must be a positive number"),
+        ({"sampling_duration": 0.0}, "sampling_duration must be from 0.01 to 86400, got 0.0"),
+        ({"sampling_duration": 5e-324}, "sampling_duration must be from 0.01 to 86400, got 5e-324"),
         ({"break_duration": -1.0}, "break_duration must be a positive number"),
         ({"break_duration_max": 1.0}, "break_duration_max must be >= break_duration, got 1.0 < 2.0"),
         ({"probe_lease": float("inf")}, "probe_lease must be a positive number"),
@@ -372,8 +373,31 @@ async def test_breakers_at_rest_are_forgotten_beyond_a_thousand(clock):
         await bench.send(ModelNotFound("no", status=404), operation=Chat(model=f"m{number}", messages="hi"))
         await asyncio.sleep(0.1)
     keys = [state.key[1] for state in bench.breaker.health()]
-    assert len(keys) <= 1025
+    assert len(keys) <= 1024
     assert keys[0] == "m"
+
+
+@pytest.mark.parametrize("error", [None, ServerFailed("boom", status=500)])
+async def test_a_flood_of_names_within_a_moment_is_forgotten_too(clock, error):
+    """No more than a thousand circuits are kept, closed ones go first, and of those the oldest."""
+    bench = Bench(clock)
+    await bench.open()
+    bench.breaker.isolate("planned")
+    await bench.send(operation=Chat(model="planned", messages="hi"))
+    for number in range(3000):
+        await bench.send(*([error] if error else []), operation=Chat(model=f"m{number}", messages="hi"))
+    states = {state.key[1]: state.state for state in bench.breaker.health()}
+    assert 768 < len(states) <= 1024
+    assert (states["planned"], states["m"], states["m2999"]) == ("isolated", "open", "closed")
+    assert "m0" not in states
+
+
+async def test_where_all_circuits_are_open_the_oldest_are_forgotten(clock):
+    """Otherwise names that all fail would fill the memory."""
+    bench = Bench(clock, consecutive_failures=1)
+    for number in range(1100):
+        await bench.send(ServerFailed("boom", status=500), operation=Chat(model=f"m{number}", messages="hi"))
+    assert [state.key[1] for state in bench.breaker.health()] == [f"m{number}" for number in range(256, 1100)]
 
 
 def test_a_total_outage_costs_few_sends():

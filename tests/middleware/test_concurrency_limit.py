@@ -29,6 +29,7 @@ from resilient_ai.core.operations import Chat, Stream
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.results import Usage
 from resilient_ai.core.streams import StreamResult
+from resilient_ai.middleware._fleet_permit import FleetPermit
 from resilient_ai.middleware.batching import Batching
 from resilient_ai.middleware.concurrency_limit import ConcurrencyLimit
 from resilient_ai.middleware.deadline import Deadline
@@ -533,22 +534,35 @@ class OneFleet:
 
     def __init__(self, share=0.5, *, down=False):
         self.share, self.down = share, down
-        self.held, self.asked, self.released = set(), [], []
+        self.held, self.line, self.asked, self.released, self.alone = set(), [], [], [], []
+
+    @property
+    def reachable(self):
+        return not self.down
 
     async def acquire(self, name, *, limit, holder):
         self.asked.append((name, limit, holder))
         await asyncio.sleep(0)
         if self.down:
             return None
-        if holder not in self.held and len(self.held) >= limit:
-            return False
-        self.held.add(holder)
-        return True
+        if holder not in self.line:
+            self.line.append(holder)
+        missing = max(0, self.line.index(holder) + 1 + len(self.held) - limit)
+        if not missing:
+            self.line.remove(holder)
+            self.held.add(holder)
+        return missing
+
+    def hold(self, name, *, holder):
+        assert name == f"requests in flight:{ORIGIN}::m"
+        self.alone.append(holder)
 
     def release(self, name, *, holder):
         assert name == f"requests in flight:{ORIGIN}::m"
         self.released.append(holder)
         self.held.discard(holder)
+        if holder in self.line:
+            self.line.remove(holder)
 
 
 async def test_a_fleet_shares_one_limit(clock):
@@ -562,16 +576,126 @@ async def test_a_fleet_shares_one_limit(clock):
     assert sorted(fleet.released) == sorted({holder for _, _, holder in fleet.asked})
     assert len(fleet.released) == 24
     assert fleet.held == set()
-    assert clock.slept == pytest.approx([0.25] * len(clock.slept))
     assert 9 <= len(events) <= 12
 
 
-async def test_a_wait_for_the_fleet_is_short_when_chance_is_low():
-    """Between two questions pass 0.05 s at least."""
-    fleet, clock = OneFleet(), FakeClock([0.0])
-    pipelines = [Pipeline(Slow(0.01), [ConcurrencyLimit(limit=1, fleet=fleet)], clock=clock) for _ in range(2)]
-    await asyncio.gather(*(pipeline.send(CHAT) for pipeline in pipelines))
-    assert clock.slept == [0.05]
+@pytest.mark.parametrize(
+    ("missing", "held", "limit", "chance", "pause"),
+    [
+        (1, None, 200, 0.0, 0.02),
+        (1, None, 200, 1.0, 0.01),
+        (5, None, 200, 0.5, 0.075),
+        (99, None, 200, 0.0, 0.25),
+        (2, 0.5, 10, 0.0, 0.05),
+        (2, 0.01, 10, 0.0, 0.02),
+        (2, 60.0, 10, 1.0, 0.125),
+        (None, 60.0, 1, 0.0, 0.05),
+        (None, 60.0, 1, 1.0, 0.25),
+    ],
+)
+async def test_who_is_next_asks_the_fleet_soon_and_others_later(missing, held, limit, chance, pause):
+    """After half the time in which the permits come back, within bounds, with up to half off by chance."""
+
+    class Told(OneFleet):
+        async def acquire(self, name, *, limit, holder):
+            self.asked.append(holder)
+            return missing if len(self.asked) == 1 else 0
+
+    fleet, clock = Told(), FakeClock([chance])
+    permit = FleetPermit(fleet, f"requests in flight:{ORIGIN}::m", limit)
+    assert await permit.acquire(Call(CHAT, clock, ORIGIN), lambda alone: not alone, lambda: held) is True
+    assert clock.slept == pytest.approx([pause])
+    assert (permit.is_admitted, fleet.alone) == (True, [])
+
+
+async def test_a_wait_for_the_fleet_that_is_too_long_is_refused_at_once(clock):
+    """Told by the place in the line and the mean time a permit is held; who may just make it is let in."""
+    fleet = OneFleet()
+    one, other, late = (
+        Pipeline(
+            Slow(10.0), [Deadline(total=total), ConcurrencyLimit(limit=2, adaptive=False, fleet=fleet)], clock=clock
+        )
+        for total in (60.0, 60.0, 9.9)
+    )
+    for _ in range(5):
+        await asyncio.gather(*(late.send(CHAT, timeout=60.0) for _ in range(2)))
+    under_way = [asyncio.ensure_future(one.send(CHAT)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    in_line = [asyncio.ensure_future(other.send(CHAT)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    began = clock.monotonic()
+    with pytest.raises(LimitReached) as caught:
+        await late.send(CHAT)
+    assert clock.monotonic() - began == 0.0
+    assert str(caught.value).startswith(
+        "a permit for 'm', which the fleet shares, takes about 10.0 s, and the call has 9.9 s left"
+    )
+    assert (caught.value.limit, caught.value.retry_after) == (2, pytest.approx(10.0))
+    assert len(fleet.line) == 2
+    await asyncio.gather(*under_way, *in_line)
+    assert fleet.held == set()
+
+
+async def test_the_queue_of_a_process_knows_how_long_the_fleet_takes(clock):
+    """A permit of this process is taken while its call stands in the line of the fleet."""
+    limit = ConcurrencyLimit(limit=1, adaptive=False, fleet=OneFleet())
+    pipeline = Pipeline(Slow(1.0), [limit], clock=clock)
+    for _ in range(10):
+        await pipeline.send(CHAT)
+    line = limit._lines[ORIGIN, "m"]
+    for _ in range(200):
+        line.record_asked(3.0)
+    under_way = [asyncio.ensure_future(pipeline.send(CHAT)) for _ in range(3)]
+    await asyncio.sleep(0.5)
+    assert line.predicted_wait(batch=False) == pytest.approx(8.0, rel=0.1)
+    await asyncio.gather(*under_way)
+    assert line.predicted_wait(batch=False) == 0.0
+
+
+async def test_health_tells_who_waits_for_the_fleet_and_whether_it_shares(clock):
+    """Only what is sent is in use; without the fleet the limit is the share of this process."""
+    fleet = OneFleet(share=0.25)
+    limits = [ConcurrencyLimit(limit=8, adaptive=False, fleet=fleet) for _ in range(2)]
+    calls = [
+        asyncio.ensure_future(Pipeline(Slow(5.0), [limit], clock=clock).send(CHAT))
+        for limit in limits
+        for _ in range(8)
+    ]
+    await asyncio.sleep(1.0)
+    assert [
+        (state.in_use, state.waiting, state.limit, state.shared) for limit in limits for state in limit.health()
+    ] == [
+        (8, 0, 8, True),
+        (0, 8, 8, True),
+    ]
+    assert (limits[1].in_use(ORIGIN, "m"), limits[1].waiting(ORIGIN, "m")) == (0, 8)
+    assert (limits[1].in_use(ORIGIN, "x"), limits[1].waiting(ORIGIN, "x")) == (0, 0)
+    fleet.down = True
+    await asyncio.sleep(1.0)
+    (state,) = limits[1].health()
+    assert (state.in_use, state.waiting, state.limit, state.limit_max, state.shared) == (2, 6, 2, 8, False)
+    await asyncio.gather(*calls)
+    alone = ConcurrencyLimit(limit=8)
+    await Pipeline(Slow(), [alone], clock=clock).send(CHAT)
+    assert alone.health()[0].shared is None
+
+
+async def test_what_was_sent_with_the_fleet_counts_towards_the_share_without_it(clock):
+    """Who has more under way than its share sends nothing new until enough has ended, and what goes then is told."""
+    fleet = OneFleet(share=0.5)
+    limit = ConcurrencyLimit(limit=4, adaptive=False, fleet=fleet)
+    provider = Slow(5.0)
+    pipeline = Pipeline(provider, [limit], clock=clock)
+    calls = [asyncio.ensure_future(pipeline.send(CHAT)) for _ in range(2)]
+    await asyncio.sleep(1.0)
+    fleet.down = True
+    calls += [asyncio.ensure_future(pipeline.send(CHAT)) for _ in range(2)]
+    await asyncio.sleep(3.0)
+    assert (limit.in_use(ORIGIN, "m"), limit.waiting(ORIGIN, "m"), fleet.alone) == (2, 2, [])
+    await asyncio.sleep(2.0)
+    assert (limit.in_use(ORIGIN, "m"), len(fleet.alone)) == (2, 2)
+    await asyncio.gather(*calls)
+    assert set(fleet.alone) <= set(fleet.released)
 
 
 async def test_without_the_fleet_a_process_keeps_to_its_share(clock):

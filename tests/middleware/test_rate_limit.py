@@ -228,6 +228,36 @@ async def test_a_debt_delays_later_calls(clock):
     assert provider.times == [0.0, pytest.approx(2.1)]
 
 
+@pytest.mark.parametrize("told", [10**6, 10**9, 10**400])
+async def test_an_absurd_number_of_tokens_is_a_debt_of_one_limit(clock, told):
+    """A single wrong figure of the service stops a model for no longer than `per`."""
+    limit = RateLimit(tokens=60_000)
+    pipeline, provider = pipeline_of(limit, clock, chat_result(usage=Usage(input_tokens=told, output_tokens=1)))
+    operation = Chat(model="m", messages="x" * 40, max_tokens=5_990)
+    await pipeline.send(operation)
+    assert available(limit, "tokens") == pytest.approx(-60_000)
+    await pipeline.send(Chat(model="m", messages="x" * 40, max_tokens=50))
+    assert provider.times == [0.0, pytest.approx(60.06)]
+
+
+async def test_an_absurd_number_of_tokens_is_a_debt_of_one_limit_for_a_fleet(clock):
+    """What the fleet is told is bounded too."""
+    fleet = LocalFleet(0.0)
+    usage = Usage(input_tokens=10**9, output_tokens=1)
+    pipeline, _ = pipeline_of(RateLimit(tokens=60_000, fleet=fleet), clock, chat_result(usage=usage))
+    await pipeline.send(Chat(model="m", messages="x" * 40, max_tokens=90))
+    assert [amount for _, amount, _, _ in fleet.settled] == [60_000]
+
+
+async def test_an_absurd_number_of_tokens_is_a_debt_of_the_share_where_the_fleet_is_away(clock):
+    """A process that is alone has half the rate, and pays for `per` all the same."""
+    limit = RateLimit(tokens=60_000, fleet=LocalFleet(share=0.5))
+    usage = Usage(input_tokens=10**9, output_tokens=1)
+    pipeline, _ = pipeline_of(limit, clock, chat_result(usage=usage))
+    await pipeline.send(Chat(model="m", messages="x" * 40, max_tokens=2_990))
+    assert available(limit, "tokens") == pytest.approx(-30_000)
+
+
 async def test_a_call_larger_than_the_bucket_goes_and_later_ones_pay(clock):
     """Neither refused nor starved: 30000 tokens of a bucket of 6000, then 24 s and a little of nothing."""
     pipeline, provider = pipeline_of(RateLimit(tokens=60_000), clock, 0.0, ServerFailed("boom", status=500))
@@ -388,6 +418,20 @@ async def test_a_bucket_in_debt_is_not_forgotten(clock):
         await pipeline.send(Image(model=f"m{number}", prompt="hi"))
     assert len(limit.health()) < 1_100
     assert (ORIGIN, "m") in {state.key for state in limit.health()}
+
+
+async def test_a_flood_of_names_within_a_moment_is_forgotten_too(clock):
+    """Of buckets that are not full either, a quarter goes; one that somebody waits for and one in debt stay."""
+    limit = RateLimit(requests=60, burst=0.05)
+    pipeline, _ = pipeline_of(limit, clock)
+    waiting = [asyncio.ensure_future(pipeline.send(CHAT)) for _ in range(4)]
+    await asyncio.sleep(0.5)
+    for number in range(3_000):
+        await pipeline.send(Chat(model=f"m{number}", messages="hi"))
+    keys = [state.key[1] for state in limit.health()]
+    assert 768 < len(keys) <= 1_024
+    assert (keys[0], keys[-1], limit.health()[0].waiting) == ("m", "m2999", 1)
+    await asyncio.wait(waiting)
 
 
 async def test_an_abandoned_wait_found_by_the_collector_amid_a_turn_gives_back(clock):

@@ -481,7 +481,20 @@ async def test_budgets_that_are_full_are_forgotten_beyond_a_thousand(clock):
     assert len(bench.retry.health()) == 1024
     await asyncio.sleep(1000.0)
     await bench.send(boom(), boom(), operation=CHAT)
-    assert bench.left == [("m", 99.0)]
+    assert len(bench.retry.health()) == 1024 - 256 + 1
+    assert bench.left[-1] == ("m", 99.0)
+
+
+async def test_of_a_flood_of_names_the_budgets_that_have_spent_least_are_forgotten(clock):
+    """A model whose budget is used up gets no new one because others are asked for."""
+    bench = Bench(clock, attempts=2, wait_initial=1e-9)
+    for _ in range(20):
+        await bench.send(boom(), boom(), operation=CHAT)
+    for number in range(3000):
+        await bench.send(boom(), boom(), operation=Chat(model=f"m{number}", messages="hi"))
+    assert 768 < len(bench.left) <= 1024
+    assert bench.left[0] == ("m", pytest.approx(80.0, abs=0.1))
+    assert bench.left[-1] == ("m2999", pytest.approx(99.0))
 
 
 async def test_a_forked_child_begins_with_a_full_budget(clock):

@@ -15,7 +15,7 @@ import pytest
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.core.operations import Chat
 from resilient_ai.core.pipeline import Pipeline
-from resilient_ai.middleware import RateLimit
+from resilient_ai.middleware import ConcurrencyLimit, RateLimit
 from resilient_ai.stores import RedisFleet
 from resilient_ai.stores import _fleet_scripts as scripts
 from resilient_ai.stores._fleet_worker import Job
@@ -76,6 +76,10 @@ async def until(claim, seconds=10.0):
     while not claim():
         assert time.monotonic() < give_up
         await asyncio.sleep(0.005)
+
+
+def keys_of(name):
+    return tuple(f"resilient_ai:{kind}:{name}" for kind in ("permits", "line", "seen"))
 
 
 def held(server, name="m"):
@@ -146,20 +150,73 @@ def test_the_stores_are_imported_without_the_package():
 async def test_two_processes_share_permits(redis, fleet_of):
     """What one holds the other cannot take, until it is given back; taking it twice is taking it once."""
     one, other = fleet_of(redis), fleet_of(redis)
-    assert await one.acquire("m", limit=2, holder="a") is True
-    assert await one.acquire("m", limit=2, holder="a") is True
-    assert await other.acquire("m", limit=2, holder="b") is True
-    assert await other.acquire("m", limit=2, holder="c") is False
-    assert await other.acquire("n", limit=2, holder="c") is True
+    assert await one.acquire("m", limit=2, holder="a") == 0
+    assert await one.acquire("m", limit=2, holder="a") == 0
+    assert await other.acquire("m", limit=2, holder="b") == 0
+    assert await other.acquire("m", limit=2, holder="c") == 1
+    assert await other.acquire("n", limit=2, holder="c") == 0
     one.release("m", holder="a")
     await until(lambda: held(redis) == 1)
-    assert await other.acquire("m", limit=2, holder="c") is True
+    assert await other.acquire("m", limit=2, holder="c") == 0
+
+
+async def test_permits_go_in_the_order_of_the_line(redis, fleet_of):
+    """Whoever asks, a permit that came back is for who asked first; each is told how many must come back before."""
+    one, other = fleet_of(redis), fleet_of(redis)
+    for holder in "ab":
+        assert await one.acquire("m", limit=2, holder=holder) == 0
+    assert [await one.acquire("m", limit=2, holder="c"), await other.acquire("m", limit=2, holder="d")] == [1, 2]
+    one.release("m", holder="a")
+    await until(lambda: held(redis) == 1)
+    assert [await other.acquire("m", limit=2, holder="d"), await other.acquire("m", limit=2, holder="e")] == [1, 2]
+    assert await one.acquire("m", limit=2, holder="c") == 0
+    assert await one.acquire("m", limit=1, holder="e") == 3
+    assert 0 < command(redis, "PTTL", "resilient_ai:line:m") <= 2_000
+    assert 0 < command(redis, "PTTL", "resilient_ai:seen:m") <= 2_000
+
+
+async def test_who_leaves_the_line_or_is_silent_does_not_hold_it_up(redis, fleet_of):
+    """One that gives up makes room at once, one that died after a second; what waits in Redis is gone with them."""
+    fleet = fleet_of(redis)
+    assert [await fleet.acquire("m", limit=1, holder=holder) for holder in "abcd"] == [0, 1, 2, 3]
+    fleet.release("m", holder="b")
+    assert await fleet.acquire("m", limit=1, holder="d") == 2
+    fleet.release("m", holder="a")
+    for _ in range(4):
+        assert await fleet.acquire("m", limit=1, holder="d") == 1
+        await asyncio.sleep(0.2)
+    await asyncio.sleep(0.3)
+    assert await fleet.acquire("m", limit=1, holder="d") == 0
+    assert command(redis, "EXISTS", "resilient_ai:line:m", "resilient_ai:seen:m") == 0
+
+
+async def test_two_pipelines_get_the_same_part_of_a_limit(redis, fleet_of):
+    """Eight callers each, four permits: both are served alike, and the permits are hardly ever idle."""
+    served, pause = [0, 0], 0.1
+
+    async def call(number, pipeline, give_up):
+        while time.monotonic() < give_up:
+            await pipeline.send(CHAT)
+            served[number] += 1
+
+    class Slow(ScriptedProvider):
+        async def __call__(self, call):
+            await asyncio.sleep(pause)
+            return await super().__call__(call)
+
+    pipelines = [Pipeline(Slow(), [ConcurrencyLimit(limit=4, adaptive=False, fleet=fleet_of(redis))]) for _ in range(2)]
+    began = time.monotonic()
+    calls = (call(number, pipelines[number], began + 3.0) for number in range(2) for _ in range(8))
+    await asyncio.gather(*calls)
+    took = time.monotonic() - began
+    assert min(served) >= 0.8 * max(served)
+    assert sum(served) >= 0.6 * took * 4 / pause
 
 
 async def test_another_prefix_is_another_fleet(redis, fleet_of):
     """Those with different prefixes share nothing."""
-    assert await fleet_of(redis).acquire("m", limit=1, holder="a") is True
-    assert await fleet_of(redis, prefix="other").acquire("m", limit=1, holder="b") is True
+    assert await fleet_of(redis).acquire("m", limit=1, holder="a") == 0
+    assert await fleet_of(redis, prefix="other").acquire("m", limit=1, holder="b") == 0
 
 
 async def test_everything_in_redis_has_a_lifetime(redis, fleet_of):
@@ -210,10 +267,10 @@ async def test_permits_are_kept_alive_while_they_are_held(redis, fleet_of):
     await one.acquire("m", limit=1, holder="a")
     for _ in range(18):
         await asyncio.sleep(0.05)
-        assert await other.acquire("m", limit=1, holder="b") is False
+        assert await other.acquire("m", limit=1, holder="b") == 1
     one.release("m", holder="a")
     await until(lambda: held(redis) == 0)
-    assert await other.acquire("m", limit=1, holder="b") is True
+    assert await other.acquire("m", limit=1, holder="b") == 0
 
 
 HOLD = """
@@ -222,7 +279,7 @@ from resilient_ai.stores import RedisFleet
 async def main():
     fleet = RedisFleet(sys.argv[1], lease=1.0, timeout=5.0)
     taken = [await fleet.acquire("m", limit=3, holder=sys.argv[2] + str(n)) for n in range(3)]
-    print(sum(taken), flush=True)
+    print(taken.count(0), flush=True)
     await asyncio.sleep(60)
 asyncio.run(main())
 """
@@ -240,15 +297,15 @@ async def test_processes_never_hold_more_than_the_limit_and_the_dead_lose_theirs
         assert sum(taken) == held(redis) == 3
         here = fleet_of(redis, lease=1.0)
         await asyncio.sleep(1.2)
-        assert await here.acquire("m", limit=3, holder="z") is False
+        assert await here.acquire("m", limit=3, holder="z") == 1
     finally:
         for child in children:
             child.kill()
             await asyncio.to_thread(child.wait, 10)
             child.stdout.close()
-    assert await here.acquire("m", limit=3, holder="z") is False
+    assert await here.acquire("m", limit=3, holder="z") == 1
     began = time.monotonic()
-    while not await here.acquire("m", limit=3, holder="z"):
+    while await here.acquire("m", limit=3, holder="z"):
         assert time.monotonic() - began < 5.0
         await asyncio.sleep(0.02)
     assert time.monotonic() - began <= 2.0
@@ -290,7 +347,7 @@ async def test_what_is_asked_while_it_closes_has_no_answer(redis):
         await asyncio.sleep(0.05)
     finally:
         redis.thaw()
-    assert (await first, await late) == (True, None)
+    assert (await first, await late) == (0, None)
     await fleet.aclose()
     assert held(redis) == 0
 
@@ -309,7 +366,7 @@ async def test_a_call_that_is_cancelled_holds_nothing(redis, fleet_of):
         await asyncio.gather(*tasks, return_exceptions=True)
         assert all(task.cancelled() for task in tasks)
     await until(lambda: held(redis) == 0)
-    await until(lambda: fleet._worker._held == {"resilient_ai:permits:other": {"warm": None}})
+    await until(lambda: fleet._worker._held == {keys_of("other"): {"warm": None}})
     assert await fleet.reserve("r", amount=1.0, rate=1e-3, burst=1.0) == pytest.approx(0.0, abs=0.01)
 
 
@@ -330,7 +387,7 @@ async def test_a_call_that_is_cancelled_while_redis_stands_still_holds_nothing(r
         redis.thaw()
     await fleet.acquire("other", limit=1, holder="warm")
     await until(lambda: held(redis) == 0)
-    await until(lambda: fleet._worker._held == {"resilient_ai:permits:other": {"warm": None}})
+    await until(lambda: fleet._worker._held == {keys_of("other"): {"warm": None}})
 
 
 async def test_a_slow_redis_is_given_up_in_time_and_costs_the_next_call_nothing(redis, fleet_of, caplog):
@@ -353,7 +410,7 @@ async def test_a_slow_redis_is_given_up_in_time_and_costs_the_next_call_nothing(
     await until(lambda: caplog.records)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     answered = await asked_until_answered(fleet)
-    assert answered is True
+    assert answered == 0
 
 
 async def asked_until_answered(fleet):
@@ -371,7 +428,7 @@ async def test_a_loop_that_was_busy_takes_the_answer_that_came_in_time(redis, fl
     task = asyncio.ensure_future(fleet.acquire("m", limit=1, holder="a"))
     await asyncio.sleep(0)
     time.sleep(0.5)  # noqa: ASYNC251 - it is the point
-    assert await task is True
+    assert await task == 0
     assert caplog.records == []
 
 
@@ -379,7 +436,7 @@ async def test_a_dead_redis_leaves_the_share_and_one_that_is_back_is_shared_agai
     """Killed in the midst of it: half of the limit alone, one warning without the password; restarted: one limit again."""
     caplog.set_level(logging.INFO, logger="resilient_ai")
     one, other = fleet_of(own_redis, share=0.5, lease=3.0), fleet_of(own_redis)
-    assert await one.acquire("m", limit=2, holder="a") is True
+    assert await one.acquire("m", limit=2, holder="a") == 0
     limit = RateLimit(requests=600, burst=0.1, fleet=one)
     pipeline = Pipeline(ScriptedProvider(), [limit])
     own_redis.stop()
@@ -393,10 +450,56 @@ async def test_a_dead_redis_leaves_the_share_and_one_that_is_back_is_shared_agai
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     one.release("m", holder="nobody")
     own_redis.start()
-    assert await asked_until_answered(one) is True
+    assert await asked_until_answered(one) == 0
     await until(lambda: held(own_redis) == 1)
-    assert await other.acquire("m", limit=1, holder="z") is False
+    assert await other.acquire("m", limit=1, holder="z") == 1
     assert [record.levelname for record in caplog.records][:2] == ["WARNING", "INFO"]
+
+
+async def test_what_is_under_way_is_registered_before_anything_new_is_shared(own_redis, fleet_of):
+    """A Redis that comes back empty is told what was held, and what went ahead alone, though nobody asks; then it shares."""
+    one, other = fleet_of(own_redis), fleet_of(own_redis)
+    assert await one.acquire("m", limit=3, holder="a") == 0
+    assert await other.acquire("m", limit=3, holder="b") == 0
+    assert (one.reachable, other.reachable) == (True, True)
+    own_redis.stop()
+    assert await one.acquire("m", limit=3, holder="c") is None
+    assert await other.acquire("m", limit=3, holder="d") is None
+    one.hold("m", holder="c")
+    assert (one.reachable, other.reachable) == (False, False)
+    own_redis.start()
+    await until(lambda: held(own_redis) == 3)
+    assert set(command(own_redis, "ZRANGE", "resilient_ai:permits:m", "0", "-1")) == {b"a", b"b", b"c"}
+    assert await one.acquire("m", limit=9, holder="e") is None
+    one.hold("m", holder="e")
+    await until(lambda: held(own_redis) == 4)
+    await until(lambda: one.reachable and other.reachable)
+    assert await other.acquire("m", limit=4, holder="f") == 1
+    one.release("m", holder="c")
+    await until(lambda: held(own_redis) == 3)
+    assert await other.acquire("m", limit=4, holder="f") == 0
+
+
+@pytest.mark.parametrize(("share", "part"), [(0.25, "a quarter"), (0.5, "half"), (1.0, "all"), (0.1, "10%")])
+async def test_the_log_says_what_a_process_uses_without_redis(caplog, share, part):
+    """Where Redis is, what went wrong, what follows, and for how long; once."""
+    fleet = RedisFleet("redis://:secret@127.0.0.1:1/0", share=share, timeout=2.0)
+    assert [await fleet.acquire("m", limit=1, holder="a") for _ in range(3)] == [None] * 3
+    assert await fleet.trouble() == "cannot be reached (ConnectionError)"
+    await fleet.aclose()
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "Redis at redis://127.0.0.1:1/0 cannot be reached (ConnectionError): limits are not shared now, "
+        f"this process uses {part} of them until it is back"
+    )
+
+
+async def test_a_redis_that_answers_is_no_trouble(redis, fleet_of):
+    """Neither before nor after it was used."""
+    fleet = fleet_of(redis)
+    assert fleet.reachable is True
+    assert await fleet.trouble() is None
+    assert (await fleet.acquire("m", limit=1, holder="a"), await fleet.trouble()) == (0, None)
 
 
 async def test_what_is_given_back_while_redis_is_away_is_not_kept_alive(own_redis, fleet_of):
@@ -407,7 +510,7 @@ async def test_what_is_given_back_while_redis_is_away_is_not_kept_alive(own_redi
     own_redis.stop()
     assert await fleet.acquire("m", limit=2, holder="c") is None
     fleet.release("m", holder="a")
-    await until(lambda: fleet._worker._held == {"resilient_ai:permits:m": {"b": None}})
+    await until(lambda: fleet._worker._held == {keys_of("m"): {"b": None}})
     own_redis.start()
     await until(lambda: held(own_redis) == 1)
     assert command(own_redis, "ZRANGE", "resilient_ai:permits:m", "0", "-1") == [b"b"]
@@ -416,9 +519,9 @@ async def test_what_is_given_back_while_redis_is_away_is_not_kept_alive(own_redi
 async def test_a_server_that_forgot_the_scripts_is_told_them_again(redis, fleet_of, caplog):
     """Nobody notices."""
     fleet = fleet_of(redis)
-    assert await fleet.acquire("m", limit=2, holder="a") is True
+    assert await fleet.acquire("m", limit=2, holder="a") == 0
     command(redis, "SCRIPT", "FLUSH")
-    assert await fleet.acquire("m", limit=2, holder="b") is True
+    assert await fleet.acquire("m", limit=2, holder="b") == 0
     assert caplog.records == []
 
 
@@ -433,17 +536,17 @@ async def test_nonsense_in_redis_is_no_answer(redis, fleet_of, caplog, kind):
         fleet.reserve("m", amount=1.0, rate=1.0, burst=1.0),
         fleet.acquire("good", limit=2, holder="b"),
     )
-    assert answers == ([True, None, 0.0, True] if kind == "permits" else [True, True, None, True])
+    assert answers == ([0, None, 0.0, 0] if kind == "permits" else [0, 0, None, 0])
     assert "ResponseError" in caplog.text
 
 
 async def test_an_answer_that_cannot_be_read_is_no_answer(redis, fleet_of, caplog):
     """Whatever stands at the other end, no call fails by it."""
     fleet = fleet_of(redis)
-    assert await fleet.acquire("m", limit=1, holder="warm") is True
-    answer = fleet._worker.put(Job(scripts.PING, "m", (), lambda _: int("not a number")))
+    assert await fleet.acquire("m", limit=1, holder="warm") == 0
+    answer = fleet._worker.put(Job(scripts.PING, ("m",), (), lambda _: int("not a number")))
     assert await asyncio.wrap_future(answer) is None
-    assert "an answer that cannot be read" in caplog.text
+    assert "no answer that can be used (it cannot be read)" in caplog.text
 
 
 async def test_a_wrong_password_is_no_answer_and_is_not_shown(own_redis, caplog):
@@ -455,7 +558,7 @@ async def test_a_wrong_password_is_no_answer_and_is_not_shown(own_redis, caplog)
     assert "hunter2" not in caplog.text
     await fleet.aclose()
     fleet = RedisFleet(own_redis.url.replace("//", "//:correct@"), timeout=2.0)
-    assert await fleet.acquire("m", limit=1, holder="a") is True
+    assert await fleet.acquire("m", limit=1, holder="a") == 0
     await fleet.aclose()
 
 
@@ -465,7 +568,7 @@ def test_several_loops_and_threads_share_one_fleet(redis):
     now, most, lock = [0], [0], threading.Lock()
 
     async def one(holder):
-        while not await fleet.acquire("m", limit=3, holder=holder):
+        while await fleet.acquire("m", limit=3, holder=holder):
             pass
         with lock:
             now[0] += 1
@@ -494,7 +597,7 @@ async def test_what_a_child_inherits_is_left_alone(redis):
     await fleet.acquire("m", limit=2, holder="a")
     parent = fleet._worker
     fleet.after_fork()
-    assert await fleet.acquire("m", limit=2, holder="b") is True
+    assert await fleet.acquire("m", limit=2, holder="b") == 0
     await fleet.aclose()
     assert held(redis) == 1
     parent.end()
@@ -511,9 +614,9 @@ def test_a_forked_child_asks_for_itself(redis, in_child):
     async def child():
         taken = [await fleet.acquire("m", limit=2, holder=name) for name in ("b", "c")]
         await fleet.aclose()
-        return taken == [True, False]
+        return taken == [0, 1]
 
-    assert asyncio.run(parent()) is True
+    assert asyncio.run(parent()) == 0
     assert in_child(lambda: asyncio.run(child())) == 0
     assert held(redis) == 1
     asyncio.run(fleet.aclose())

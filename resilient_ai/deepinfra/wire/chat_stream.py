@@ -115,7 +115,7 @@ class ChatEvents:
             InvalidResponse: If the answer is not whole: an answer has no finish reason and the end mark is missing, or there
                 is no answer at all.
         """
-        if self._failure is not None:
+        if self._failure is not None and not self.finishing:
             raise self._failure
         if self._whole:
             return self._conclude_whole(bytes(self._whole))

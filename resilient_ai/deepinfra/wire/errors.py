@@ -47,6 +47,7 @@ _BALANCE = re.compile(
 _BALANCE_CODES = frozenset(
     {"insufficient_balance", "insufficient_quota", "insufficient_funds", "billing_hard_limit_reached"}
 )
+_ABOUT_THE_ACCOUNT = frozenset({401, 402, 403, 429})
 _KEY = re.compile(r"\b(Bearer\s+|jwt:)[^\s\"',;<>]+", re.IGNORECASE)
 _REDACTED = "[redacted]"
 _ASSUMED_STATUS = 500
@@ -133,7 +134,7 @@ def _error(
     kind, effective = status_error_type(status), status
     if complaint.code == "context_length_exceeded" or _CONTEXT.search(words):
         kind, effective = ContextLengthExceeded, 400
-    elif status < _ASSUMED_STATUS and (complaint.code in _BALANCE_CODES or _BALANCE.search(words)):
+    elif status < _ASSUMED_STATUS and _tells_of_balance(status, complaint.code, words):
         kind, effective = InsufficientBalance, 402
     return kind(
         f"{model!r} answered {status}: {words}" if words else f"{model!r} answered {status} without saying why",
@@ -145,6 +146,11 @@ def _error(
         model=model,
         request_id=request_id,
     )
+
+
+def _tells_of_balance(status: int, code: str | None, words: str) -> bool:
+    # The words of other refusals may repeat what a user has written.
+    return code in _BALANCE_CODES or (status in _ABOUT_THE_ACCOUNT and _BALANCE.search(words) is not None)
 
 
 def _parsed(text: str) -> dict[str, Any] | None:

@@ -8,7 +8,8 @@ from email.utils import parsedate_to_datetime
 LONGEST = 86_400.0
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?")
 # A date may hold the comma that also parts two headers.
-_DATE = re.compile(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,?\s+[0-9A-Za-z][0-9A-Za-z:+ -]*", re.IGNORECASE)
+_DATE = re.compile(r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]{0,6},? [0-9A-Za-z][0-9A-Za-z:+ -]{0,40}", re.IGNORECASE)
+_MOST_TEXT = 500  # characters of all values together; a server that writes more names no time
 
 
 def read_retry_after(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
@@ -26,14 +27,16 @@ def read_retry_after(headers: Mapping[str, str], *, now: float | None = None) ->
     >>> read_retry_after({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"})
     30.0
     """
-    waits = [seconds / 1000.0 for seconds in _numbers(headers.get("retry-after-ms", ""))]
+    waits = [seconds / 1000.0 for seconds in _numbers(headers.get("retry-after-ms", "")[:_MOST_TEXT])]
     text = headers.get("retry-after", "")
+    if len(text) > _MOST_TEXT:
+        text = ""
     dates: list[str] = _DATE.findall(text)
     if dates:
         text = _DATE.sub("", text)
         since = _timestamp(headers.get("date", ""))
         since = now if since is None else since
-        times = [] if since is None else [_timestamp(date) for date in dates]
+        times = [_timestamp(date) for date in dates]
         waits += [time - since for time in times if time is not None and since is not None]
     sane = [wait for wait in (*waits, *_numbers(text)) if wait >= 0]
     return min(LONGEST, max(sane)) if sane else None

@@ -194,8 +194,8 @@ class Breaker:
         return self._window.totals(now)
 
     def at_rest(self, now: float) -> bool:
-        """Whether forgetting this breaker loses nothing."""
-        quiet = self.state == "closed" and not self._consecutive and not self._window.totals(now)[0]
+        """Whether it is closed and nothing of the sampled time counts any more, so that little is lost by forgetting it."""
+        quiet = self.state == "closed" and not self._window.totals(now)[0]
         return quiet and (self._ramp is None or now >= self._ramp.until)
 
     def _comes_back(self, now: float, random: Callable[[], float]) -> bool:

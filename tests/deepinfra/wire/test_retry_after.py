@@ -87,3 +87,9 @@ def test_no_header_is_too_odd(value, date):
     seconds = read_retry_after({"retry-after": value, "retry-after-ms": value, "date": date}, now=0.0)
 
     assert seconds is None or 0 <= seconds <= LONGEST
+
+
+@pytest.mark.parametrize("text", ["mon" * 3000 + "!", "5," * 400, "Mon, " * 200 + "21 Oct 2026 07:28:30 GMT"])
+def test_a_server_that_writes_a_book_names_no_time(text):
+    """What is longer than any sane header is not looked into."""
+    assert read_retry_after({"retry-after": text}, now=0.0) is None

@@ -112,7 +112,7 @@ def test_a_prompt_that_is_too_long_is_never_repeated(status, error):
     [
         (403, {"message": "Insufficient balance"}),
         (429, {"message": "quota", "code": "insufficient_quota"}),
-        (400, {"message": "You have no credits left"}),
+        (402, {"message": "You have no credits left"}),
     ],
 )
 def test_an_empty_account_is_never_repeated(status, error):
@@ -120,6 +120,13 @@ def test_an_empty_account_is_never_repeated(status, error):
     found = error_of(status, {"error": error})
 
     assert (type(found), found.status, found.retryable) == (InsufficientBalance, 402, False)
+
+
+def test_a_request_that_speaks_of_balance_is_no_empty_account():
+    """A refusal of the request may quote what a user has written, which must not speak for the account."""
+    found = error_of(422, {"error": {"message": "too long: 'insufficient funds, there is no balance'"}})
+
+    assert (type(found), found.status) == (BadRequest, 422)
 
 
 def test_a_fault_that_mentions_balance_stays_a_fault():

@@ -576,6 +576,13 @@ def test_a_breaker_that_remembers_an_answer_is_not_at_rest():
     assert [breaker.at_rest(now) for now in (1.0, 29.0, 31.0)] == [False, False, True]
 
 
+def test_failures_that_have_left_the_window_are_no_reason_to_keep_a_breaker():
+    """Four failures in a row keep it for as long as the window reaches, and no longer."""
+    breaker = Breaker(RULES)
+    fail(breaker, 1.0, count=4)
+    assert [breaker.at_rest(now) for now in (1.0, 29.0, 31.0)] == [False, False, True]
+
+
 def test_a_busy_probe_is_left_alone_as_long_as_the_server_asks():
     """The hint of a 429 sets the break, and a probe without a lease sets none."""
     breaker = opened(100.0)

@@ -1,0 +1,37 @@
+"""What must not run inside of the garbage collector, which may have interrupted whoever holds a lock."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+
+class _Thread(threading.local):
+    is_collecting = False
+    loop: asyncio.AbstractEventLoop | None = None
+
+
+_thread = _Thread()
+
+
+@contextmanager
+def collecting(loop: asyncio.AbstractEventLoop | None) -> Generator[None]:
+    """Say that what runs in the body runs in a finalizer, and which loop may run later what must not."""
+    before = _thread.is_collecting, _thread.loop
+    _thread.is_collecting, _thread.loop = True, loop
+    try:
+        yield
+    finally:
+        _thread.is_collecting, _thread.loop = before
+
+
+def outside_of_collector(action: Callable[[], None]) -> None:
+    """Run `action` now, or from a finalizer as soon as its loop comes to it: for code of users, which may take locks."""
+    loop = _thread.loop
+    if _thread.is_collecting and loop is not None:
+        try:
+            loop.call_soon_threadsafe(action)
+        except RuntimeError:  # the loop is closed, and nobody else is left to run it
+            action()
+        return
+    action()
