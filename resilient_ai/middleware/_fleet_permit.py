@@ -1,5 +1,6 @@
 """A permit of the fleet, beside the one of this process."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ _PAUSE_LONGEST = 0.25
 _PAUSE_ALONE = 0.05
 # How often permits are taken to come back where that is not known, in seconds.
 _COMES_BACK = 0.04
+
+_log = logging.getLogger("resilient_ai")
 
 
 @dataclass(slots=True)
@@ -64,7 +67,10 @@ class FleetPermit:
 
     def release(self) -> None:
         """Give the permit back, if it is held, or leave the line."""
-        self.fleet.release(self.name, holder=self.holder)
+        try:
+            self.fleet.release(self.name, holder=self.holder)
+        except Exception as error:  # noqa: BLE001 - what a fleet does wrong must not keep the call from its answer
+            _log.warning("the fleet's release raised %s", type(error).__name__)
 
     def _refuse_if_too_long(self, call: Call[Any], wait: float) -> None:
         remaining = call.remaining()

@@ -91,7 +91,7 @@ class ConcurrencyLimit:
         check_count("initial", self.initial, 1)
         check_count("queue_size", self.queue_size, 0)
         check_kind("adaptive", self.adaptive, bool)
-        check_able("fleet", self.fleet, "acquire", "release")
+        check_able("fleet", self.fleet, "acquire", "release", "hold")
         self._turns.forked = self._forget_all
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
@@ -212,10 +212,11 @@ class ConcurrencyLimit:
 
     def _give_back(self, call: Call[R], line: "_Line", shared: FleetPermit | None, since: float, room: _Room) -> None:
         # What a forked child inherits is the parent's to give back.
-        if shared is not None and not line.is_inherited:
-            shared.release()
+        inherited = line.is_inherited
         now = None if room == "unknown" else call.clock.monotonic()
         self._turns.post(lambda: line.settle(call, shared, room, since, now))
+        if shared is not None and not inherited:
+            shared.release()
 
     def _forget_all(self) -> None:
         for line in self._lines.values():

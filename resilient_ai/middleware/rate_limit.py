@@ -95,7 +95,7 @@ class RateLimit:
                 check_count(name, limit, 1)
         check_seconds("per", self.per)
         check_share("burst", self.burst)
-        check_able("fleet", self.fleet, "reserve", "settle")
+        check_able("fleet", self.fleet, "reserve", "settle", "hold")
         self._turns.forked = self._lines.clear
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
@@ -125,13 +125,19 @@ class RateLimit:
             await self.fleet.aclose()
 
     def health(self) -> list[RateState]:
-        """Return what every limit knows, by the clock of the call that made it; with a fleet, what this process may do alone."""
+        """Return what every limit knows, by the clock of the call that made it.
+
+        With a fleet `available` is what this process may take alone, and so is `limit` while the fleet cannot be asked.
+        """
+        fleet = self.fleet
+        shared = None if fleet is None else fleet.reachable
         with self._turns:
             return [
                 RateState(
                     key=key,
                     unit=bucket.unit,
-                    limit=bucket.limit if self.fleet is None else bucket.limit * self.fleet.share,
+                    limit=bucket.limit if fleet is None or shared else bucket.limit * fleet.share,
+                    shared=shared,
                     per=self.per,
                     available=bucket.alone.available(line.clock.monotonic()),
                     waiting=len(line.waiting),

@@ -130,7 +130,7 @@ async def test_calls_go_on_with_a_share_when_redis_dies(sim, own_redis, settings
         await asyncio.gather(*(ai.chat(MODEL, "hi") for _ in range(10) for ai in clients))
     stats = sim.stats()
     assert (stats.requests, stats.peak_in_flight) == (20, 4)
-    told = [record for record in caplog.records if "keeps to its share" in record.getMessage()]
+    told = [record for record in caplog.records if "limits are not shared now" in record.getMessage()]
     assert len(told) == 2  # one for each client, and no more for a minute
 
 

@@ -162,11 +162,10 @@ async def test_a_connection_that_has_said_something_unasked_is_not_used_again():
         writer.write(http(CHAT.replace(b"Hello", b"nobody's")))
         await writer.drain()
 
-    async with RawServer(chatty) as server:
-        async with AsyncClient(api_key="k", base_url=server.url, stack=[]) as ai:
-            for _ in range(4):
-                assert (await ai.chat("m", "hi")).text == "Hello"
-                await asyncio.sleep(0.05)
+    async with RawServer(chatty) as server, AsyncClient(api_key="k", base_url=server.url, stack=[]) as ai:
+        for _ in range(4):
+            assert (await ai.chat("m", "hi")).text == "Hello"
+            await asyncio.sleep(0.05)
 
 
 async def test_a_new_connection_that_dies_is_a_failure():

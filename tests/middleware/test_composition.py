@@ -482,9 +482,13 @@ class BusyFleet:
     """A fleet whose permits are all taken for ever."""
 
     share = 0.25
+    reachable = True
 
     async def acquire(self, name, *, limit, holder):
-        return False
+        return 1
+
+    def hold(self, name, *, holder):
+        pass
 
     def release(self, name, *, holder):
         pass

@@ -50,6 +50,10 @@ class LocalFleet:
 
     def __init__(self, *answers, share=0.5):
         self.answers, self.share, self.asked, self.settled = list(answers), share, [], []
+        self.reachable = True
+
+    def hold(self, name, *, holder):
+        pass
 
     async def reserve(self, name, *, amount, rate, burst):
         self.asked.append((name, amount, rate, burst))
@@ -475,7 +479,9 @@ async def test_without_the_fleet_this_process_keeps_to_its_share(clock):
     await drained(pipeline, 6)
     assert provider.times == pytest.approx([0.0, 0.0, 0.0, 2.0, 4.0, 6.0])
     assert fleet.settled == [(f"requests:{ORIGIN}::m", -1.0, 1.0, 6.0)]
-    assert [state.limit for state in limit.health()] == [30.0, 300_000.0]
+    assert [(state.limit, state.shared) for state in limit.health()] == [(60, True), (600_000, True)]
+    fleet.reachable = False
+    assert [(state.limit, state.shared) for state in limit.health()] == [(30.0, False), (300_000.0, False)]
 
 
 async def test_what_does_not_fit_or_is_cancelled_goes_back_to_the_fleet(clock):
