@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -227,7 +228,7 @@ class Pipeline:
 
     def check_options(self, timeout: float | None, cache: CacheMode | None, priority: Priority) -> None:
         """Raise `InvalidInput` where an option of a call is out of range, `ConfigurationError` where the stack cannot keep it."""
-        if timeout is not None and not 0 < timeout < math.inf:
+        if timeout is not None and not 0 < timeout <= sys.float_info.max:
             raise InvalidInput(
                 f"timeout: must be a positive number of seconds, got {timeout!r}", field="timeout", value=timeout
             )

@@ -17,9 +17,14 @@ _PASSWORD_WANTED = 407
 
 def translate(error: httpx.HTTPError, *, host: str = "the host", connect_timeout: float | None = None) -> ProviderError:
     """Return our error for one of httpx; the true cause decides, wherever httpx or a pool under it has filed it."""
+    translated = _translated(error, host, connect_timeout)
     if any(isinstance(cause, aiohttp.ClientResponseError | aiohttp.ClientPayloadError) for cause in _causes(error)):
         # They hold the headers of the request, and what the server said; the key may be in both.
         error.__cause__ = error.__context__ = None
+    return translated
+
+
+def _translated(error: httpx.HTTPError, host: str, connect_timeout: float | None) -> ProviderError:
     if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
         return AttemptTimeout(timer="connect", elapsed=connect_timeout, sent=False)
     if isinstance(error, httpx.TimeoutException):

@@ -171,8 +171,9 @@ class TestWholeBody:
         ("start", "more"),
         [
             (b"\x1f\x8b\x08\x08" + bytes(6), b"name"),
-            (gzip.compress(b"")[:10], b"\x00\x00\x00\xff\xff"),
+            (b"\x1f\x8b\x08" + bytes(7), b"\x00\x00\x00\xff\xff"),
         ],
+        ids=["header", "blocks"],
     )
     async def test_compressed_bytes_that_make_none(self, start, more):
         """An endless header and endless empty blocks are refused as well."""

@@ -219,7 +219,8 @@ async def test_reasoning_is_kept_apart(ai):
 async def test_a_breaker_opens_and_closes_again(sim, settings):
     """In an outage the model is left alone; once it is back one probe closes the breaker."""
     events = []
-    async with AsyncClient(api_key="test-key", base_url=sim.base_url, settings=settings) as ai:
+    async with AsyncClient(api_key="test-key", base_url=sim.base_url, settings=settings) as patient:
+        ai = patient.with_options(timeout=10)  # with more time a call waits for the circuit
         ai.subscribe(events.append)
         sim.faults.outage(CHAT)
         for _ in range(6):
