@@ -86,7 +86,8 @@ def caused(error, cause, *, hidden=False):
 )
 def test_no_connection(error, phase, message, retryable):
     """The deepest cause decides; nothing was sent. What is at fault here is told from what is at fault there."""
-    found = translate(error, host="api.test")
+    fresh = caused(type(error)("x"), error.__cause__)  # its causes may be cut off, and the table is read more than once
+    found = translate(fresh, host="api.test")
     assert type(found) is ConnectionFailed
     assert (found.phase, found.retryable, found.sent) == (phase, retryable, False)
     assert str(found).startswith(message)
@@ -133,3 +134,18 @@ def test_a_timer_of_the_pool(error, timer, elapsed, sent):
 def test_without_a_name():
     """The host is called the host."""
     assert str(translate(httpx.ConnectError("x"))) == "the host refused the connection or could not be reached"
+
+
+@pytest.mark.parametrize("cause", [PASSWORD_WANTED, aiohttp.ClientPayloadError("what the server said")])
+def test_a_cause_that_may_hold_the_key_is_cut_off(cause):
+    """It holds the headers of the request, or what the server said; who reads the chain of errors must not find them."""
+    error = caused(httpx.ReadError("x"), cause)
+    translate(error)
+    assert (error.__cause__, error.__context__) == (None, None)
+
+
+def test_a_cause_that_holds_no_key_is_kept():
+    """It tells what really happened."""
+    error = caused(httpx.ConnectError("x"), REFUSED)
+    translate(error)
+    assert error.__cause__ is REFUSED

@@ -93,3 +93,11 @@ def test_no_header_is_too_odd(value, date):
 def test_a_server_that_writes_a_book_names_no_time(text):
     """What is longer than any sane header is not looked into."""
     assert read_retry_after({"retry-after": text}, now=0.0) is None
+
+
+def test_as_much_as_five_hundred_characters_are_read():
+    """Many values are many, and one more character is too much."""
+    assert read_retry_after({"retry-after": "1," * 249 + "30"}) == 30.0
+    assert read_retry_after({"retry-after": "1," * 249 + "300"}) is None
+    assert read_retry_after({"retry-after-ms": "1000," * 99 + "50000"}) == 50.0
+    assert read_retry_after({"retry-after-ms": "1000," * 99 + "500000"}) == 50.0

@@ -169,3 +169,13 @@ class LatchModel(RuleBasedStateMachine):
 
 TestLatch = LatchModel.TestCase
 TestLatch.settings = settings(deadline=None)
+
+
+def test_whoever_refuses_is_told_whether_that_was_news():
+    """The first refusal is, one while it is closed is not, that of a probe and one after its time are."""
+    latch = Latch(duration=2.0, longest=10.0, lease=5.0)
+    assert latch.refuse(100.0) is True
+    assert latch.refuse(101.9) is False
+    assert latch.try_acquire(102.0) == 1
+    assert latch.refuse(103.0) is True
+    assert latch.refuse(107.0) is True
