@@ -250,30 +250,27 @@ class StreamResult:
 
     async def _read(self) -> Sequence[StreamEvent]:
         seconds, error = self._tightest_limit()
-        if seconds is None:
-            events = await self._next()
-        elif seconds <= 0 and error is not None:
-            raise error()
-        else:
-            timer = self._clock.timeout(seconds)
-            try:
-                async with timer:
-                    events = await self._next()
-            except TimeoutError:
-                if not timer.expired():
-                    raise
-                if error is not None:
-                    raise error() from None
-                events = None
-        return self._source.conclude() if events is None else events
-
-    async def _next(self) -> Sequence[StreamEvent] | None:
         try:
-            return await self._source.read()
+            if seconds is None:
+                events = await self._source.read()
+            elif seconds <= 0 and error is not None:
+                raise error()
+            else:
+                timer = self._clock.timeout(seconds)
+                try:
+                    async with timer:
+                        events = await self._source.read()
+                except TimeoutError:
+                    if not timer.expired():
+                        raise
+                    if error is not None:
+                        raise error() from None
+                    events = None
         except ProviderError:
             if not self._source.finishing:
                 raise
-            return None  # the answer is whole: what broke could only have brought its usage
+            events = None  # the answer is whole: what broke could only have brought its usage
+        return self._source.conclude() if events is None else events
 
     def _tightest_limit(self) -> tuple[float | None, Callable[[], Exception] | None]:
         seconds: float | None = None
