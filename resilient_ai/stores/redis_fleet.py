@@ -265,6 +265,8 @@ def _without_secrets(url: str) -> str:
     if parts.scheme not in _SCHEMES:
         raise ConfigurationError(f"url: must begin with one of {', '.join(f'{name}://' for name in _SCHEMES)}")
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":  # a password with a slash that was not written as %2F
-        raise ConfigurationError("url: holds an @ behind the host; write the characters of the password as %2F and so on")
+        raise ConfigurationError(
+            "url: holds an @ behind the host; write the characters of the password as %2F and so on"
+        )
     path = parts.path if parts.scheme == "unix" or parts.path.lstrip("/").isdecimal() else ""
     return f"{parts.scheme}://{host}{f':{port}' if port else ''}{path}"
