@@ -1,5 +1,7 @@
 """Fixtures of all tests: asynchronous tests run in virtual time unless their own folder says otherwise."""
 
+import signal
+
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
@@ -25,3 +27,11 @@ def anyio_backend():
 @pytest.fixture
 def clock():
     return FakeClock()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """A run in the background is started with Ctrl-C ignored, and so would be all programs that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
