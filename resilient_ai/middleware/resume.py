@@ -188,7 +188,7 @@ class _Repairs:
             sentence = f"{error}; asking for it again failed: {failure}"
             raise StreamInterrupted(sentence, partial=None, model=self.stream.model) from failure
         # Its frames hold the stream that broke, for as long as a listener keeps the event.
-        error.__traceback__ = None
+        _without_frames(error)
 
     def _obstacle(self, error: StreamInterrupted) -> str | None:
         cause = error.__cause__
@@ -245,3 +245,10 @@ def _last(operation: Stream, broken: str) -> Stream:
     if not others or len(others) == len(operation.models):
         return operation
     return operation.model_copy(update={"model": others[0], "fallbacks": (*others[1:], broken)})
+
+
+def _without_frames(error: BaseException) -> None:
+    seen: BaseException | None = error
+    while seen is not None:
+        seen.__traceback__ = None
+        seen = seen.__cause__
