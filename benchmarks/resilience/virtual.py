@@ -3,6 +3,7 @@
 import asyncio
 import random
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar, cast
@@ -34,7 +35,7 @@ class SeededClock(FakeClock):
         await asyncio.sleep(seconds)
 
 
-class Provider:
+class Provider(ABC):
     """Counts the requests it gets."""
 
     origin = "https://virtual.test/v1"
@@ -48,9 +49,9 @@ class Provider:
         await self.answer(call.model)
         return cast("R", chat_result(model=call.model))
 
+    @abstractmethod
     async def answer(self, model: str) -> None:
         """Take the time of an answer, or raise."""
-        raise NotImplementedError
 
     async def aclose(self) -> None:
         return None

@@ -93,11 +93,16 @@ class Departures:
     """Counts how often bytes have left: those of one branch of a call, and with them those of the branches it grew from.
 
     Requests of one branch follow each other, so whoever compares two counts knows whether its own request has left.
+
+    Attributes:
+        begun: Requests of this branch that were begun; one that waits in a queue is not.
+        count: Those of which bytes may have left, and with them those of the branches that grew from this one.
     """
 
-    __slots__ = ("_trunk", "count")
+    __slots__ = ("_trunk", "begun", "count")
 
     def __init__(self, trunk: "Departures | None" = None) -> None:
+        self.begun = 0
         self.count = 0
         self._trunk = trunk
 
@@ -214,6 +219,7 @@ class Call(Generic[R]):
             leaving: Whether bytes leave from now on; a provider that has yet to connect calls `bytes_leave` when they do.
         """
         self.record.sends += 1
+        self.departed.begun += 1
         if leaving:
             self.bytes_leave()
         if self.listeners:
@@ -243,6 +249,7 @@ class Middleware(Protocol):
 
     - `inside_of`: maps names of middleware to reasons. A stack in which one of them stands further in is refused.
     - `inner_half`: a second middleware, which is put at the end of the stack, next to the provider.
+    - `stands_for_provider`: True where it plays the part of a provider, as `Chaos` does: it is put inside of all inner halves.
     - `sets_deadline`: True where it gives calls their deadline. Without one in the stack `timeout=` is refused.
     - `worst_case(inner)`: returns the `WorstCase` with it from the one of all that is inside; `inner.models` says how many
       models a call names.

@@ -9,6 +9,7 @@ from resilient_ai.core.clock import Clock, time_of
 from resilient_ai.core.errors import AuthenticationFailed, InsufficientBalance, PermissionDenied, StatusError
 from resilient_ai.core.events import KeyRefused
 from resilient_ai.core.health import BreakerState
+from resilient_ai.middleware._machines.bounded import make_room
 from resilient_ai.middleware._machines.latch import Latch
 
 # Origin, account, and the model where a refusal is about one model only.
@@ -77,16 +78,17 @@ class Refusals:
             if error.status < 500:
                 self.accept(call)  # whoever is told what is wrong with a request has got past the door
             return None
-        while len(self._known) >= _MOST_REFUSALS:
-            del self._known[next(iter(self._known))]
-        refusal = self._known.setdefault(
-            (call.origin, call.account, model),
-            _Refusal(error, Latch(duration=self._duration, longest=self._longest, lease=_LEASE), call.clock),
-        )
+        refusal = self._known.get((call.origin, call.account, model)) or self._add(call, error, model, now)
         refusal.error = copy.copy(error)  # without the frames of the call it belongs to
         if not refusal.latch.refuse(now):
             return None
         return KeyRefused(call_id=call.id, model=call.model, status=error.status, retry_after=refusal.latch.wait(now))
+
+    def _add(self, call: Call[Any], error: StatusError, model: str, now: float) -> _Refusal:
+        make_room(self._known, _MOST_REFUSALS, lambda known: known.latch.wait(now))
+        latch = Latch(duration=self._duration, longest=self._longest, lease=_LEASE)
+        refusal = self._known[call.origin, call.account, model] = _Refusal(error, latch, call.clock)
+        return refusal
 
     def accept(self, call: Call[Any]) -> None:
         """Forget what the key of a call was refused: it was answered."""

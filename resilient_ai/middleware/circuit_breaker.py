@@ -135,7 +135,7 @@ class CircuitBreaker:
 class _Trip:
     """One call on its way through its circuit, from its ticket to the end of its answer."""
 
-    __slots__ = ("began", "call", "circuit", "circuits", "leases", "refusals", "ticket", "turns")
+    __slots__ = ("began", "begun", "call", "circuit", "circuits", "leases", "refusals", "ticket", "turns")
 
     circuit: Circuit
     ticket: Ticket
@@ -146,6 +146,7 @@ class _Trip:
         self.refusals = refusals
         self.call = call
         self.began = 0.0
+        self.begun = call.departed.begun
         self.leases: tuple[Lease, ...] = ()
 
     def enter(self) -> None:
@@ -202,7 +203,8 @@ class _Trip:
         def work() -> Callable[[], None]:
             call = self.call
             now = time_of(call.clock)
-            took = now - self.began
+            # Time in a queue is not the service's: who was never sent has given it none.
+            took = now - self.began if call.departed.begun > self.begun else 0.0
             events = self.circuit.record(call, self.ticket, error, now, took), self.refusals.record(call, error, now)
             self._let_go(now)
             return lambda: self._tell(*events)

@@ -915,14 +915,16 @@ async def test_who_is_told_what_is_wrong_has_got_past_the_door(clock, answer):
 
 
 async def test_refusals_do_not_pile_up(clock):
-    """Of models that nobody may use only the last thousand are remembered."""
+    """Of models that nobody may use at most a thousand are remembered, the last ones among them."""
     breaker = CircuitBreaker()
     provider = ScriptedProvider(*[PermissionDenied("no", status=403) for _ in range(1100)])
     pipeline = Pipeline(provider, [breaker], clock=clock)
     for number in range(1100):
         with pytest.raises(PermissionDenied):
             await pipeline.send(Chat(model=f"made-up/{number}", messages="hi"))
-    assert len([state for state in breaker.health() if state.key[2] == ""]) == 1024
+    refused = [state.key[1] for state in breaker.health() if state.key[2] == ""]
+    assert 768 <= len(refused) <= 1024
+    assert refused[-1] == "made-up/1099"
 
 
 async def test_what_was_isolated_is_seen_before_it_is_asked(clock):
@@ -985,3 +987,16 @@ async def test_time_in_a_queue_is_no_hanging(clock):
         await pipeline.send(CHAT, timeout=3.0)
     assert (await first).text == "Hello."
     assert breaker.health()[0].state == "closed"
+
+
+async def test_a_deadline_that_passes_in_a_queue_is_no_hanging(clock):
+    """A call that was never sent says nothing about the service, however long it has waited for its permit."""
+    breaker = CircuitBreaker(consecutive_failures=1)
+    stack = [Deadline(), breaker, ConcurrencyLimit(limit=1, adaptive=False)]
+    pipeline = Pipeline(ScriptedProvider(60.0, chat_result()), stack, clock=clock)
+    first = asyncio.create_task(pipeline.send(CHAT))
+    await asyncio.sleep(0)
+    with pytest.raises(DeadlineExceeded) as caught:
+        await pipeline.send(CHAT, timeout=5.0)
+    assert (caught.value.sent, breaker.health()[0].state) == (False, "closed")
+    assert (await first).text == "Hello."
