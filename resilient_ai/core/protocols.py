@@ -1,6 +1,6 @@
 """What middleware need of their neighbours, as protocols, so that no neighbour is imported."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, Protocol
@@ -102,7 +102,15 @@ class Fleet(Protocol):
 class CacheStore(Protocol):
     """Bytes under keys, for a while.
 
-    A store never fails a call: what it cannot read is a miss, what it cannot write is dropped.
+    A store never fails a call: what it cannot read is a miss, what it cannot write is dropped. The cache names its entries by 96
+    hexadecimal digits: 16 for the tenant, 16 for the model, 64 for everything that was asked.
+
+    It may also have:
+
+    - `timeout`: seconds after which it gives up on a read by itself, so that the cache need not.
+    - `open()`: prepares what reading needs, such as a file; awaited once before the first read, for up to 2 s.
+    - the methods of `Inspectable`, without which entries can neither be counted nor be forgotten by tenant or model.
+    - the methods of `Leases`.
     """
 
     async def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
@@ -123,6 +131,63 @@ class CacheStore(Protocol):
 
     async def aclose(self) -> None:
         """Write what is pending and let go of files and connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreUsage:
+    """What a store holds and what became of it.
+
+    Args:
+        name: The store and where it is, without secrets.
+        entries: Entries, those included whose time is over but that are still in the way; None where nobody can say.
+        size: Bytes in use, None where nobody can say.
+        limit: Bytes it may use, None where nothing limits it here.
+        faults: How often something went wrong, so that a read was a miss or a write was dropped.
+        refused: Entries that were not what the store had written there.
+        dropped: Entries that were not written: too large, or too much was waiting.
+        trouble: Why the store is not used, None where it is.
+    """
+
+    name: str
+    entries: int | None = None
+    size: int | None = None
+    limit: int | None = None
+    faults: int = 0
+    refused: int = 0
+    dropped: int = 0
+    trouble: str | None = None
+
+
+class Inspectable(Protocol):
+    """A store whose entries can be counted, listed and forgotten in groups."""
+
+    async def usage(self) -> "Sequence[StoreUsage]":
+        """Return one line for the store, or one for each of those it is made of."""
+        ...
+
+    async def delete_matching(self, pattern: str) -> int:
+        """Forget the entries whose keys match, where `?` is any character and `*` any number of them; return how many."""
+        ...
+
+    def scan(self) -> "AsyncIterator[Mapping[str, bytes]]":
+        """Return the entries that are fresh, some at a time, each at least once unless it goes meanwhile."""
+        ...
+
+
+class Leases(Protocol):
+    """Who may send, among processes that would send the same. It never raises because of the world outside."""
+
+    async def acquire_lease(self, key: str, *, holder: str, seconds: float) -> bool | None:
+        """Take the lease of `key` for `seconds`, or prolong it where `holder` has it.
+
+        Returns:
+            Whether `holder` has it now; None where nobody can say.
+        """
+        ...
+
+    async def release_lease(self, key: str, *, holder: str) -> None:
+        """Give it back, after everything that was set before is there to be read; does nothing where `holder` has it not."""
         ...
 
 

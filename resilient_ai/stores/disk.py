@@ -13,7 +13,7 @@ from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.stores import _forks
 from resilient_ai.stores._disk_file import DiskFile, Unavailable
 from resilient_ai.stores._disk_worker import DiskWorker
-from resilient_ai.stores._fault_window import FaultWindow
+from resilient_ai.core.fault_window import FaultWindow
 
 T = TypeVar("T")
 

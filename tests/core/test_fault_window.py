@@ -1,6 +1,6 @@
 """When a store is left alone."""
 
-from resilient_ai.stores._fault_window import FaultWindow
+from resilient_ai.core.fault_window import FaultWindow
 
 
 def test_five_faults_in_a_minute_are_too_many():
