@@ -1,22 +1,23 @@
-# Three commands for work (format, check, test), one to look (demo), two to measure (bench, resilience), two that take long (soak, mutation).
+# Three commands for work (format, check, test), one to look (demo), three to measure (bench, bench-cache, resilience), two that take long (soak, mutation).
 
 PYTHON ?= python3
 VENV ?= .venv
 PEERS ?= .venv-peers
+CACHE_PEERS ?= .venv-cache-peers
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test format check bench resilience soak mutation build clean
+.PHONY: help demo test format check bench bench-cache resilience soak mutation build clean
 
 help:  ## Show the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed; set PYTHON=..."'
 	@echo "Making an environment in $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cli,numpy,redis,simulator]' --group dev
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cli,encryption,numpy,parquet,redis,simulator]' --group dev
 	@touch $@
 
 demo: $(STAMP)  ## Watch the client work against a simulated DeepInfra, without a key
@@ -39,6 +40,16 @@ check: $(STAMP)  ## Lint, type-check and check the floors
 bench: $(STAMP)  ## Compare the full stack with bare httpx, side by side
 	$(BIN)/python -m benchmarks.overhead
 
+# The folder ignores itself, for git and for ruff.
+$(CACHE_PEERS)/.installed: benchmarks/cached_embeddings/peers.txt benchmarks/resilience/install_peers.py
+	@echo "Making an environment for the caches of the peers in $(CACHE_PEERS) ..."
+	@$(PYTHON) -m benchmarks.cached_embeddings.install_peers $(CACHE_PEERS)
+	@echo '*' > $(CACHE_PEERS)/.gitignore
+	@touch $@
+
+bench-cache: $(STAMP) $(CACHE_PEERS)/.installed  ## Read 10,000 cached embeddings again, beside LangChain, LiteLLM and SQLite
+	$(BIN)/python -m benchmarks.cached_embeddings --peers $(CACHE_PEERS)
+
 $(PEERS)/.installed: benchmarks/resilience/peers.txt benchmarks/resilience/install_peers.py
 	@echo "Making an environment for the peers in $(PEERS) ..."
 	@$(PYTHON) benchmarks/resilience/install_peers.py $(PEERS)
@@ -51,7 +62,7 @@ build: $(STAMP)  ## Build the sdist, and the wheel from it
 	$(BIN)/python -m build
 
 clean:  ## Remove what the commands made
-	rm -rf $(VENV) $(VENV)-newest $(PEERS) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
+	rm -rf $(VENV) $(VENV)-newest $(PEERS) $(CACHE_PEERS) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
 
 soak: $(STAMP)  ## Look for races for a quarter of an hour: shuffled loops, 2000 seeds
 	SOAK_SEEDS=$${SOAK_SEEDS:-2000} $(BIN)/python -m pytest tests/cancellation

@@ -14,12 +14,22 @@ if TYPE_CHECKING:
         __version__,
     )
     from resilient_ai.blocking import (
+        BlockingCache,
         BlockingLedger,
         BlockingStream,
         Client,
     )
+    from resilient_ai.caching import (
+        ClientCache,
+    )
     from resilient_ai.client import (
         AsyncClient,
+    )
+    from resilient_ai.core.cache_control import (
+        CacheControl,
+    )
+    from resilient_ai.core.cache_stats import (
+        CacheStats,
     )
     from resilient_ai.core.call import (
         Call,
@@ -76,6 +86,8 @@ if TYPE_CHECKING:
     from resilient_ai.core.events import (
         BatchDone,
         CacheLookedUp,
+        CacheRefreshed,
+        CallJoined,
         CircuitClosed,
         CircuitHalfOpened,
         CircuitOpened,
@@ -139,10 +151,12 @@ if TYPE_CHECKING:
         Abilities,
         CacheStore,
         Fleet,
+        Leases,
         Ledger,
         PriceBook,
         SendClosed,
         SendOpened,
+        StoreUsage,
     )
     from resilient_ai.core.results import (
         ChatResult,
@@ -184,8 +198,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "resilient_ai._version": "__version__",
-    "resilient_ai.blocking": "BlockingLedger BlockingStream Client",
+    "resilient_ai.blocking": "BlockingCache BlockingLedger BlockingStream Client",
+    "resilient_ai.caching": "ClientCache",
     "resilient_ai.client": "AsyncClient",
+    "resilient_ai.core.cache_control": "CacheControl",
+    "resilient_ai.core.cache_stats": "CacheStats",
     "resilient_ai.core.call": "Call CallRecord Listener Middleware Next OperationMiddleware",
     "resilient_ai.core.clock": "Clock",
     "resilient_ai.core.deltas": "Finished ReasoningDelta Restarted StreamEvent TextDelta ToolCallDelta",
@@ -197,8 +214,8 @@ _HOMES = {
         "ResilientAIError ServerFailed StatusError StreamInterrupted StreamMisused ToolLoopUnfinished"
     ),
     "resilient_ai.core.events": (
-        "BatchDone CacheLookedUp CircuitClosed CircuitHalfOpened CircuitOpened Event HedgeSent KeyRefused "
-        "LimitChanged ModelSkipped PermitGranted RetryScheduled RetrySuppressed SendSettled SendStarted "
+        "BatchDone CacheLookedUp CacheRefreshed CallJoined CircuitClosed CircuitHalfOpened CircuitOpened Event "
+        "HedgeSent KeyRefused LimitChanged ModelSkipped PermitGranted RetryScheduled RetrySuppressed SendSettled SendStarted "
         "StreamResumed"
     ),
     "resilient_ai.core.health": "BreakerState Health LimitState RateState SendBudgetState",
@@ -209,7 +226,7 @@ _HOMES = {
     "resilient_ai.core.operations": "Chat Complete Embed Image Operation ResponseFormat Stream",
     "resilient_ai.core.options": "ChatOptions CompleteOptions EmbedOptions ImageOptions StreamOptions",
     "resilient_ai.core.pipeline": "Description Pipeline Provider WorstCase",
-    "resilient_ai.core.protocols": "Abilities CacheStore Fleet Ledger PriceBook SendClosed SendOpened",
+    "resilient_ai.core.protocols": "Abilities CacheStore Fleet Leases Ledger PriceBook SendClosed SendOpened StoreUsage",
     "resilient_ai.core.results": "ChatResult Choice Cost EmbedResult ImageResult StructuredResult TokenLogprob Usage",
     "resilient_ai.core.streams": "StreamEnd StreamResult when_done",
     "resilient_ai.core.vectors": "Vectors",
@@ -245,13 +262,18 @@ __all__ = [
     "AuthenticationFailed",
     "BadRequest",
     "BatchDone",
+    "BlockingCache",
     "BlockingLedger",
     "BlockingStream",
     "BreakerState",
     "BudgetExceeded",
+    "CacheControl",
     "CacheLookedUp",
+    "CacheRefreshed",
+    "CacheStats",
     "CacheStore",
     "Call",
+    "CallJoined",
     "CallRecord",
     "CallRejected",
     "Chat",
@@ -263,6 +285,7 @@ __all__ = [
     "CircuitOpen",
     "CircuitOpened",
     "Client",
+    "ClientCache",
     "ClientClosed",
     "Clock",
     "Complete",
@@ -291,6 +314,7 @@ __all__ = [
     "InvalidInput",
     "InvalidResponse",
     "KeyRefused",
+    "Leases",
     "Ledger",
     "LimitChanged",
     "LimitReached",
@@ -332,6 +356,7 @@ __all__ = [
     "ServerFailed",
     "Settings",
     "StatusError",
+    "StoreUsage",
     "Stream",
     "StreamEnd",
     "StreamEvent",

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from typing_extensions import override
 
+from resilient_ai.caching import ClientCache
 from resilient_ai.client import AsyncClient
-from resilient_ai.core.call import CacheMode, Listener, Middleware, Priority
+from resilient_ai.core.cache_control import CacheControl, CacheMode
+from resilient_ai.core.cache_stats import CacheStats
+from resilient_ai.core.call import Listener, Middleware, Priority
 from resilient_ai.core.deltas import StreamEvent
 from resilient_ai.core.health import Health
 from resilient_ai.core.messages import MessagesInput
@@ -104,6 +107,42 @@ class BlockingLedger:
     @override
     def __repr__(self) -> str:
         return f"BlockingLedger({self._ledger!r})"
+
+
+class BlockingCache:
+    """A `ClientCache` for code that does not await; the methods are the same."""
+
+    def __init__(self, cache: ClientCache, portal: Portal) -> None:
+        self._cache = cache
+        self._portal = portal
+
+    def key(self, operation: Operation[Any]) -> str | None:
+        """Return the name of the entry of an operation; see `ClientCache.key`."""
+        return self._portal.run(lambda: _soon(self._cache.key, operation))
+
+    def keys(self, operation: Operation[Any]) -> list[str] | None:
+        """Return the names of all entries of an operation; see `ClientCache.keys`."""
+        return self._portal.run(lambda: _soon(self._cache.keys, operation))
+
+    def why_miss(self, operation: Operation[Any]) -> str | None:
+        """Return why an operation would not be answered from the cache; see `ClientCache.why_miss`."""
+        return self._portal.run(lambda: self._cache.why_miss(operation))
+
+    def stats(self) -> CacheStats:
+        """Return what was found and missed; see `ClientCache.stats`."""
+        return self._portal.run(self._cache.stats)
+
+    def forget(self, *, tenant: str | None = None, model: str | None = None) -> int:
+        """Delete the entries of a tenant, of a model, or of both; see `ClientCache.forget`."""
+        return self._portal.run(lambda: self._cache.forget(tenant=tenant, model=model))
+
+    @override
+    def __repr__(self) -> str:
+        return f"BlockingCache({self._cache!r})"
+
+
+async def _soon(function: Callable[[Operation[Any]], T], operation: Operation[Any]) -> T:
+    return function(operation)
 
 
 class Client:
@@ -207,7 +246,7 @@ class Client:
         *,
         tags: Mapping[str, str] | None = None,
         timeout: float | None = None,
-        cache: CacheMode | None = None,
+        cache: CacheMode | CacheControl | None = None,
         priority: Priority | None = None,
         listener: Listener | None = None,
     ) -> BlockingStream: ...
@@ -218,7 +257,7 @@ class Client:
         *,
         tags: Mapping[str, str] | None = None,
         timeout: float | None = None,
-        cache: CacheMode | None = None,
+        cache: CacheMode | CacheControl | None = None,
         priority: Priority | None = None,
         listener: Listener | None = None,
     ) -> R: ...
@@ -228,7 +267,7 @@ class Client:
         *,
         tags: Mapping[str, str] | None = None,
         timeout: float | None = None,
-        cache: CacheMode | None = None,
+        cache: CacheMode | CacheControl | None = None,
         priority: Priority | None = None,
         listener: Listener | None = None,
     ) -> object:
@@ -247,7 +286,7 @@ class Client:
         *,
         tags: Mapping[str, str] | None = None,
         timeout: float | None = None,
-        cache: CacheMode | None = None,
+        cache: CacheMode | CacheControl | None = None,
         priority: Priority | None = None,
     ) -> Self:
         """Return a cheap view with other defaults; see `AsyncClient.with_options`."""
@@ -274,6 +313,11 @@ class Client:
     def middleware(self, kind: type[T]) -> T:
         """Return the outermost middleware of a class; see `AsyncClient.middleware`."""
         return self._client.middleware(kind)
+
+    @property
+    def cache(self) -> BlockingCache:
+        """What the cache knows; raises as `AsyncClient.cache` does."""
+        return BlockingCache(self._client.cache, self._portal)
 
     @property
     def ledger(self) -> "BlockingLedger":

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from typing_extensions import override
 
-from resilient_ai.core.call import CacheMode, Listener, Middleware, Priority
+from resilient_ai.caching import ClientCache
+from resilient_ai.core.cache_control import CacheControl, CacheMode
+from resilient_ai.core.call import Call, Listener, Middleware, Priority
 from resilient_ai.core.clock import Clock
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.core.events import BatchDone, Event
@@ -20,7 +22,7 @@ from resilient_ai.core.pipeline import Description, Pipeline, Provider
 from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult, StructuredResult
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.deepinfra.provider import DeepInfraProvider
-from resilient_ai.middleware import CostAccounting
+from resilient_ai.middleware import Cache, CostAccounting
 from resilient_ai.presets import default_stack
 from resilient_ai.settings import Settings
 from resilient_ai.stores import SQLiteLedger
@@ -82,7 +84,7 @@ class AsyncClient:
         self._pipeline = Pipeline(provider, default_stack(settings) if stack is None else stack, clock=clock)
         self._tags: Mapping[str, str] = {}
         self._timeout: float | None = None
-        self._cache: CacheMode | None = None
+        self._cache: CacheMode | CacheControl | None = None
         self._priority: Priority = "interactive"
         self._owner = True
 
@@ -192,7 +194,7 @@ class AsyncClient:
         *,
         tags: Mapping[str, str] | None = None,
         timeout: float | None = None,
-        cache: CacheMode | None = None,
+        cache: CacheMode | CacheControl | None = None,
         priority: Priority | None = None,
         listener: Listener | None = None,
     ) -> R:
@@ -213,7 +215,7 @@ class AsyncClient:
         *,
         tags: Mapping[str, str] | None = None,
         timeout: float | None = None,
-        cache: CacheMode | None = None,
+        cache: CacheMode | CacheControl | None = None,
         priority: Priority | None = None,
     ) -> Self:
         """Return a cheap view with other defaults; it shares connections, breakers, limits, cache and ledger.
@@ -221,7 +223,7 @@ class AsyncClient:
         Args:
             tags: Added to the tags of this client.
             timeout: Seconds for each call.
-            cache: "on", "off" or "refresh".
+            cache: A mode, "on", "off", "read", "write" or "refresh", or a `CacheControl`.
             priority: "interactive", or "batch" for work that nobody waits for, which others overtake in a queue.
 
         Raises:
@@ -268,6 +270,18 @@ class AsyncClient:
             if isinstance(layer, kind):
                 return layer
         raise ConfigurationError(f"the stack of this client has no {kind.__name__}")
+
+    @property
+    def cache(self) -> ClientCache:
+        """What the cache knows: the key of an operation, why it is not answered from it, figures, and forgetting.
+
+        Raises:
+            ConfigurationError: If the stack has no `Cache`.
+        """
+        return ClientCache(self.middleware(Cache), self._call)
+
+    def _call(self, operation: Operation[Any]) -> Call[Any]:
+        return self._pipeline.call(operation, tags=self._tags or None, cache=self._cache)
 
     @property
     def ledger(self) -> "SQLiteLedger":

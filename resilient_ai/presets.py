@@ -14,6 +14,7 @@ from resilient_ai.middleware import (
     Batching,
     Cache,
     CircuitBreaker,
+    Coalesce,
     ConcurrencyLimit,
     CostAccounting,
     Deadline,
@@ -27,7 +28,15 @@ from resilient_ai.middleware import (
     Tracing,
 )
 from resilient_ai.settings import Settings
-from resilient_ai.stores import DiskStore, MemoryStore, RedisFleet, SQLiteLedger, TieredStore
+from resilient_ai.stores import (
+    DiskStore,
+    EncryptedStore,
+    MemoryStore,
+    RedisFleet,
+    RedisStore,
+    SQLiteLedger,
+    TieredStore,
+)
 
 
 class ResilientAIWarning(UserWarning):
@@ -41,22 +50,25 @@ def default_stack(settings: Settings | None = None) -> list[Middleware]:
 
     1. `Tracing`, `Logging`: one span and one line per call of the user, whatever happens below.
     2. `Deadline`: everything below asks how much time is left.
-    3. `Cache`: a hit costs nothing, waits for nothing and trips nothing.
-    4. `Resume`: a stream that broke is asked for again through everything below.
-    5. `Routing`: the next model has a breaker and permits of its own.
-    6. `Batching`: each batch of texts is tried again, limited and billed alone.
-    7. `Retry`: a new try of everything below; waiting, it holds no permit.
-    8. `CircuitBreaker`: fails at once, before anything queues.
-    9. `RateLimit`, where a rate is set: requests and tokens per minute.
-    10. `ConcurrencyLimit`: a permit per send, held to the end of a stream.
-    11. `CostAccounting`: one row per send, begun before bytes leave.
-    12. `Timeout`: its timers run while a request is under way, not while it queues.
+    3. `Coalesce`: identical calls under way share one look into the cache, one send, and one entry.
+    4. `Cache`: a hit costs nothing, waits for nothing and trips nothing.
+    5. `Resume`: a stream that broke is asked for again through everything below.
+    6. `Routing`: the next model has a breaker and permits of its own.
+    7. `Batching`: each batch of texts is tried again, limited and billed alone.
+    8. `Retry`: a new try of everything below; waiting, it holds no permit.
+    9. `CircuitBreaker`: fails at once, before anything queues.
+    10. `RateLimit`, where a rate is set: requests and tokens per minute.
+    11. `ConcurrencyLimit`: a permit per send, held to the end of a stream.
+    12. `CostAccounting`: one row per send, begun before bytes leave.
+    13. `Timeout`: its timers run while a request is under way, not while it queues.
     """
     settings = settings or Settings()
     home = writable_home(settings.home)
     ledger = SQLiteLedger(home / "ledger.sqlite" if home and settings.ledger == "on" else ":memory:")
     stack: list[Middleware] = [Tracing(), Logging(), Deadline(total=settings.timeout)]
-    if settings.cache == "on":
+    if settings.coalesce == "on":
+        stack.append(Coalesce(always=settings.cache_answers == "all"))
+    if settings.cache != "off":
         stack.append(_cache(settings, home))
     stack += [
         Resume(on_interrupt=settings.on_interrupt),
@@ -82,12 +94,45 @@ def _limits(settings: Settings) -> list[Middleware]:
 def _cache(settings: Settings, home: Path | None) -> Cache:
     answers: CacheStore = MemoryStore(max_bytes=settings.cache_memory)
     embeddings: CacheStore = MemoryStore(max_bytes=settings.cache_memory)
-    if home:
-        disk = DiskStore(home / "cache", max_bytes=settings.cache_disk)
-        embeddings = TieredStore(embeddings, disk)
-        if settings.cache_answers_on_disk:
-            answers = TieredStore(answers, disk)
-    return Cache(answers, embeddings, ttl=settings.cache_ttl, always=settings.cache_answers == "all")
+    shared = _shared_store(settings, home)
+    is_redis = isinstance(shared, RedisStore)
+    if shared is not None:
+        lasting = _encrypted(shared, settings)
+        embeddings = TieredStore(embeddings, lasting)
+        if is_redis or settings.cache_answers_on_disk:
+            answers = TieredStore(answers, lasting)
+    return Cache(
+        answers,
+        embeddings,
+        mode=settings.cache,
+        ttl=settings.cache_ttl,
+        max_age=settings.cache_max_age,
+        stale_while_revalidate=settings.cache_stale_while_revalidate,
+        stale_if_error=settings.cache_stale_if_error,
+        always=settings.cache_answers == "all",
+        replay=settings.cache_replay,
+        leases=shared if is_redis else None,
+    )
+
+
+def lasting_store(settings: Settings, home: Path | None) -> "DiskStore | RedisStore | EncryptedStore | None":
+    """Return the store in which entries outlive the process: a Redis, or a folder in `home`; None where there is neither."""
+    shared = _shared_store(settings, home)
+    return None if shared is None else _encrypted(shared, settings)
+
+
+def _shared_store(settings: Settings, home: Path | None) -> DiskStore | RedisStore | None:
+    if settings.cache_redis_url is not None:
+        secret = None if settings.cache_secret is None else settings.cache_secret.get_secret_value()
+        return RedisStore(settings.cache_redis_url.get_secret_value(), secret=secret)
+    return None if home is None else DiskStore(home / "cache", max_bytes=settings.cache_disk)
+
+
+def _encrypted(store: DiskStore | RedisStore, settings: Settings) -> DiskStore | RedisStore | EncryptedStore:
+    if settings.cache_encryption_keys is None:
+        return store
+    keys = settings.cache_encryption_keys.get_secret_value().split(",")
+    return EncryptedStore(store, [key.strip() for key in keys])
 
 
 def home_of(home: Path | None = None) -> Path:

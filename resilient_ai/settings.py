@@ -47,12 +47,23 @@ class Settings(BaseSettings):
         redis_url: A Redis through which a fleet of processes shares these limits; None for a process on its own.
         batch_size: Texts per embedding request, 1 to 1,024.
         batches_in_flight: Embedding requests of one call at the same time. At least 1.
-        cache: "on", or "off" for no cache at all.
+        coalesce: "on" lets identical calls under way share one send; "off" sends each.
+        cache: What calls that say nothing do: "on", "read" (keep nothing new), "write" or "refresh" (send, and replace what is
+            kept); or "off" for no cache at all.
         cache_answers: "repeatable" caches what has temperature 0 or a seed, "all" everything.
         cache_answers_on_disk: Whether answers may reach the disk as embeddings do; they hold what users wrote.
         cache_memory: Bytes of each cache in memory.
         cache_disk: Bytes of the cache on disk.
-        cache_ttl: Seconds an entry lives; None until it is evicted.
+        cache_ttl: Seconds an entry is fresh; None for ever.
+        cache_max_age: Seconds an entry may be old to be an answer; None is any.
+        cache_stale_while_revalidate: Seconds after its time for which an entry is still an answer, while a new one is fetched.
+        cache_stale_if_error: Seconds after its time for which an entry is an answer where asking again fails.
+        cache_replay: How a stream is replayed: "at_once", or at the pace that was "recorded".
+        cache_redis_url: A Redis in which answers and vectors are kept for all processes that name it, instead of on disk; what
+            one of them is asking for, the others wait for.
+        cache_secret: Seals what is in that Redis, so that nobody without it can put anything there; the same for all processes.
+        cache_encryption_keys: Fernet keys with commas between, with which entries on disk or in Redis are encrypted; the first
+            encrypts, all decrypt.
         ledger: "on", or "off" for no book of costs on disk.
 
     Raises:
@@ -78,12 +89,20 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = None
     batch_size: int = Field(default=96, ge=1, le=1024)
     batches_in_flight: int = Field(default=4, ge=1)
-    cache: Literal["on", "off"] = "on"
+    coalesce: Literal["on", "off"] = "on"
+    cache: Literal["on", "off", "read", "write", "refresh"] = "on"
     cache_answers: Literal["repeatable", "all"] = "repeatable"
     cache_answers_on_disk: bool = False
     cache_memory: int = Field(default=64 << 20, ge=1 << 20)
     cache_disk: int = Field(default=2 << 30, ge=1 << 20)
     cache_ttl: float | None = Field(default=None, gt=0)
+    cache_max_age: float | None = Field(default=None, ge=0)
+    cache_stale_while_revalidate: float = Field(default=0.0, ge=0)
+    cache_stale_if_error: float = Field(default=0.0, ge=0)
+    cache_replay: Literal["at_once", "recorded"] = "at_once"
+    cache_redis_url: SecretStr | None = None
+    cache_secret: SecretStr | None = None
+    cache_encryption_keys: SecretStr | None = None
     ledger: Literal["on", "off"] = "on"
 
     def __init__(self, **values: Any) -> None:

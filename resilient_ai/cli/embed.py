@@ -1,163 +1,126 @@
 """`resilient-ai embed`: one vector per text."""
 
-import os
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from resilient_ai.cli import terminal
+from resilient_ai.cli._embed_bar import bar
+from resilient_ai.cli._embed_file import to_file
+from resilient_ai.cli._embed_job import How
+from resilient_ai.cli._embed_preview import show
+from resilient_ai.cli._input import Piped, source_of
+from resilient_ai.cli._lines import Given, Line, TextFile
 from resilient_ai.cli.failures import WrongUseError
-from resilient_ai.cli.options import EMBEDDING_MODEL, BaseUrl, Json, NoCache, Tag, Timeout, tags_of
-from resilient_ai.cli.session import checked, facts_of, standard_input, with_client
+from resilient_ai.cli.options import EMBEDDING_MODEL, BaseUrl, Json, Tag, tags_of
+from resilient_ai.cli.session import facts_of, with_client
 
 if TYPE_CHECKING:
     from resilient_ai.client import AsyncClient
     from resilient_ai.core.results import EmbedResult
 
-_SHOWN = 20
+_MOST_SHOWN = 5000
 
 
 def embed(
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; `-` reads one per line of standard input.")] = None,
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE", help="A file with one text per line; `-` is standard input.", show_default=False
+        ),
+    ] = None,
     *,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="A file with one text per line.")] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", "-t", help="A text, instead of a file. May be repeated.", show_default=False),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A .jsonl file to write, one line per text.")
+        Path | None,
+        typer.Option("--output", "-o", help="A .parquet, .npy or .jsonl file to write.", show_default=False),
     ] = None,
     model: Annotated[str, typer.Option("--model", "-m")] = EMBEDDING_MODEL,
     dimensions: Annotated[
-        int | None, typer.Option("--dimensions", help="Length of a vector, for models that can shorten them.")
+        int | None,
+        typer.Option("--dimensions", help="Length of a vector, for models that can shorten them.", show_default=False),
     ] = None,
-    no_cache: NoCache = False,
-    timeout: Timeout = None,
+    no_cache: Annotated[
+        bool,
+        typer.Option(
+            "--no-cache",
+            help="Neither read nor fill the cache; of a run that was killed up to 3,840 lines are paid for again.",
+        ),
+    ] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            min=0.001,
+            help="For up to 3,840 lines together, retries included.",
+            show_default=False,
+        ),
+    ] = None,
     tag: Tag = None,
     base_url: BaseUrl = None,
     json: Json = False,
 ) -> None:
     """Turn texts into vectors.
 
-    They go to a .jsonl file or to standard output; a terminal gets a preview. Texts that were embedded before come from the
-    cache and are not sent again.
+    With --output, any number of lines: a run that ended early, even by kill -9, goes on when the same command is given again.
+
+    Without, up to 5,000: standard output gets them as JSON lines, a terminal a preview.
+
+    What was embedded before comes from the cache. Blank lines are left out; lines are numbered from 0, blank ones included.
     """
-    tags = tags_of(tag)
-    lines = _texts(texts or [], file)
-    options: dict[str, Any] = {} if dimensions is None else {"dimensions": dimensions}
+    how = How(model=model, dimensions=dimensions)
+    connection: dict[str, Any] = {"base_url": base_url, "timeout": timeout, "tags": tags_of(tag), "cache": not no_cache}
+    source = source_of(text or (), file)
+    if output is not None:
+        to_file(source, output, how, connection, json=json)
+    else:
+        _to_screen(source, how, connection, json=json)
+
+
+def _to_screen(source: Given | TextFile | Piped, how: How, connection: dict[str, Any], *, json: bool) -> None:
+    lines = _few(source)
 
     async def work(client: "AsyncClient") -> "tuple[EmbedResult, float]":
         started = time.monotonic()
-        with _progress(len(lines)) as progress:
-            return await client.embed(model, lines, progress=progress, **options), time.monotonic() - started
+        with bar() as shown:
+            shown.phase("embedding", len(lines))
+            result = await client.embed(
+                how.model, [line.text for line in lines], progress=lambda done, _: shown.at(done), **how.options
+            )
+        return result, time.monotonic() - started
 
-    with _target(output) as target:
-        result, elapsed = with_client(work, base_url=base_url, timeout=timeout, tags=tags, cache=not no_cache)
-        if target is not None:
-            target.writelines(_jsonl(lines, result))
-    summary = {"texts": len(lines), "dimensions": result.dimensions, "from_cache": result.hits, **facts_of(result)}
+    result, elapsed = with_client(work, **connection)
     if json:
-        where = {"output": str(output)} if output else {"vectors": [result.vectors[i] for i in range(len(lines))]}
-        terminal.write_json({**summary, "elapsed": elapsed, **where})
+        summary = {"texts": len(lines), "dimensions": result.dimensions, "from_cache": result.hits, **facts_of(result)}
+        terminal.write_json({**summary, "elapsed": elapsed, "vectors": list(result.vectors)})
         return
-    if output is None:
-        _show(lines, result)
-    _tell_facts(result, len(lines), output, elapsed)
+    show(lines, result)
+    facts = [f"{terminal.counted(len(lines), 'vector')} of {result.dimensions:,} dimensions"]
+    facts += [f"{result.hits:,} from the cache"] if result.hits else []
+    facts += [terminal.counted(result.attempts, "request"), terminal.usd(result.cost.amount if result.cost else None)]
+    terminal.say(" · ".join([*facts, terminal.seconds(elapsed)]), "dim")
 
 
-def _texts(arguments: Sequence[str], file: Path | None) -> list[str]:
-    if file is not None and arguments:
-        raise WrongUseError("give texts as arguments or with --file, not both")
-    if file is not None:
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError:
-            raise WrongUseError(f"{file}: is not UTF-8 text") from None
-    elif list(arguments) == ["-"] or (not arguments and not sys.stdin.isatty()):
-        lines = standard_input().splitlines()
-    else:
-        lines = [checked(text) for text in arguments]
-    found = [line for line in lines if line.strip()]
-    if not found:
-        raise WrongUseError("there is nothing to embed: give texts, --file, or `-` and standard input")
-    if len(found) < len(lines):
-        terminal.say(f"{terminal.counted(len(lines) - len(found), 'blank line')} left out", "yellow")
-    return found
-
-
-@contextmanager
-def _target(output: Path | None) -> "Generator[IO[bytes] | None]":
-    """Open the output before anything is paid for; a file of that name is replaced once all is there."""
-    if output is None:
-        yield None
-        return
-    if output.suffix != ".jsonl":
-        raise WrongUseError(f"--output: the file must end in .jsonl, got {str(output)!r}")
-    try:
-        handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-    except OSError as error:
-        raise WrongUseError(f"--output: {output} cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        Path(name).chmod(0o644)
-        Path(name).replace(output)
-    finally:
-        with suppress(FileNotFoundError):
-            Path(name).unlink()
-
-
-@contextmanager
-def _progress(total: int) -> "Generator[Callable[[int, int], None]]":
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    screen = terminal.err()
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        task = bar.add_task("embedding", total=total)
-
-        def advance(done: int, to_send: int) -> None:
-            bar.update(task, completed=done, total=to_send)
-
-        yield advance
-
-
-def _jsonl(texts: Sequence[str], result: "EmbedResult") -> Iterable[bytes]:
-    for index, text in enumerate(texts):
-        record = {"index": index, "text": text, "vector": result.vectors[index]}
-        yield orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _show(texts: Sequence[str], result: "EmbedResult") -> None:
-    if not terminal.out().is_terminal:
-        for line in _jsonl(texts, result):
-            terminal.write(line.decode())
-        return
-    table = Table("Text", "Vector", box=None, header_style="bold", pad_edge=False)
-    for index, text in enumerate(texts[:_SHOWN]):
-        numbers = " ".join(f"{number:+.3f}" for number in result.vectors[index][:5])
-        table.add_row(terminal.one_line(text, 50), f"[dim]{numbers} …[/dim]")
-    terminal.out().print(table)
-    if len(texts) > _SHOWN:
-        terminal.say(f"… and {len(texts) - _SHOWN} more; --output keeps them all", "dim")
-
-
-def _tell_facts(result: "EmbedResult", count: int, output: Path | None, elapsed: float) -> None:
-    facts = [f"{terminal.counted(count, 'vector')} of {result.dimensions:,} dimensions"]
-    if result.hits:
-        facts.append(f"{result.hits} from the cache")
-    facts += [terminal.counted(result.attempts, "request")]
-    facts += [terminal.usd(result.cost.amount if result.cost else None), terminal.seconds(elapsed)]
-    if output is not None:
-        facts.append(f"written to {output}")
-    terminal.say(" · ".join(facts), "dim")
+def _few(source: Given | TextFile | Piped) -> list[Line]:
+    lines: list[Line] = []
+    blank = 0
+    for line in source.lines():
+        if not line.text.strip():
+            blank += 1
+        elif len(lines) < _MOST_SHOWN:
+            lines.append(line)
+        else:
+            raise WrongUseError(
+                f"more than {_MOST_SHOWN:,} texts need --output FILE, which also lets a run that ended early go on"
+            )
+    if not lines:
+        raise WrongUseError(f"there is nothing to embed in {source.name}")
+    if blank:
+        terminal.say(f"{terminal.counted(blank, 'blank line')} left out", "yellow")
+    return lines

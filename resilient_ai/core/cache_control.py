@@ -22,7 +22,7 @@ class CacheControl:
             "refresh" does so too, and shares no request that is under way for another call.
         ttl: Seconds for which what is kept now is fresh, above 0; `math.inf` for ever.
         max_age: Seconds an entry may be old to be an answer, at least 0; older ones are sent again.
-        stale_while_revalidate: Seconds after its time for which an entry is still an answer, while a new one is fetched behind it.
+        stale_while_revalidate: Seconds after its time for which an entry is still an answer, while a new one is fetched.
         stale_if_error: Seconds after its time for which an entry is an answer where asking again fails.
 
     Raises:
@@ -67,7 +67,7 @@ def check_ttl(ttl: float | None) -> None:
     """Raise `ValueError` unless `ttl` is None, infinite, or a positive number of seconds."""
     if ttl is None:
         return
-    check_kind("ttl", ttl, (int, float))
+    check_kind("ttl", ttl, int, float)
     if math.isnan(ttl) or ttl <= 0:
         raise ValueError(f"ttl must be a positive number of seconds, got {ttl!r}")
 

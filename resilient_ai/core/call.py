@@ -3,11 +3,12 @@
 import itertools
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast
 
+from resilient_ai.core.cache_control import CacheControl
 from resilient_ai.core.clock import Clock
 from resilient_ai.core.collector import outside_of_collector
 from resilient_ai.core.events import Event, SendStarted
@@ -17,9 +18,11 @@ from resilient_ai.core.streams import StreamResult
 
 R = TypeVar("R")
 ResultT = TypeVar("ResultT", bound=Result)
-CacheMode = Literal["on", "off", "refresh"]
 Priority = Literal["interactive", "batch"]
 Listener = Callable[[Event], None]
+
+# How the cache answers where nothing was sent for this call.
+FOR_NOTHING: frozenset[CacheStatus] = frozenset({"hit", "stale", "joined"})
 
 _log = logging.getLogger("resilient_ai")
 _serial = itertools.count()
@@ -48,12 +51,16 @@ class CallRecord:
     Attributes:
         sends: Requests that were sent, or were about to be when their connection failed.
         cache: How the cache answered.
+        age: Seconds since the answer that the cache gave was made, for vectors the oldest; None where it gave none.
+        saved: US dollars that what was not sent would have cost, None where not known.
         costs: One entry per send that ended: the cost (None where not known), its source, and whether its answer was used.
         refused: The models that could not serve, and why; None where all could.
     """
 
     sends: int = 0
     cache: CacheStatus = "off"
+    age: float | None = None
+    saved: Decimal | None = None
     costs: list[tuple[Decimal | None, CostSource, bool]] = field(
         default_factory=list[tuple[Decimal | None, CostSource, bool]]
     )
@@ -61,7 +68,7 @@ class CallRecord:
 
     def cost(self) -> Cost | None:
         """Return what the call cost so far; None where an answer that was used has no known cost."""
-        if self.cache == "hit" and not self.costs:
+        if self.cache in FOR_NOTHING and not self.costs:
             return Cost(amount=Decimal(0), source="cache")
         if any(amount is None for amount, _, used in self.costs if used):
             return None
@@ -81,12 +88,19 @@ class CallRecord:
     def stamp(self, result: ResultT) -> ResultT:
         """Return `result` with the facts of this call."""
         update: dict[str, Any] = {"attempts": self.sends, "cache": self.cache}
-        if self.costs or self.cache == "hit":
+        if self.age is not None or self.saved is not None:
+            update |= {"cache_age": self.age, "saved": self.saved}
+        if self.costs or self.cache in FOR_NOTHING:
             update["cost"] = self.cost()
             update["maybe_billed"] = sum(amount is None and not used for amount, _, used in self.costs)
         if self.refused:
             update["refused"] = self.refused
         return result.model_copy(update=update)
+
+    def adopt(self, other: "CallRecord") -> None:
+        """Take over what happened to a call that was sent in place of this one."""
+        self.sends, self.cache, self.age, self.saved = other.sends, other.cache, other.age, other.saved
+        self.costs, self.refused = other.costs, other.refused
 
 
 class Departures:
@@ -117,6 +131,10 @@ def _nothing_stands_against_it() -> None:
     pass
 
 
+def _nobody_keeps(texts: Sequence[str], result: EmbedResult) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Call(Generic[R]):
     """An operation under way, with everything middleware share about it. `replace` makes a changed copy.
@@ -132,7 +150,7 @@ class Call(Generic[R]):
         started: Point of `clock.monotonic()` at which the call began.
         attempt: Which try this is, from 1.
         tags: Tenant, user, feature and whatever else the caller named.
-        cache: How the cache shall be used; None for the stack's default.
+        cache: What it asks of the cache; None leaves everything to the stack.
         priority: Who goes first where calls wait in line.
         record: What has happened so far.
         listeners: Who is told of events.
@@ -142,6 +160,8 @@ class Call(Generic[R]):
         has_alternative: Whether another model may be asked where this one fails.
         insist: Whether a circuit that is open shall let it through ahead of time, where no other probe is under way.
         recheck: Called by whoever has let the call wait; raises where it would be refused by now.
+        arrived: Told of vectors as soon as they are there, with their texts, by whoever sends a list in several requests.
+        waited_for: Where several callers share the call, returns the last of their deadlines, None if one has none.
     """
 
     operation: Operation[R]
@@ -154,7 +174,7 @@ class Call(Generic[R]):
     started: float = 0.0
     attempt: int = 1
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
-    cache: CacheMode | None = None
+    cache: CacheControl | None = None
     priority: Priority = "interactive"
     record: CallRecord = field(default_factory=CallRecord)
     listeners: tuple[Listener, ...] = ()
@@ -164,6 +184,8 @@ class Call(Generic[R]):
     has_alternative: bool = False
     insist: bool = False
     recheck: Callable[[], None] = _nothing_stands_against_it
+    arrived: Callable[[Sequence[str], EmbedResult], None] = _nobody_keeps
+    waited_for: Callable[[], float | None] | None = None
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed; the record stays the same object.
@@ -198,7 +220,8 @@ class Call(Generic[R]):
 
     def remaining(self) -> float | None:
         """Return the seconds until the deadline, at least 0; None without a deadline."""
-        return None if self.deadline is None else max(0.0, self.deadline - self.clock.monotonic())
+        deadline = self.deadline if self.waited_for is None else self.waited_for()
+        return None if deadline is None else max(0.0, deadline - self.clock.monotonic())
 
     def emit(self, event: Event) -> None:
         """Tell every listener. A listener that raises is logged by name and changes nothing."""

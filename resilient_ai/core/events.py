@@ -145,16 +145,37 @@ class CacheLookedUp(Event):
     """A cache was asked.
 
     Args:
-        outcome: "hit", "miss", or "error" where the store failed and the call went on without it.
+        outcome: "hit"; "stale" where what was found had outlived its time; "miss" where something was not found; or "error" where
+            the store failed and the call went on without it.
         hits: Entries found.
         misses: Entries not found.
         saved: US dollars the hits would have cost, None where not known.
+        age: Seconds since what was found was made, of several entries the oldest; None where nothing was.
     """
 
-    outcome: Literal["hit", "miss", "error"]
+    outcome: Literal["hit", "stale", "miss", "error"]
     hits: int
     misses: int
     saved: Decimal | None = None
+    age: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheRefreshed(Event):
+    """An entry was asked for again behind a call that had been answered from it.
+
+    Args:
+        error: What failed, None where the entry is new.
+    """
+
+    error: Exception | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallJoined(Event):
+    """A call shares what an identical one, `leader`, has sent, and sends nothing itself."""
+
+    leader: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

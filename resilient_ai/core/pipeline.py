@@ -11,7 +11,8 @@ from typing import Any, Protocol, Self, TypeVar, cast
 
 from typing_extensions import override
 
-from resilient_ai.core.call import CacheMode, Call, CallRecord, Listener, Middleware, Next, Priority
+from resilient_ai.core.cache_control import CacheControl, CacheMode
+from resilient_ai.core.call import Call, CallRecord, Listener, Middleware, Next, Priority
 from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.core.errors import ClientClosed, ConfigurationError, InvalidInput
 from resilient_ai.core.health import Health
@@ -20,7 +21,6 @@ from resilient_ai.core.results import Result
 from resilient_ai.core.streams import StreamResult
 
 R = TypeVar("R")
-_CACHE_MODES: frozenset[CacheMode | None] = frozenset({None, "on", "off", "refresh"})
 _PRIORITIES: frozenset[Priority] = frozenset({"interactive", "batch"})
 _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
@@ -133,7 +133,7 @@ class Pipeline:
         *,
         tags: Mapping[str, str] | None = None,
         timeout: float | None = None,
-        cache: CacheMode | None = None,
+        cache: CacheMode | CacheControl | None = None,
         priority: Priority = "interactive",
         listener: Listener | None = None,
     ) -> R:
@@ -143,7 +143,7 @@ class Pipeline:
             operation: What is asked; its class fixes the type of the result.
             tags: Tenant, user, feature and the like; they reach the ledger, the cache key ("tenant") and the logs.
             timeout: Seconds for everything together: queueing, tries, waits, fallbacks, body. None for the stack's default.
-            cache: "on", "off" or "refresh" (send, and replace what is cached); None for the stack's default.
+            cache: A mode, "on", "off", "read", "write" or "refresh", or a `CacheControl`; None leaves it to the stack.
             priority: Who goes first where calls wait in line: "interactive", or "batch" for work that nobody waits for.
             listener: Told of every event of this call.
 
@@ -152,22 +152,33 @@ class Pipeline:
         """
         if self._closed:
             raise ClientClosed
-        self.check_options(timeout, cache, priority)
-        clock = self.clock
-        listeners = self._listeners if listener is None else (*self._listeners, listener)
-        call = Call(
+        call = self.call(operation, tags=tags, timeout=timeout, cache=cache, priority=priority, listener=listener)
+        return cast("R", _stamped(await self._run(call), call.record))
+
+    def call(
+        self,
+        operation: Operation[R],
+        *,
+        tags: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        cache: CacheMode | CacheControl | None = None,
+        priority: Priority = "interactive",
+        listener: Listener | None = None,
+    ) -> Call[R]:
+        """Return the call that `send` would begin with, for whoever wants to know what would become of it."""
+        control = self.check_options(timeout, cache, priority)
+        return Call(
             operation,
-            clock,
+            self.clock,
             self.provider.origin,
             self._account,
             timeout=timeout,
-            started=clock.monotonic(),
+            started=self.clock.monotonic(),
             tags=_NO_TAGS if tags is None else _checked_tags(tags),
-            cache=cache,
+            cache=control,
             priority=priority,
-            listeners=listeners,
+            listeners=self._listeners if listener is None else (*self._listeners, listener),
         )
-        return cast("R", _stamped(await self._run(call), call.record))
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Have `listener` told of every event of every call; return what ends the subscription."""
@@ -226,20 +237,29 @@ class Pipeline:
     ) -> None:
         await self.aclose()
 
-    def check_options(self, timeout: float | None, cache: CacheMode | None, priority: Priority) -> None:
-        """Raise `InvalidInput` where an option of a call is out of range, `ConfigurationError` where the stack cannot keep it."""
+    def check_options(
+        self, timeout: float | None, cache: CacheMode | CacheControl | None, priority: Priority
+    ) -> CacheControl | None:
+        """Return what a call asks of the cache, after a look at all options.
+
+        Raises:
+            InvalidInput: If one is out of range.
+            ConfigurationError: If the stack cannot keep it.
+        """
         if timeout is not None and not 0 < timeout <= sys.float_info.max:
             raise InvalidInput(
                 f"timeout: must be a positive number of seconds, got {timeout!r}", field="timeout", value=timeout
             )
         if timeout is not None and not self._has_deadline:
             raise ConfigurationError("timeout= needs a Deadline in the stack, which this pipeline does not have")
-        if cache not in _CACHE_MODES:
-            raise InvalidInput(f"cache: 'on', 'off' or 'refresh', got {cache!r}", field="cache", value=cache)
         if priority not in _PRIORITIES:
             raise InvalidInput(
                 f"priority: 'interactive' or 'batch', got {priority!r}", field="priority", value=priority
             )
+        try:
+            return CacheControl.of(cache)
+        except ValueError as error:
+            raise InvalidInput(f"cache: {error}", field="cache", value=cache) from None
 
 
 def _stamped(result: object, record: CallRecord) -> object:

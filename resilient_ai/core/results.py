@@ -17,7 +17,7 @@ from resilient_ai.core.vectors import Vectors
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-CacheStatus = Literal["hit", "miss", "off"]
+CacheStatus = Literal["hit", "stale", "joined", "miss", "off"]
 CostSource = Literal["provider", "table", "mixed", "cache"]
 OutputT = TypeVar("OutputT", default=Any)
 
@@ -120,7 +120,10 @@ class Result(FrozenModel):
         attempts: Requests that were sent for this answer, over all tries, models and batches; 0 for a cache hit.
         maybe_billed: Failed requests among them that the service may have billed as well, without our knowing how much.
         refused: Models that were to serve and could not, with the reason of each.
-        cache: "hit" if nothing had to be sent, "miss" if it was looked up in vain, "off" if it was not looked up.
+        cache: "hit" if it was kept; "stale" if it was kept and its time was over; "joined" if an identical call under way got it;
+            "miss" if it, or a part of it, was looked up in vain; "off" if it was not looked up.
+        cache_age: Seconds since the answer that was kept was made, of several vectors the oldest; None where none was.
+        saved: US dollars that what was not sent would have cost, None where not known.
         request_id: The service's name for the request.
         service_tier: The tier that served it, where the service says so.
     """
@@ -133,6 +136,8 @@ class Result(FrozenModel):
     maybe_billed: int = 0
     refused: Mapping[str, str] = Field(default_factory=dict[str, str])
     cache: CacheStatus = "off"
+    cache_age: float | None = None
+    saved: Decimal | None = None
     request_id: str | None = None
     service_tier: str | None = None
 

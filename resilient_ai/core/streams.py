@@ -11,7 +11,7 @@ from typing import Literal, Protocol, Self
 
 from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.core.collector import collecting
-from resilient_ai.core.deltas import Finished, ReasoningDelta, Restarted, StreamEvent, TextDelta, ToolCallDelta
+from resilient_ai.core.deltas import StreamEvent
 from resilient_ai.core.errors import DeadlineExceeded, ProviderError, StreamInterrupted, StreamMisused
 from resilient_ai.core.results import ChatResult
 from resilient_ai.core.transcript import Transcript
@@ -102,6 +102,7 @@ class StreamResult:
         self._pid = os.getpid()
         self._loop = asyncio._get_running_loop()  # noqa: SLF001 - the public form raises where no loop runs
         self._callbacks: list[Callable[[StreamEnd], None]] = []
+        self._watchers: list[Callable[[Sequence[StreamEvent]], None]] = []
         self._limits: list[tuple[float, Callable[[], Exception]]] = []
         self._idle: tuple[float, Callable[[], Exception]] | None = None
         self._stamp: Callable[[ChatResult], ChatResult] | None = None
@@ -203,6 +204,12 @@ class StreamResult:
         else:
             self._callbacks.append(callback)
 
+    def on_events(self, callback: Callable[[Sequence[StreamEvent]], None]) -> None:
+        """Have `callback` told of what is unread, and from now on of what arrives; it must be synchronous and quick."""
+        if self._ready:
+            callback(tuple(self._ready))
+        self._watchers.append(callback)
+
     def limit_until(self, at: float, error: Callable[[], Exception]) -> None:
         """Fail with `error()` when the stream is still being read at `at`, a point of the clock's `monotonic`."""
         self._limits.append((at, error))
@@ -244,6 +251,8 @@ class StreamResult:
             raise StreamMisused("the stream was closed while it was being read")
         self.transcript.add(events)
         self._ready.extend(events)
+        for watcher in self._watchers:
+            watcher(events)
         if self.transcript.finished is not None or not events:
             self._finish("completed")
         return bool(events)
@@ -326,43 +335,6 @@ def _tell(callback: Callable[[StreamEnd], None], end: StreamEnd) -> None:
         _log.warning("a callback at the end of a stream raised %s", type(error).__name__)
 
 
-class Replay:
-    """A source that replays a whole answer, for a cache hit."""
-
-    finishing = False
-
-    def __init__(self, answer: ChatResult) -> None:
-        self._answer = answer
-
-    def events(self) -> list[StreamEvent]:
-        """Return the answer as the events a stream would have given."""
-        answer = self._answer
-        events: list[StreamEvent] = []
-        for choice in answer.choices:
-            if choice.reasoning:
-                events.append(ReasoningDelta(choice.reasoning, choice.index))
-            if choice.text:
-                events.append(TextDelta(choice.text, choice.index, choice.logprobs))
-            events.extend(
-                ToolCallDelta(index, call.id, call.name, call.arguments, choice.index)
-                for index, call in enumerate(choice.tool_calls)
-            )
-        reasons = tuple(choice.finish_reason for choice in answer.choices)
-        closing = Finished(reasons, answer.usage, answer.model, answer.request_id, answer.service_tier, answer.cost)
-        return [*events, closing]
-
-    async def read(self) -> Sequence[StreamEvent] | None:
-        """Return everything at once."""
-        return self.events()
-
-    def conclude(self) -> Sequence[StreamEvent]:
-        """Return nothing: the events end with `Finished`."""
-        return ()
-
-    def abort(self) -> None:
-        """Do nothing: there is no connection."""
-
-
 def when_done(result: object, callback: Callable[[StreamEnd | None], None]) -> None:
     """Call `callback` when the call is over: at the end of a stream, else now, with None."""
     if isinstance(result, StreamResult):
@@ -375,8 +347,6 @@ __all__ = [
     "FINISH_GRACE",
     "Ending",
     "EventSource",
-    "Replay",
-    "Restarted",
     "StreamEnd",
     "StreamResult",
     "when_done",

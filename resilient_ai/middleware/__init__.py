@@ -9,6 +9,7 @@ from resilient_ai.middleware.batching import Batching
 from resilient_ai.middleware.cache import Cache
 from resilient_ai.middleware.chaos import Chaos, ChaosPlan
 from resilient_ai.middleware.circuit_breaker import CircuitBreaker
+from resilient_ai.middleware.coalesce import Coalesce
 from resilient_ai.middleware.concurrency_limit import ConcurrencyLimit
 from resilient_ai.middleware.cost import CostAccounting
 from resilient_ai.middleware.deadline import Deadline
@@ -27,6 +28,7 @@ __all__ = [
     "Chaos",
     "ChaosPlan",
     "CircuitBreaker",
+    "Coalesce",
     "ConcurrencyLimit",
     "CostAccounting",
     "Deadline",

@@ -1,7 +1,12 @@
-"""The names under which answers and vectors are cached."""
+"""The names under which answers and vectors are cached.
+
+A name has 96 hexadecimal digits: 16 for the tenant, 16 for the model, so that the entries of either can be found and forgotten,
+and 64 for everything that was asked.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -9,7 +14,7 @@ import orjson
 from resilient_ai.core.call import Call
 
 # Part of every key: a new number makes all entries of older versions misses.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # Whatever is not listed here is part of the key, `extra` and fields of later versions included.
 LEFT_OUT: Mapping[str, str] = {
@@ -20,35 +25,68 @@ LEFT_OUT: Mapping[str, str] = {
 
 # A streamed answer is the same answer.
 _KIND_OF_KEY = {"stream": "chat"}
+_PART = 16
 
 
 def answer_key(call: Call[Any]) -> str | None:
     """Return the key of the whole answer, or None where the operation holds something that JSON cannot say.
 
-    It is the SHA-256 of canonical JSON, so equal operations have equal keys, however they were written, in every process.
+    Its last part is the SHA-256 of canonical JSON, so equal operations have equal keys, in every process.
     """
-    body = _canonical(call)
-    return None if body is None else hashlib.sha256(body).hexdigest()
+    body = canonical(call)
+    return None if body is None else _group(call) + hashlib.sha256(body).hexdigest()
 
 
 def text_keys(call: Call[Any], texts: Sequence[str]) -> list[str] | None:
-    """Return one key per text: the SHA-256 of the digest of everything else and the text."""
-    body = _canonical(call)
+    """Return one key per text, of the SHA-256 of the digest of everything else and the text."""
+    body = canonical(call)
     if body is None:
         return None
+    group = _group(call)
     base = hashlib.sha256(hashlib.sha256(body).digest())
     keys: list[str] = []
     try:
         for text in texts:
             digest = base.copy()
             digest.update(text.encode())
-            keys.append(digest.hexdigest())
+            keys.append(group + digest.hexdigest())
     except UnicodeEncodeError:  # half a surrogate pair, which no request can carry either
         return None
     return keys
 
 
-def _canonical(call: Call[Any]) -> bytes | None:
+def list_key(keys: Sequence[str]) -> str:
+    """Return a key for a list of keys, of the same tenant and model."""
+    return keys[0][: 2 * _PART] + hashlib.sha256("".join(keys).encode()).hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def tenant_part(tenant: str | None) -> str:
+    """Return the digits of a key that stand for a tenant, or for calls without one."""
+    name = b"tenant" if tenant is None else b"tenant\0" + tenant.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(name).hexdigest()[:_PART]
+
+
+@lru_cache(maxsize=4096)
+def model_part(model: str) -> str:
+    """Return the digits of a key that stand for a model."""
+    return hashlib.sha256(b"model\0" + model.encode("utf-8", "surrogatepass")).hexdigest()[:_PART]
+
+
+def pattern(*, tenant: str | None = None, model: str | None = None) -> str:
+    """Return what the keys of a tenant, of a model, or of both match; None is any.
+
+    >>> pattern(model="m")
+    '????????????????93e12b8aa6f493e9*'
+    """
+    any_part = "?" * _PART
+    return (
+        (any_part if tenant is None else tenant_part(tenant)) + (any_part if model is None else model_part(model)) + "*"
+    )
+
+
+def canonical(call: Call[Any]) -> bytes | None:
+    """Return everything that makes a difference as one sequence of bytes; None where JSON cannot say it."""
     operation = call.operation
     content = {
         "version": SCHEMA_VERSION,
@@ -61,6 +99,20 @@ def _canonical(call: Call[Any]) -> bytes | None:
         return orjson.dumps(content, default=_digest, option=orjson.OPT_SORT_KEYS)
     except TypeError:
         return None
+
+
+def field_digests(call: Call[Any]) -> dict[str, str]:
+    """Return a digest of each part of the key by its name, to tell by which of them two calls differ."""
+    values = {"origin": call.origin, "tenant": call.tags.get("tenant")}
+    values |= call.operation.model_dump(exclude=set(LEFT_OUT))
+    return {
+        name: hashlib.sha256(orjson.dumps(value, default=_digest, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_PART]
+        for name, value in values.items()
+    }
+
+
+def _group(call: Call[Any]) -> str:
+    return tenant_part(call.tags.get("tenant")) + model_part(call.model)
 
 
 def _digest(value: object) -> dict[str, str]:

@@ -1,55 +1,118 @@
 """A cache store that cannot hurt a call, whatever it does."""
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
 from resilient_ai.core.call import Call
+from resilient_ai.core.fault_window import FaultWindow
 from resilient_ai.core.protocols import CacheStore
 
 T = TypeVar("T")
 
-# Seconds a call waits for a store. A store that is slower is of no use, and one that hangs must not take the call with it.
-PATIENCE = 1.0
+# Seconds a call waits for a store that names no `timeout` of its own, and for one that does beyond that.
+PATIENCE = 0.05
+_WAIT_OPEN = 2.0
+# Keys asked for or written at once. A store has its time for each such part, so that a long list is not taken for a slow store.
+PART = 500
 
 _log = logging.getLogger("resilient_ai")
 
 
-async def fetch(call: Call[Any], store: CacheStore, keys: Sequence[str]) -> Mapping[str, bytes] | None:
-    """Return the entries that are there, None where the store failed."""
-    try:
-        return await _in_time(call, lambda: store.get_many(keys))
-    except Exception:  # noqa: BLE001 - without an answer of the store the call goes on as after a miss
-        return None
+class GuardedStore:
+    """A store whose faults are misses.
+
+    What takes too long or raises is a fault; after five within a minute the store is left alone for a minute.
+
+    Args:
+        store: The store.
+
+    Attributes:
+        faults: Counts what went wrong.
+    """
+
+    def __init__(self, store: CacheStore) -> None:
+        self.store = store
+        self.faults = FaultWindow()
+        timeout = getattr(store, "timeout", None)
+        self._patience = PATIENCE + timeout if isinstance(timeout, int | float) else PATIENCE
+        self._open: Callable[[], Awaitable[object]] | None = getattr(store, "open", None)
+
+    def paused(self, call: Call[Any]) -> bool:
+        """Return whether the store is left alone now."""
+        return self.faults.paused(call.clock.monotonic())
+
+    async def read(self, call: Call[Any], keys: Sequence[str]) -> Mapping[str, bytes] | None:
+        """Return the entries that are there; None where the store failed, though a part of them may be."""
+        if self._open is not None:
+            opening, self._open = self._open, None
+            await self._try(call, opening, _WAIT_OPEN)
+        if len(keys) <= PART:
+            return await self._try(call, lambda: self.store.get_many(keys))
+        found: dict[str, bytes] = {}
+        for start in range(0, len(keys), PART):
+            part = keys[start : start + PART]
+            entries = await self._try(call, partial(self.store.get_many, part))
+            if entries is None:
+                return found or None
+            found.update(entries)
+        return found
+
+    async def write(self, call: Call[Any], entries: Mapping[str, bytes], ttl: float | None) -> None:
+        """Write entries, or drop them where the store fails."""
+        left = iter(entries.items())
+        while part := dict(islice(left, PART)):
+            await self._try(call, partial(self.store.set_many, part, ttl=ttl), what="write")
+
+    async def forget(self, call: Call[Any], keys: Sequence[str]) -> None:
+        """Delete entries that cannot be read, if the store lets us."""
+        await self._try(call, lambda: self.store.delete_many(keys), what="delete")
+
+    async def close(self) -> None:
+        """Close the store; one that fails must not keep the rest of a stack from closing."""
+        try:
+            await self.store.aclose()
+        except Exception as error:  # noqa: BLE001 - what was not written is lost, which a cache may
+            _log.warning("the cache store %s did not close: %s", type(self.store).__name__, type(error).__name__)
+
+    async def _try(
+        self, call: Call[Any], work: Callable[[], Awaitable[T]], patience: float | None = None, *, what: str = ""
+    ) -> T | None:
+        if self.paused(call):
+            return None
+        # Never more than half of what is left, so that a store that hangs does not use up the deadline of the call.
+        seconds = self._patience if patience is None else patience
+        remaining = call.remaining()
+        hurried = remaining is not None and remaining / 2 < seconds
+        try:
+            async with call.clock.timeout(remaining / 2 if remaining is not None and hurried else seconds):
+                return await work()
+        except Exception as error:  # noqa: BLE001 - without an answer of the store the call goes on as after a miss
+            if not (hurried and isinstance(error, TimeoutError)):
+                self.faults.record(call.clock.monotonic())
+            if what:
+                name = type(self.store).__name__
+                _log.warning("the cache store %s did not %s: %s", name, what, type(error).__name__)
+            return None
 
 
-async def keep(call: Call[Any], store: CacheStore, entries: Mapping[str, bytes], ttl: float | None) -> None:
-    """Write entries, or drop them where the store fails."""
-    try:
-        await _in_time(call, lambda: store.set_many(entries, ttl=ttl))
-    except Exception as error:  # noqa: BLE001 - the answer is there, and it is what the caller waits for
-        _log.warning("the cache store %s did not write: %s", type(store).__name__, type(error).__name__)
+class Background:
+    """Tasks that go on behind the calls that began them, and are waited for when the cache is closed."""
 
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-async def forget(call: Call[Any], store: CacheStore, keys: Sequence[str]) -> None:
-    """Delete entries that cannot be read, if the store lets us."""
-    try:
-        await _in_time(call, lambda: store.delete_many(keys))
-    except Exception as error:  # noqa: BLE001 - a damaged entry that stays is a miss again
-        _log.warning("the cache store %s did not delete: %s", type(store).__name__, type(error).__name__)
+    def start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """Begin `work` in the running loop, which keeps no strong reference to it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
-
-async def close(store: CacheStore) -> None:
-    """Close a store; one that fails must not keep the rest of a stack from closing."""
-    try:
-        await store.aclose()
-    except Exception as error:  # noqa: BLE001 - what was not written is lost, which a cache may
-        _log.warning("the cache store %s did not close: %s", type(store).__name__, type(error).__name__)
-
-
-async def _in_time(call: Call[Any], work: Callable[[], Awaitable[T]]) -> T:
-    # Never more than half of what is left, so that a store that hangs does not use up the deadline of the call.
-    remaining = call.remaining()
-    patience = PATIENCE if remaining is None else min(PATIENCE, remaining / 2)
-    async with call.clock.timeout(patience):
-        return await work()
+    def of_this_loop(self) -> "list[asyncio.Task[Any]]":
+        """Return the tasks of the running loop; those of a loop that has ended never will."""
+        loop = asyncio.get_running_loop()
+        return [task for task in self._tasks if task.get_loop() is loop]

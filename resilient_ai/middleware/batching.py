@@ -115,6 +115,7 @@ class _Batches:
                 self._split(start, stop)
                 continue
             self._results[start] = result
+            self._call.arrived(self._operation.texts[start:stop], result)
             self._done += stop - start
             total = len(self._operation.texts)
             self._call.emit(BatchDone(call_id=self._call.id, model=self._call.model, done=self._done, total=total))

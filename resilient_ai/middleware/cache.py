@@ -1,39 +1,30 @@
 """The exact cache: the same question is asked once."""
 
 import asyncio
-import logging
-from array import array
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from decimal import Decimal
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
 from typing_extensions import override
 
-from resilient_ai.core.call import CacheMode, Call, Next, OperationMiddleware
-from resilient_ai.core.checks import check_able, check_kind, check_seconds
-from resilient_ai.core.events import CacheLookedUp
-from resilient_ai.core.operations import Complete, Conversation, Embed, Image, Sampling
-from resilient_ai.core.protocols import CacheStore
-from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult, Result, Usage
-from resilient_ai.core.streams import Replay, StreamEnd, StreamResult
-from resilient_ai.middleware._cache_codec import (
-    decode_chat,
-    decode_image,
-    decode_vectors,
-    encode_chat,
-    encode_image,
-    encode_vector,
-)
-from resilient_ai.middleware._cache_key import answer_key, text_keys
-from resilient_ai.middleware._cache_store import close, fetch, forget, keep
-from resilient_ai.middleware._cache_vectors import comparable, in_order, is_own, send_texts
+from resilient_ai.core.cache_control import CacheControl, CacheMode, check_ttl
+from resilient_ai.core.cache_stats import CacheStats
+from resilient_ai.core.call import Call, Next, OperationMiddleware
+from resilient_ai.core.checks import check_able, check_at_least, check_between, check_kind, check_seconds
+from resilient_ai.core.operations import Embed
+from resilient_ai.core.protocols import CacheStore, Leases, StoreUsage
+from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult
+from resilient_ai.core.streams import StreamResult
+from resilient_ai.middleware._cache_answers import AnswerCache
+from resilient_ai.middleware._cache_embeddings import EmbeddingCache
+from resilient_ai.middleware._cache_key import answer_key, pattern, text_keys
+from resilient_ai.middleware._cache_policy import Policy, policy_of, why_it_may_differ
+from resilient_ai.middleware._cache_state import CacheState, Shelf
+from resilient_ai.middleware._cache_store import GuardedStore
 
-AnswerT = TypeVar("AnswerT", bound=Result)
-Decode = Callable[[bytes], tuple[AnswerT, Decimal | None]]
-Encode = Callable[[AnswerT, Decimal | None], bytes | None]
-
-_log = logging.getLogger("resilient_ai")
+R = TypeVar("R")
+Replaying = Literal["at_once", "recorded"]
 
 
 @dataclass(frozen=True)
@@ -49,13 +40,27 @@ class Cache(OperationMiddleware):
 
     The key is the SHA-256 of the whole operation, the origin and the tag "tenant", so tenants never see each other's entries.
 
+    A store that fails, or takes longer than 50 ms, is a miss; after five such faults in a minute it is left alone for a minute.
+
     Args:
         answers: Where answers and pictures are kept; None keeps none.
         embeddings: Where vectors are kept; None means the store of the answers.
-        ttl: Seconds an entry is kept; None keeps it until the store evicts it.
-        mode: What calls that say nothing do: "on"; "off"; "refresh" (send, and replace what is kept).
-        always: Whether answers are kept that would differ if they were made again. A call that says `cache="on"` itself
-            always keeps its answer.
+        mode: What calls that say nothing do: "on" reads and keeps; "off" does neither; "read" keeps nothing new; "write" and
+            "refresh" send, and replace what is kept.
+        ttl: Seconds an entry is fresh; None, or infinite, is for ever.
+        max_age: Seconds an entry may be old to be an answer, whatever its own time; None is any.
+        stale_while_revalidate: Seconds after its time for which an entry is still an answer, while a new one is fetched.
+        stale_if_error: Seconds after its time for which an entry is an answer where the service, or what stands in front of it,
+            fails; but not where something is wrong with the request.
+        jitter: The part of its time, 0 to 1, by which an entry's end may come early, at random, so that what was kept together
+            does not end together.
+        early_refresh: How eagerly entries that are asked for often are fetched anew before they end; 0 is never. At 1 it happens
+            about as long before the end as the answer took to make, once for many calls.
+        always: Whether answers are kept that would differ if they were made again, as those of a call that names a mode are.
+        keep_truncated: Whether answers that `max_tokens` cut short are kept.
+        replay: How a stream is replayed: "at_once", or at the pace that was "recorded".
+        leases: Lets processes agree on who sends what several of them miss, such as the store they share; None lets all send.
+        lease_time: Seconds after which the turn of a process that died passes on. More than 0.
 
     Raises:
         ValueError: If there is no store, or an option is out of its range.
@@ -72,17 +77,28 @@ class Cache(OperationMiddleware):
     ('miss', 'hit')
     """
 
+    inside_of: ClassVar[Mapping[str, str]] = {
+        "Coalesce": "calls that share one send share one look into the cache as well, and keep its answer once"
+    }
+
     answers: CacheStore | None
     embeddings: CacheStore | None = None
     _: KW_ONLY
-    ttl: float | None = None
     mode: CacheMode = "on"
+    ttl: float | None = None
+    max_age: float | None = None
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
+    jitter: float = 0.1
+    early_refresh: float = 1.0
     always: bool = False
-    # Streams end in a callback, which cannot wait for a store: what they left is written by a task, and readable before.
-    _unwritten: dict[str, bytes] = field(init=False, repr=False, compare=False, default_factory=dict[str, bytes])
-    _writes: "set[asyncio.Task[None]]" = field(
-        init=False, repr=False, compare=False, default_factory=set["asyncio.Task[None]"]
-    )
+    keep_truncated: bool = False
+    replay: Replaying = "at_once"
+    leases: Leases | None = None
+    lease_time: float = 30.0
+    _state: CacheState = field(init=False, repr=False, compare=False, default_factory=CacheState)
+    _shelves: dict[int, Shelf] = field(init=False, repr=False, compare=False, default_factory=dict[int, Shelf])
+    _defaults: CacheControl = field(init=False, repr=False, compare=False, default_factory=CacheControl)
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -90,190 +106,171 @@ class Cache(OperationMiddleware):
             raise ValueError("a cache needs a store for answers or for embeddings, got None for both")
         check_able("answers", self.answers, "get_many", "set_many")
         check_able("embeddings", self.embeddings, "get_many", "set_many")
-        if self.ttl is not None:
-            check_seconds("ttl", self.ttl)
+        check_able("leases", self.leases, "acquire_lease", "release_lease")
         if self.mode not in get_args(CacheMode):
             raise ValueError(f"mode must be one of {get_args(CacheMode)}, got {self.mode!r}")
+        if self.replay not in get_args(Replaying):
+            raise ValueError(f"replay must be one of {get_args(Replaying)}, got {self.replay!r}")
+        check_ttl(self.ttl)
+        if self.max_age is not None:
+            check_at_least("max_age", self.max_age, 0)
+        check_at_least("stale_while_revalidate", self.stale_while_revalidate, 0)
+        check_at_least("stale_if_error", self.stale_if_error, 0)
+        check_between("jitter", self.jitter, 0, 1)
+        check_at_least("early_refresh", self.early_refresh, 0)
         check_kind("always", self.always, bool)
+        check_kind("keep_truncated", self.keep_truncated, bool)
+        check_seconds("lease_time", self.lease_time)
+        for store in self._stores():
+            self._shelves[id(store)] = Shelf(self, GuardedStore(store), self._state)
+        object.__setattr__(
+            self,
+            "_defaults",
+            CacheControl(
+                mode=self.mode,
+                ttl=self.ttl,
+                max_age=self.max_age,
+                stale_while_revalidate=self.stale_while_revalidate,
+                stale_if_error=self.stale_if_error,
+            ),
+        )
 
     @override
     async def chat(self, call: Call[ChatResult], proceed: Next[ChatResult]) -> ChatResult:
         """Answer from the cache, or keep the answer."""
-        operation = cast("Conversation[ChatResult]", call.operation)
-        key = self._key(call, repeatable=_repeats_itself(operation))
-        return await self._answer(call, proceed, key, decode_chat, encode_chat)
+        return await self._answer(call, proceed)
 
     @override
     async def complete(self, call: Call[ChatResult], proceed: Next[ChatResult]) -> ChatResult:
         """Answer from the cache, or keep the answer."""
-        key = self._key(call, repeatable=_repeats_itself(cast("Complete", call.operation)))
-        return await self._answer(call, proceed, key, decode_chat, encode_chat)
+        return await self._answer(call, proceed)
 
     @override
     async def image(self, call: Call[ImageResult], proceed: Next[ImageResult]) -> ImageResult:
         """Answer from the cache, or keep the pictures."""
-        key = self._key(call, repeatable=cast("Image", call.operation).seed is not None)
-        return await self._answer(call, proceed, key, decode_image, encode_image)
+        return await self._answer(call, proceed)
 
     @override
     async def stream(self, call: Call[StreamResult], proceed: Next[StreamResult]) -> StreamResult:
         """Replay an answer from the cache, or keep the answer of a stream that was read to its end."""
-        key = self._key(call, repeatable=_repeats_itself(cast("Conversation[StreamResult]", call.operation)))
-        if key is None:
-            return await proceed(call)
-        answer = await self._look_up(call, key, decode_chat)
-        if answer is not None:
-            return StreamResult(Replay(answer), model=answer.served_by or call.model, clock=call.clock)
-        stream = await proceed(call)
-        stream.on_end(lambda end: self._keep_stream(call, key, end))
-        return stream
+        return await self._answer(call, proceed)
 
     @override
     async def embed(self, call: Call[EmbedResult], proceed: Next[EmbedResult]) -> EmbedResult:
         """Fill in the vectors that are known, and send only the texts that are not, each once."""
-        store = self.answers if self.embeddings is None else self.embeddings
-        mode = self._mode(call, repeatable=True)
-        operation = cast("Embed", call.operation)
-        keys = None if store is None or mode == "off" else text_keys(call, operation.texts)
-        if store is None or keys is None:
+        shelf = self._shelf_of(call)
+        policy = self.policy(call)
+        keys = None if shelf is None or policy is None else self.keys(call)
+        if shelf is None or policy is None or keys is None:
             return await proceed(call)
-        texts = dict(zip(keys, operation.texts, strict=True))
-        vectors = await self._known_vectors(call, store, list(texts)) if mode == "on" else {}
-        missing = [key for key in texts if key not in vectors]
-        if not missing:
-            nothing = Usage(input_tokens=0, output_tokens=0)
-            fresh = EmbedResult(model=call.model, served_by=call.model, vectors=in_order(vectors, keys), usage=nothing)
-            return fresh.model_copy(update={"hits": len(keys)})
-        fresh = await send_texts(call, proceed, [texts[key] for key in missing])
-        if vectors and not comparable(call, fresh, vectors):
-            missing, vectors, usage = list(texts), {}, fresh.usage
-            fresh = await send_texts(call, proceed, list(texts.values()))
-            fresh = fresh.model_copy(update={"usage": Usage.total([usage, fresh.usage])})
-        hits = sum(key in vectors for key in keys)
-        vectors |= {key: fresh.vectors.packed(index) for index, key in enumerate(missing)}
-        if is_own(call, fresh):
-            await keep(call, store, {key: encode_vector(vectors[key]) for key in missing}, self.ttl)
-        in_order_already = len(missing) == len(keys)  # nothing was known, and no text comes twice
-        if in_order_already:
-            return fresh
-        return fresh.model_copy(update={"vectors": in_order(vectors, keys), "hits": hits})
+        texts = dict(zip(keys, cast("Embed", call.operation).texts, strict=True))
+        return await EmbeddingCache(shelf, call, proceed, policy, texts).run(keys)
+
+    async def _answer(self, call: Call[R], proceed: Next[R]) -> R:
+        shelf = self._shelf_of(call)
+        policy = self.policy(call)
+        key = None if shelf is None or policy is None else answer_key(call)
+        if shelf is None or policy is None or key is None:
+            return await proceed(call)
+        return await AnswerCache(shelf, call, proceed, policy, key).run()
+
+    def policy(self, call: Call[Any]) -> Policy | None:
+        """Return what a call may do with the cache, None where that is nothing."""
+        asked = call.cache
+        if not self.always and (asked is None or asked.mode is None) and why_it_may_differ(call) is not None:
+            return None
+        return policy_of(self._defaults, asked, self.early_refresh)
+
+    def time_of(self, call: Call[Any], policy: Policy) -> float:
+        """Return the seconds for which an entry that is kept now is fresh."""
+        if math.isinf(policy.ttl):
+            return policy.ttl
+        return policy.ttl * (1.0 - self.jitter * call.clock.random())
+
+    def keys(self, call: Call[Any]) -> list[str] | None:
+        """Return the names of the entries of a call: one for an answer, one per text for vectors; None where it has none."""
+        operation = call.operation
+        if isinstance(operation, Embed):
+            return text_keys(call, operation.texts)
+        key = answer_key(call)
+        return None if key is None else [key]
+
+    async def why_miss(self, call: Call[Any]) -> str | None:
+        """Return why a call would not be answered from the cache, None where it would be. Nothing is sent."""
+        shelf, policy, asked = self._shelf_of(call), self.policy(call), call.cache
+        if shelf is None:
+            return "there is no store for it"
+        if policy is None:
+            named = asked is not None and asked.mode == "off"
+            differs = None if named or self.mode == "off" else why_it_may_differ(call)
+            if differs is not None:
+                return f"asked again it may answer otherwise: {differs}; a call that names a mode is kept all the same"
+            return "the call turns the cache off" if named else "the cache is off"
+        if not policy.reads:
+            return "its mode does not read what is kept"
+        keys = self.keys(call)
+        if keys is None:
+            return "it holds something that JSON cannot say"
+        if isinstance(call.operation, Embed):
+            return await EmbeddingCache(shelf, call, _send_nothing, policy, dict.fromkeys(keys, "")).why_missing(keys)
+        return await AnswerCache(shelf, call, _send_nothing, policy, keys[0]).why_missing()
+
+    async def forget(self, *, tenant: str | None = None, model: str | None = None) -> int:
+        """Delete the entries of a tenant, of a model, or of both; of everything where neither is named. Return how many.
+
+        What is under way while it happens may be kept after it.
+
+        Raises:
+            TypeError: If a store cannot find entries by their keys.
+        """
+        deleted = 0
+        for store in self._stores():
+            matching = getattr(store, "delete_matching", None)
+            if matching is None:
+                raise TypeError(f"{type(store).__name__} cannot forget by tenant or model: it has no delete_matching()")
+            deleted += await matching(pattern(tenant=tenant, model=model))
+        return deleted
+
+    async def stats(self) -> CacheStats:
+        """Return what was found and missed since the cache was made, and what its stores hold."""
+        lines: list[StoreUsage] = []
+        for store in self._stores():
+            usage = getattr(store, "usage", None)
+            lines.extend([] if usage is None else await usage())
+        state = self._state
+        return CacheStats(
+            hits=state.hits,
+            stale=state.stale,
+            misses=state.misses,
+            kept=state.kept,
+            refreshed=state.refreshed,
+            errors=state.errors,
+            saved=state.saved,
+            stores=tuple(lines),
+        )
 
     async def aclose(self) -> None:
-        """Finish what is being written and close the stores."""
-        loop = asyncio.get_running_loop()
-        writes = [task for task in self._writes if task.get_loop() is loop]
-        if writes:
+        """Finish what goes on behind calls and close the stores."""
+        renewals = self._state.renewals.of_this_loop()
+        for renewal in renewals:
+            renewal.cancel()
+        if renewals:
+            await asyncio.wait(renewals)
+        if writes := self._state.writes.of_this_loop():
             await asyncio.wait(writes)
-        for store in {id(store): store for store in (self.answers, self.embeddings) if store is not None}.values():
-            await close(store)
+        for shelf in self._shelves.values():
+            await shelf.store.close()
 
-    def _mode(self, call: Call[Any], *, repeatable: bool) -> CacheMode:
-        if call.cache is not None:
-            return call.cache
-        return self.mode if repeatable or self.always else "off"
+    def _stores(self) -> list[CacheStore]:
+        found = {id(store): store for store in (self.answers, self.embeddings) if store is not None}
+        return list(found.values())
 
-    def _key(self, call: Call[Any], *, repeatable: bool) -> str | None:
-        if self.answers is None or self._mode(call, repeatable=repeatable) == "off":
-            return None
-        return answer_key(call)
-
-    async def _answer(
-        self,
-        call: Call[AnswerT],
-        proceed: Next[AnswerT],
-        key: str | None,
-        decode: Decode[AnswerT],
-        encode: Encode[AnswerT],
-    ) -> AnswerT:
-        if key is None:
-            return await proceed(call)
-        found = await self._look_up(call, key, decode)
-        if found is not None:
-            return found
-        answer = await proceed(call)
-        entry = _encode(call, answer, encode)
-        if entry is not None and self.answers is not None:
-            await keep(call, self.answers, {key: entry}, self.ttl)
-        return answer
-
-    async def _look_up(self, call: Call[Any], key: str, decode: Decode[AnswerT]) -> AnswerT | None:
-        if self.answers is None or (call.cache or self.mode) == "refresh":
-            return None
-        entries: Mapping[str, bytes] | None = (
-            {key: self._unwritten[key]} if key in self._unwritten else await fetch(call, self.answers, [key])
-        )
-        call.record.cache = "miss"
-        if entries is None:
-            _report(call, "error", misses=1)
-        elif (entry := entries.get(key)) is not None:
-            try:
-                answer, cost = decode(entry)
-            except (TypeError, ValueError):  # damaged, or text from a store that is set up wrongly
-                await forget(call, self.answers, [key])
-            else:
-                call.record.cache = "hit"
-                _report(call, "hit", hits=1, saved=cost)
-                return answer
-        if entries is not None:
-            _report(call, "miss", misses=1)
-        return None
-
-    async def _known_vectors(
-        self, call: Call[Any], store: CacheStore, keys: Sequence[str]
-    ) -> "dict[str, array[float]]":
-        entries = await fetch(call, store, keys)
-        call.record.cache = "miss"
-        if entries is None:
-            _report(call, "error", misses=len(keys))
-            return {}
-        vectors, damaged = decode_vectors(entries)
-        if damaged:
-            await forget(call, store, damaged)
-        misses = len(keys) - len(vectors)
-        call.record.cache = "miss" if misses else "hit"
-        _report(call, "miss" if misses else "hit", hits=len(vectors), misses=misses)
-        return vectors
-
-    def _keep_stream(self, call: Call[Any], key: str, end: StreamEnd) -> None:
-        if end.how != "completed" or self.answers is None:
-            return
-        entry = _encode(call, end.answer, encode_chat)
-        if entry is None:
-            return
-        # A stream completes while it is being read, so there is a loop.
-        task = asyncio.get_running_loop().create_task(keep(call, self.answers, {key: entry}, self.ttl))
-        self._unwritten[key] = entry
-        self._writes.add(task)
-
-        def written(done: "asyncio.Task[None]") -> None:
-            self._unwritten.pop(key, None)
-            self._writes.discard(done)
-
-        task.add_done_callback(written)
+    def _shelf_of(self, call: Call[Any]) -> Shelf | None:
+        store = self.answers
+        if self.embeddings is not None and call.operation.kind == "embed":
+            store = self.embeddings
+        return None if store is None else self._shelves[id(store)]
 
 
-def _repeats_itself(operation: Sampling[Any]) -> bool:
-    return operation.temperature == 0 or operation.seed is not None
-
-
-def _encode(call: Call[Any], answer: AnswerT, encode: Encode[AnswerT]) -> bytes | None:
-    cost = call.record.cost() or answer.cost
-    try:
-        return encode(answer, None if cost is None else cost.amount - cost.wasted)
-    except (TypeError, ValueError) as error:
-        _log.warning("an answer of %s was not cached: %s", type(answer).__name__, type(error).__name__)
-        return None
-
-
-def _report(
-    call: Call[Any],
-    outcome: Literal["hit", "miss", "error"],
-    *,
-    hits: int = 0,
-    misses: int = 0,
-    saved: Decimal | None = None,
-) -> None:
-    if call.listeners:
-        call.emit(
-            CacheLookedUp(call_id=call.id, model=call.model, outcome=outcome, hits=hits, misses=misses, saved=saved)
-        )
+async def _send_nothing(call: Call[Any]) -> Any:
+    raise AssertionError(f"a look into the cache must not send anything, not even a {call.operation.kind}")

@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from resilient_ai.core.call import Call, Next
+from resilient_ai.core.call import FOR_NOTHING, Call, Next
 from resilient_ai.core.checks import check_kind
 from resilient_ai.core.errors import ProviderError, StatusError
 from resilient_ai.core.events import (
@@ -142,7 +142,7 @@ class _Line:
     def fields(self, outcome: Outcome, error: BaseException | None, result: Result | None) -> Fields:
         """Return all that is known at the end; what is not known has no field."""
         call, record = self.call, self.call.record
-        usage = result.usage if result is not None and record.cache != "hit" else None
+        usage = result.usage if result is not None and record.cache not in FOR_NOTHING else None
         cost = record.cost() or (result.cost if result is not None else None)
         found: Fields = {
             "model": call.model,

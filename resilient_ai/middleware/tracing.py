@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import override
 
-from resilient_ai.core.call import Call, Next
+from resilient_ai.core.call import FOR_NOTHING, Call, Next
 from resilient_ai.core.checks import check_able, check_kind
 from resilient_ai.core.errors import StatusError
 from resilient_ai.core.events import (
@@ -182,7 +182,7 @@ class _CallSpan(Ending):
         call = self.call
         found = request_attributes(call) | record_attributes(call, result) | {names.OUTCOME: outcome}
         if result is not None:
-            found |= result_attributes(result, cached=call.record.cache == "hit")
+            found |= result_attributes(result, cached=call.record.cache in FOR_NOTHING)
         if error is not None:
             found |= error_attributes(error)
         if self.retries:

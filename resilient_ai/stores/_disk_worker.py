@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 _MAX_BATCHES = 256
 _MAX_BYTES = 64 * 2**20
-_SLICE = 32  # entries written in one turn, about 6 ms, so that reads get in between
+_SLICE = 128  # entries written in one turn, about 6 ms, so that reads get in between
 
 
 @dataclass(slots=True)
@@ -26,6 +26,11 @@ class _Batch:
     monotonic: float
     size: int
     written: int = 0
+
+
+@dataclass(slots=True)
+class _Errand:
+    run: Callable[[], None]
 
 
 class DiskWorker:
@@ -40,45 +45,74 @@ class DiskWorker:
         self.file = file
         self._on_fault = on_fault
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="resilient-ai-cache")
-        self._batches: deque[_Batch] = deque()
+        self._waiting: deque[_Batch | _Errand] = deque()
+        self._batches = 0
         self._bytes = 0
-        self._writing = False
+        self._turning = False
+        self._ended = False
         self._lock = threading.Lock()
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Do `work` in the thread, after what was submitted before."""
+        """Do `work` in the thread, after what was submitted before but between the writes of batches."""
         return self._executor.submit(work, *args, **kwargs)
+
+    def after(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """Do `work` in the thread, after every batch that was offered before; what is submitted gets in between."""
+        done: Future[T] = Future()
+
+        def run() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
+            try:
+                done.set_result(work(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001  # it is raised where the future is asked
+                done.set_exception(error)
+
+        with self._lock:
+            if not self._append(_Errand(run)):
+                raise RuntimeError("the thread of the store has ended")
+        return done
 
     def offer(self, entries: Mapping[str, bytes], *, ttl: float | None, wall: float, monotonic: float) -> bool:
         """Take a batch to be written, unless too much is waiting already; return whether it was taken."""
         size = sum(map(len, entries.values()))
         batch = _Batch(tuple(entries.items()), ttl, wall, monotonic, size)
         with self._lock:
-            if len(self._batches) >= _MAX_BATCHES or self._bytes + size > _MAX_BYTES:
+            if self._batches >= _MAX_BATCHES or self._bytes + size > _MAX_BYTES or not self._append(batch):
                 return False
-            self._batches.append(batch)
+            self._batches += 1
             self._bytes += size
-            start, self._writing = not self._writing, True
-        if start:
-            self.submit(self._turn)
         return True
 
     def finish(self) -> "Future[None]":
         """Write everything that waits, close the file and end the thread."""
-        done = self.submit(self._finish)
-        self._executor.shutdown(wait=False)
+        with self._lock:
+            self._ended = True
+            done = self.submit(self._finish)
+            self._executor.shutdown(wait=False)
         return done
 
     def drain(self) -> None:
         """Write everything that waits; called in the thread."""
-        while self._write_some(_SLICE):
+        while self._do_some(_SLICE):
             pass
 
     def forget(self) -> None:
-        """Drop everything that waits."""
+        """Drop the batches that wait; called in the thread."""
         with self._lock:
-            self._batches.clear()
-            self._bytes = 0
+            self._waiting = deque(one for one in self._waiting if isinstance(one, _Errand))
+            self._batches = self._bytes = 0
+
+    def _append(self, one: _Batch | _Errand) -> bool:
+        if not self._turning and not self._ended:
+            try:
+                self.submit(self._turn)
+                self._turning = True
+            except RuntimeError:  # Python itself is ending
+                self._ended = True
+        if not self._ended:
+            self._waiting.append(one)
+        return not self._ended
 
     def _finish(self) -> None:
         self.drain()
@@ -88,21 +122,29 @@ class DiskWorker:
     def _turn(self) -> None:
         left = _SLICE
         while left > 0:
-            written = self._write_some(left)
-            if not written:
+            done = self._do_some(left)
+            if not done:
                 return
-            left -= written
+            left -= done
         try:
             self.submit(self._turn)
         except RuntimeError:  # the thread is ending and takes no more turns
             self.drain()
 
-    def _write_some(self, most: int) -> int:
+    def _do_some(self, most: int) -> int:
         with self._lock:
-            if not self._batches:
-                self._writing = False
+            if not self._waiting:
+                self._turning = False
                 return 0
-            batch = self._batches[0]
+            one = self._waiting[0]  # only this thread takes anything away
+            if isinstance(one, _Errand):
+                self._waiting.popleft()
+        if isinstance(one, _Batch):
+            return self._write_some(one, most)
+        one.run()
+        return 1
+
+    def _write_some(self, batch: _Batch, most: int) -> int:
         entries = batch.entries[batch.written : batch.written + most]
         batch.written += len(entries)
         try:
@@ -112,6 +154,7 @@ class DiskWorker:
             self._on_fault(error, batch.monotonic)
         if batch.written == len(batch.entries):
             with self._lock:
-                self._batches.popleft()  # batches are only taken away in this thread
+                self._waiting.popleft()
+                self._batches -= 1
                 self._bytes -= batch.size
         return len(entries)

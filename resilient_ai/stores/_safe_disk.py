@@ -6,41 +6,33 @@
 
 import re
 import sqlite3
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, cast
 
 import diskcache
 from diskcache.core import DBNAME, DEFAULT_SETTINGS, METADATA, MODE_RAW
 
+from resilient_ai.stores._disk_rows import MAX_VALUE, Cache, Rows
 from resilient_ai.stores._envelope import Refused
 from resilient_ai.stores._private import private_file
 
-MAX_VALUE = 4 * 2**20 + 64  # a payload of 4 MiB in its envelope
 _ROW_KEY = re.compile(r"[0-9a-f]{16,128}")
 _WORDS = {"wal", "least-recently-stored"}  # the only settings that are not numbers
 _SETTINGS = {
     "eviction_policy": "least-recently-stored",
     "statistics": 0,
     "tag_index": 0,
-    "cull_limit": 0,  # DiskFile culls once per batch; diskcache would look after every row
+    "cull_limit": 0,  # DiskFile evicts once per batch; diskcache would look after every row
     "sqlite_mmap_size": 0,
     "sqlite_synchronous": 1,
     "disk_min_file_size": 2**31,  # values stay in the database: as files they are written 13 times slower
 }
+# A vector of 1024 numbers and three like it fill a page; with the 4 KiB that SQLite takes by itself each is spread over two.
+_PAGE_SIZE = 2**14
+_PAGES_UNTIL_CHECKPOINT = 256  # 4 MiB, as each checkpoint holds up the reads behind it
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-
-
-class Rows(Protocol):
-    """The part of `diskcache.Cache` that is safe and quick."""
-
-    def get(self, key: str) -> bytes | None: ...
-    def set(self, key: str, value: bytes, expire: float | None) -> bool: ...
-    def delete(self, key: str) -> bool: ...
-    def transact(self) -> AbstractContextManager[None]: ...
-    def volume(self) -> int: ...
-    def cull(self) -> int: ...
-    def close(self) -> None: ...
 
 
 class Damaged(sqlite3.DatabaseError):
@@ -82,8 +74,37 @@ class SafeDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
         """Leave the file alone: this store made none, so a row that names one is not ours."""
 
 
+class SafeCache(diskcache.Cache):  # type: ignore[misc]
+    """A cache that gives up on a lock; diskcache itself would try for a minute to open its database.
+
+    Args:
+        folder: Where its database lies.
+        patience: Seconds for all of the opening.
+        settings: What diskcache calls settings.
+    """
+
+    def __init__(self, folder: Path, *, patience: float, settings: dict[str, Any]) -> None:
+        self._until = time.monotonic() + patience
+        super().__init__(str(folder), disk=SafeDisk, timeout=patience, **settings)
+
+    @property
+    def _sql(self) -> Callable[..., sqlite3.Cursor]:
+        execute: Callable[..., sqlite3.Cursor] = super()._sql
+
+        def run(*statement: object) -> sqlite3.Cursor:
+            try:
+                return execute(*statement)
+            except sqlite3.OperationalError as error:
+                if time.monotonic() < self._until:
+                    raise
+                # In other words than those of SQLite, which are what makes diskcache try again.
+                raise sqlite3.OperationalError(f"given up: {error}") from error
+
+        return run
+
+
 def open_rows(folder: Path, *, size_limit: int, wait: float) -> tuple[Rows, sqlite3.Connection]:
-    """Open or create the database in `folder`, and return it with its connection.
+    """Open or create the database in `folder`, and return its rows with its connection.
 
     Args:
         folder: A directory that belongs to this user alone.
@@ -101,11 +122,11 @@ def open_rows(folder: Path, *, size_limit: int, wait: float) -> tuple[Rows, sqli
         if side.exists() or side.is_symlink():
             private_file(side)
     _inspect(path, wait)
-    settings: dict[str, Any] = {**_SETTINGS, "timeout": wait, "size_limit": size_limit}
-    cache: Any = diskcache.Cache(str(folder), disk=SafeDisk, **settings)
+    cache: Any = SafeCache(folder, patience=wait, settings={**_SETTINGS, "size_limit": size_limit})
     connection = cast("sqlite3.Connection", cache._con)  # noqa: SLF001  # DiskFile says what for
     connection.text_factory = _text
-    return cast("Rows", cache), connection
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_UNTIL_CHECKPOINT}")
+    return Rows(cast("Cache", cache), connection), connection
 
 
 def damaged(error: BaseException) -> bool:
@@ -121,12 +142,17 @@ def _inspect(path: Path, wait: float) -> None:
     connection = sqlite3.connect(path, timeout=wait, isolation_level=None)
     connection.text_factory = _text
     try:
+        # These two are for a database that has no table yet, and mean nothing to any other.
+        connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
+        connection.execute("PRAGMA auto_vacuum = FULL")
         connection.execute("BEGIN IMMEDIATE")
         tables = {
             name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
         }
         settings = connection.execute("SELECT key, value FROM Settings").fetchall() if "Settings" in tables else []
-        connection.execute("ROLLBACK")
+        if not tables:
+            connection.execute("CREATE TABLE Settings (key TEXT NOT NULL UNIQUE, value)")
+        connection.execute("COMMIT")
     finally:
         connection.close()
     known = DEFAULT_SETTINGS.keys() | METADATA.keys()

@@ -3,24 +3,30 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from resilient_ai.core.checks import check_count, check_seconds
 from resilient_ai.core.clock import Clock, SystemClock
+from resilient_ai.core.fault_window import FaultWindow
+from resilient_ai.core.protocols import StoreUsage
 from resilient_ai.stores import _forks
 from resilient_ai.stores._disk_file import DiskFile, Unavailable
+from resilient_ai.stores._disk_layout import name_range
 from resilient_ai.stores._disk_worker import DiskWorker
-from resilient_ai.core.fault_window import FaultWindow
+from resilient_ai.stores._patterns import literal_prefix, matcher, matches_all
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _log = logging.getLogger("resilient_ai.stores")
 _MAX_VALUE = 4 * 2**20
 _MIN_SIZE = 2**20
-_WAIT_OPEN = 2.0
+_WAIT_OPEN = 2.0  # from the first use on: what is not open then does not hold up every read
 _WAIT_LOCK = 0.05
 _WAIT_CHANGE = 5.0
 
@@ -38,14 +44,15 @@ class DiskStore:
     unpickled. A directory that is not safe or cannot be written makes the store `unavailable`: one warning in the log,
     and misses from then on.
 
-    The store may be used from several threads and event loops and after a fork. Several processes may share the directory. It
-    must lie on a local disk.
+    The store may be used from several threads and event loops and after a fork. Several processes may share the directory, and
+    exclude each other by leases. It must lie on a local disk.
 
     Args:
         directory: Where to keep the entries. Created if missing, with mode 0700.
         max_bytes: Bytes on disk, about; the entries that were stored first go first. At least 1 MiB. A value larger than a
             quarter of it, or than 4 MiB, is not kept.
-        timeout: Seconds a read may take. More than 0. The read that opens the database may take 2 s.
+        timeout: Seconds a read may take, and taking or giving back a lease. More than 0. Where the database is not open yet,
+            reads may take up to 2 s from the first use on; `open()` prepares it.
         clock: Measures the age of entries and the waits.
 
     Raises:
@@ -74,6 +81,7 @@ class DiskStore:
         self._window = FaultWindow()
         self._refused = 0
         self._worker: DiskWorker | None = None
+        self._opens_until = 0.0
         self._lock = threading.Lock()
         _forks.watch(self)
 
@@ -90,13 +98,19 @@ class DiskStore:
         """How many rows were not what this store had written there."""
         return self._refused + (self._worker.file.refused if self._worker else 0)
 
+    async def open(self) -> None:
+        """Prepare the database, for up to 2 s, so that the first read need not."""
+        worker = self._usable()
+        if worker is not None:
+            await self._within(_WAIT_OPEN, lambda: worker.submit(worker.file.open), keep=True)
+
     async def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         """Return the entries that are there and fresh; none where that takes too long or goes wrong."""
         worker = self._usable()
         if worker is None or not keys:
             return {}
-        limit = self.timeout if worker.file.is_open else max(self.timeout, _WAIT_OPEN)
         now = self._clock.wall()
+        limit = self.timeout if worker.file.is_open else max(self.timeout, self._opens_until - self._clock.monotonic())
         found = await self._within(limit, lambda: worker.submit(worker.file.get, tuple(keys), now))
         return found or {}
 
@@ -115,13 +129,80 @@ class DiskStore:
 
     async def delete_many(self, keys: Sequence[str]) -> None:
         """Forget these entries, those included that are still to be written; waits up to 5 s for it."""
-        names = tuple(keys)
+        await self._change(DiskFile.delete, tuple(keys))
 
-        def change(worker: DiskWorker) -> None:
-            worker.drain()
-            worker.file.delete(names)
+    async def delete_matching(self, pattern: str) -> int:
+        """Forget the entries whose keys match, those included that are still to be written, and return how many there were.
 
-        await self._change(change)
+        A key that is not 16 to 128 lower-case hexadecimal digits is known to the database by a digest, and matches no pattern
+        but "*". The thread is held for about a thousand entries at a time, and each time is waited for up to 5 s; where one
+        takes longer or goes wrong, the rest stays.
+        """
+        fits = None if matches_all(pattern) else matcher(pattern)
+        deleted = 0
+        start: str | None
+        start, behind = name_range(literal_prefix(pattern))
+        while start is not None:
+            part = await self._change(DiskFile.delete_some, fits, start, behind)
+            count, start = part or (0, None)
+            deleted += count
+        return deleted
+
+    async def scan(self) -> AsyncIterator[Mapping[str, bytes]]:
+        """Return the entries that are fresh, up to 256 at a time; ends early where something takes 5 s or goes wrong."""
+        behind: int | None = 0
+        while behind is not None:
+            part = await self._change(DiskFile.list_some, behind, self._clock.wall())
+            entries, behind = part or ({}, None)
+            if entries:
+                yield entries
+
+    async def usage(self) -> Sequence[StoreUsage]:
+        """Return one line; entries and size are None where the database cannot be asked within 5 s."""
+        entries, size = await self._change(DiskFile.usage) or (None, None)
+        trouble = self.unavailable
+        if trouble is None and self._window.paused(self._clock.monotonic()):
+            trouble = "left alone for a minute after five faults within a minute"
+        return [
+            StoreUsage(
+                name=f"disk {self.directory}",
+                entries=entries,
+                size=size,
+                limit=self.max_bytes,
+                faults=self.faults,
+                refused=self.refused,
+                dropped=self.dropped,
+                trouble=trouble,
+            )
+        ]
+
+    async def acquire_lease(self, key: str, *, holder: str, seconds: float) -> bool | None:
+        """Take the lease of `key` for `seconds`, or prolong it; None where that takes longer than `timeout` or goes wrong."""
+        worker = self._usable()
+        if worker is None:
+            return None
+        take = partial(worker.file.acquire_lease, key, holder=holder, seconds=seconds, now=self._clock.wall())
+        return await self._within(self.timeout, lambda: worker.submit(take))
+
+    async def release_lease(self, key: str, *, holder: str) -> None:
+        """Give it back once everything that was set before is written, which is waited for up to `timeout`.
+
+        Writing more than that can take is no fault; the lease is then given back behind the caller's back.
+        """
+        worker, at = self._usable(), self._clock.monotonic()
+        if worker is None:
+            return
+        give_back = partial(worker.file.release_lease, key, holder=holder, now=self._clock.wall())
+
+        def work() -> None:
+            try:
+                give_back()
+            except Exception as error:  # noqa: BLE001  # whatever it is, a cache must not fail a call
+                self._note(error, at)
+
+        with suppress(Exception):  # the thread has noted what went wrong, and being late is no fault here
+            async with self._clock.timeout(self.timeout):
+                await asyncio.shield(asyncio.wrap_future(worker.after(work)))
 
     async def clear(self) -> None:
         """Forget everything, what is still to be written included; waits up to 5 s for it."""
@@ -130,7 +211,9 @@ class DiskStore:
             worker.forget()
             worker.file.clear()
 
-        await self._change(change)
+        worker = self._usable()
+        if worker is not None:
+            await self._within(_WAIT_CHANGE, lambda: worker.submit(change, worker), keep=True)
 
     async def aclose(self) -> None:
         """Write what waits, for up to 5 s, and close the file. A store that is used again opens again."""
@@ -155,12 +238,16 @@ class DiskStore:
             if self._worker is None:
                 file = DiskFile(self.directory, max_bytes=self.max_bytes, wait=min(self.timeout, _WAIT_LOCK))
                 self._worker = DiskWorker(file, self._note)
+                self._opens_until = self._clock.monotonic() + _WAIT_OPEN
             return self._worker
 
-    async def _change(self, change: Callable[[DiskWorker], None]) -> None:
+    async def _change(
+        self, change: Callable[Concatenate[DiskFile, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T | None:
         worker = self._usable()
-        if worker is not None:
-            await self._within(_WAIT_CHANGE, lambda: worker.submit(change, worker), keep=True)
+        if worker is None:
+            return None
+        return await self._within(_WAIT_CHANGE, lambda: worker.after(change, worker.file, *args, **kwargs), keep=True)
 
     async def _within(self, limit: float, begin: Callable[[], Future[T]], *, keep: bool = False) -> T | None:
         try:

@@ -2,13 +2,16 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from math import inf
 
 from resilient_ai.core.checks import check_count
 from resilient_ai.core.clock import Clock, SystemClock
+from resilient_ai.core.protocols import StoreUsage
 from resilient_ai.stores._forks import watch
+from resilient_ai.stores._patterns import matcher
 
+_LISTED_AT_ONCE = 256
 _ENTRY_OVERHEAD = 200  # bytes that Python itself needs for an entry, roughly
 
 
@@ -41,6 +44,7 @@ class MemoryStore:
         self._clock = clock or SystemClock()
         self._entries: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
         self._size = 0
+        self._dropped = 0
         self._lock = threading.Lock()
         watch(self)
 
@@ -79,6 +83,8 @@ class MemoryStore:
                 if _room(key, value) <= self.max_bytes:
                     self._entries[key] = (ends, bytes(value))
                     self._size += _room(key, value)
+                else:
+                    self._dropped += 1
             while self._size > self.max_bytes:
                 self._remove(next(iter(self._entries)))
 
@@ -87,6 +93,40 @@ class MemoryStore:
         with self._lock:
             for key in keys:
                 self._remove(key)
+
+    async def delete_matching(self, pattern: str) -> int:
+        """Forget the entries whose keys match, and return how many there were."""
+        fits = matcher(pattern)
+        with self._lock:
+            keys = list(filter(fits, self._entries))
+            for key in keys:
+                self._remove(key)
+        return len(keys)
+
+    async def scan(self) -> AsyncIterator[Mapping[str, bytes]]:
+        """Return the entries that are fresh, up to 256 at a time; this does not count as use."""
+        with self._lock:
+            keys = list(self._entries)
+        for start in range(0, len(keys), _LISTED_AT_ONCE):
+            now = self._clock.monotonic()
+            with self._lock:
+                some = {key: self._entries.get(key, (-inf, b"")) for key in keys[start : start + _LISTED_AT_ONCE]}
+            fresh = {key: value for key, (ends, value) in some.items() if now < ends}
+            if fresh:
+                yield fresh
+
+    async def usage(self) -> Sequence[StoreUsage]:
+        """Return one line."""
+        with self._lock:
+            return [
+                StoreUsage(
+                    name="memory",
+                    entries=len(self._entries),
+                    size=self._size,
+                    limit=self.max_bytes,
+                    dropped=self._dropped,
+                )
+            ]
 
     async def clear(self) -> None:
         """Forget everything."""

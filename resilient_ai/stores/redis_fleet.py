@@ -6,15 +6,13 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from resilient_ai.core.checks import check_at_least, check_seconds, check_share
-from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.stores import _fleet_scripts as scripts
 from resilient_ai.stores import _forks
 from resilient_ai.stores._fleet_worker import Client, FleetWorker, Job, Keys
+from resilient_ai.stores._redis_address import package_missing, unusable, without_secrets
 
-_SCHEMES = ("redis", "rediss", "unix")
 _WAIT_CLOSE = 2.0
 
 
@@ -73,7 +71,7 @@ class RedisFleet:
         self.timeout = timeout
         self.lease = lease
         self._share = share
-        self.place = _without_secrets(url)
+        self.place = without_secrets(url)
         self._connect, self._no_script = _client_of(url, timeout)
         self._worker: FleetWorker | None = None
         self._lock = threading.Lock()
@@ -237,9 +235,7 @@ def _client_of(url: str, timeout: float) -> tuple[Callable[[], Client], type[Exc
         from redis.exceptions import NoScriptError  # noqa: PLC0415
         from redis.retry import Retry  # noqa: PLC0415
     except ImportError:
-        raise ConfigurationError(
-            "the package redis is missing; install it with: pip install 'resilient-ai[redis]'"
-        ) from None
+        raise package_missing() from None
 
     def connect() -> Client:
         # The client's own annotations leave open what else may be given.
@@ -252,21 +248,5 @@ def _client_of(url: str, timeout: float) -> tuple[Callable[[], Client], type[Exc
     try:
         connect().close()
     except Exception as error:  # noqa: BLE001 - its text may quote the password
-        raise ConfigurationError(f"url: Redis cannot be reached by it ({type(error).__name__})") from None
+        raise unusable(error) from None
     return connect, NoScriptError
-
-
-def _without_secrets(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        raise ConfigurationError("url: not the address of a Redis") from None
-    if parts.scheme not in _SCHEMES:
-        raise ConfigurationError(f"url: must begin with one of {', '.join(f'{name}://' for name in _SCHEMES)}")
-    if "@" in f"{parts.path}{parts.query}{parts.fragment}":  # a password with a slash that was not written as %2F
-        raise ConfigurationError(
-            "url: holds an @ behind the host; write the characters of the password as %2F and so on"
-        )
-    path = parts.path if parts.scheme == "unix" or parts.path.lstrip("/").isdecimal() else ""
-    return f"{parts.scheme}://{host}{f':{port}' if port else ''}{path}"

@@ -39,9 +39,10 @@ class Shell:
         given = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
         return {name: value for name, value in {**given, **self.env, **env}.items() if value is not None}
 
-    def start(self, *args, **env):
+    def start(self, *args, first="", **env):
+        """Start a command in a process of its own, after the statement `first`."""
         return subprocess.Popen(
-            [sys.executable, "-c", "from resilient_ai.cli import main; main()", *map(str, args)],
+            [sys.executable, "-c", f"{first}\nfrom resilient_ai.cli import main; main()", *map(str, args)],
             env=self.environment(**env),
             cwd=self.folder,
             stdin=subprocess.PIPE,

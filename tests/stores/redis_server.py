@@ -1,6 +1,9 @@
-"""A Redis of the tests' own: a private process, port and folder."""
+"""A Redis of the tests' own: a private process, port and folder; and what stands between it and a client."""
 
+import asyncio
+import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -27,9 +30,14 @@ class RedisServer:
     def url(self):
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def socket(self):
+        return f"{self._folder}/redis.sock"
+
     def start(self):
         """Start, and wait until it answers."""
         options = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)]
+        options += ["--unixsocket", self.socket]
         self._process = subprocess.Popen(
             [self._program, *options, "--save", "", "--appendonly", "no", "--loglevel", "warning"],
             stdout=subprocess.DEVNULL,
@@ -64,6 +72,87 @@ class RedisServer:
                 return connection.recv(16).startswith(b"+PONG")
         except OSError:
             return False
+
+    def command(self, *words):
+        """Ask it past everything that is tested."""
+        from redis import Redis
+
+        with contextlib.closing(Redis(port=self.port, protocol=2)) as client:
+            return client.execute_command(*words)
+
+
+class Proxy:
+    """Stands between clients and a server, on a free port of 127.0.0.1, and holds answers back where told to.
+
+    Attributes:
+        flowing: Whether answers are passed on; what is held back is passed on once it is set again.
+        connections: How many clients have come.
+    """
+
+    def __init__(self, port, *, tls=None):
+        self._target, self._tls = port, tls
+        self.flowing = asyncio.Event()
+        self.flowing.set()
+        self.connections = 0
+        self._tasks = set()
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+        self.url = f"redis{'s' if self._tls else ''}://127.0.0.1:{self.port}/0"
+        return self
+
+    async def __aexit__(self, *_):
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _serve(self, reader, writer):
+        self._tasks.add(asyncio.create_task(self._carry(reader, writer)))
+
+    async def _carry(self, reader, writer):
+        self.connections += 1
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        there = asyncio.create_task(self._pass(reader, far_writer))
+        try:
+            await self._pass(far_reader, writer, self.flowing)
+        finally:
+            there.cancel()
+            for end in (writer, far_writer):
+                end.transport.abort()
+
+    async def _pass(self, source, target, when=None):
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(2**16):
+                if when is not None:
+                    await when.wait()
+                target.write(data)
+                await target.drain()
+        if when is None:
+            target.close()
+
+
+@contextlib.asynccontextmanager
+async def saying(answer):
+    """A server that answers every command with the same bytes; yields its address."""
+    writers = []
+
+    async def serve(reader, writer):
+        writers.append(writer)
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(2**16):
+                writer.write(answer * len(re.findall(rb"(?:^|\n)\*\d+\r", data)))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
 
 
 def start_redis(folder):

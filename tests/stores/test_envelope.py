@@ -7,42 +7,53 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient_ai.stores import _envelope
-from resilient_ai.stores._envelope import Refused, seal, unseal
+from resilient_ai.stores._envelope import Envelopes, Refused
 
-SECRET = bytes(range(32))
+OURS = Envelopes(bytes(range(32)))
 
 
-@given(payload=st.binary(), key=st.text(), ttl=st.none() | st.floats(0, 1e9))
-def test_what_is_sealed_can_be_unsealed_at_once(payload, key, ttl):
-    """Any bytes come back as they were, under any key."""
-    assert (
-        unseal(seal(payload, secret=SECRET, key=key, created=5.0, ttl=ttl), secret=SECRET, key=key, now=5.0) == payload
-    )
+@given(payload=st.binary(), name=st.binary(), ttl=st.none() | st.floats(0, 1e9))
+def test_what_is_sealed_can_be_unsealed_at_once(payload, name, ttl):
+    """Any bytes come back as they were, under any name."""
+    assert OURS.unseal(OURS.seal(payload, name=name, created=5.0, ttl=ttl), name=name, now=5.0) == payload
 
 
 @given(position=st.integers(0, 46), change=st.integers(1, 255))
 def test_every_changed_byte_is_noticed(position, change):
     """Whichever byte of the envelope is changed, it is refused."""
-    envelope = bytearray(seal(b"0123456789", secret=SECRET, key="k", created=5.0, ttl=9.0))
+    envelope = bytearray(OURS.seal(b"0123456789", name=b"k", created=5.0, ttl=9.0))
     assert len(envelope) == 47
     envelope[position] ^= change
     with pytest.raises(Refused):
-        unseal(bytes(envelope), secret=SECRET, key="k", now=5.0)
+        OURS.unseal(bytes(envelope), name=b"k", now=5.0)
 
 
-@pytest.mark.parametrize(("secret", "key"), [(SECRET, "other"), (b"x" * 32, "k")])
-def test_an_envelope_is_bound_to_its_key_and_secret(secret, key):
-    """A value that was moved to another key, or sealed by another installation, is refused."""
+@pytest.mark.parametrize(
+    ("other", "name"), [(OURS, b"other"), (OURS, b"k" + b"RAI"), (Envelopes(b"x" * 32), b"k")]
+)
+def test_an_envelope_is_bound_to_its_name_and_secret(other, name):
+    """A value that was moved to another name, or sealed by another installation, is refused."""
     with pytest.raises(Refused):
-        unseal(seal(b"v", secret=SECRET, key="k", created=5.0, ttl=None), secret=secret, key=key, now=5.0)
+        other.unseal(OURS.seal(b"v", name=b"k", created=5.0, ttl=None), name=name, now=5.0)
+
+
+def test_name_and_payload_are_told_apart():
+    """The end of a name does not count as the beginning of what follows it."""
+    one, other = (OURS._stamp(name, header, b"v") for name, header in ((b"ab", b"c"), (b"a", b"bc")))
+    assert one != other
 
 
 @pytest.mark.parametrize("length", [0, 1, 36, 40])
 def test_a_truncated_envelope_is_refused(length):
     """What is cut off is not a value."""
     with pytest.raises(Refused):
-        unseal(seal(b"12345", secret=SECRET, key="k", created=5.0, ttl=None)[:length], secret=SECRET, key="k", now=5.0)
+        OURS.unseal(OURS.seal(b"12345", name=b"k", created=5.0, ttl=None)[:length], name=b"k", now=5.0)
+
+
+def test_no_envelope_is_refused():
+    """As one that is not ours."""
+    with pytest.raises(Refused):
+        OURS.unseal(None, name=b"k", now=5.0)
 
 
 @pytest.mark.parametrize(
@@ -50,22 +61,20 @@ def test_a_truncated_envelope_is_refused(length):
 )
 def test_age_and_future_decide_whether_it_is_fresh(now, fresh):
     """It holds for its ttl, and clocks may disagree by 300 seconds."""
-    envelope = seal(b"v", secret=SECRET, key="k", created=1000.0, ttl=60.0)
-    assert unseal(envelope, secret=SECRET, key="k", now=now) == (b"v" if fresh else None)
+    envelope = OURS.seal(b"v", name=b"k", created=1000.0, ttl=60.0)
+    assert OURS.unseal(envelope, name=b"k", now=now) == (b"v" if fresh else None)
 
 
 @pytest.mark.parametrize("created", [math.nan, math.inf])
 def test_a_moment_that_is_none_is_never_fresh(created):
     """Not even a well sealed one."""
-    assert (
-        unseal(seal(b"v", secret=SECRET, key="k", created=created, ttl=None), secret=SECRET, key="k", now=0.0) is None
-    )
+    assert OURS.unseal(OURS.seal(b"v", name=b"k", created=created, ttl=None), name=b"k", now=0.0) is None
 
 
 @pytest.mark.parametrize(("magic", "version", "flags"), [(b"XXX", 1, 0), (b"RAI", 2, 0), (b"RAI", 1, 1)])
 def test_unknown_kinds_are_refused(magic, version, flags):
     """A well sealed envelope of another layout is not guessed at."""
     header = struct.pack(">3sBddB", magic, version, 1.0, 1.0, flags)
-    envelope = header + _envelope._stamp(SECRET, "k", header, b"v") + b"v"
+    envelope = header + OURS._stamp(b"k", header, b"v") + b"v"
     with pytest.raises(Refused, match="unknown kind"):
-        unseal(envelope, secret=SECRET, key="k", now=1.0)
+        OURS.unseal(envelope, name=b"k", now=1.0)

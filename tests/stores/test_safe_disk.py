@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from resilient_ai.stores._disk_file import _row_key
+from resilient_ai.stores._disk_layout import row_name
+from resilient_ai.stores._disk_rows import MAX_VALUE
 from resilient_ai.stores._envelope import Refused
-from resilient_ai.stores._safe_disk import MAX_VALUE, SafeDisk
+from resilient_ai.stores._safe_disk import SafeCache, SafeDisk
 from resilient_ai.stores._safe_disk import damaged as is_damaged
 
 pytestmark = pytest.mark.anyio
@@ -43,8 +44,8 @@ def tamper(open_store, tmp_path):
     return run
 
 
-A = _row_key("a")
-B = _row_key("b")
+A = row_name("a")
+B = row_name("b")
 
 
 async def test_a_pickle_is_not_opened(tamper, tmp_path):

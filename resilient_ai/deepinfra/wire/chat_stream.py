@@ -7,8 +7,8 @@ import orjson
 
 from resilient_ai.core.deltas import Finished, StreamEvent, TextDelta
 from resilient_ai.core.errors import InvalidResponse, ProviderError
+from resilient_ai.core.replay import events_of
 from resilient_ai.core.results import Cost
-from resilient_ai.core.streams import Replay
 from resilient_ai.deepinfra.wire.chat import read_chat
 from resilient_ai.deepinfra.wire.choices import MAX_CHOICES, choice_index
 from resilient_ai.deepinfra.wire.errors import embedded_error
@@ -208,7 +208,7 @@ class ChatEvents:
     def _conclude_whole(self, data: bytes) -> list[StreamEvent]:
         answer = read_chat(data, model=self._model, headers=self._headers)
         self._usage = answer.usage.raw if answer.usage else None
-        return Replay(answer).events()
+        return events_of(answer)
 
 
 def _only_text(body: Mapping[str, Any]) -> str | None:

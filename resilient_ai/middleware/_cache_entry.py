@@ -1,0 +1,74 @@
+"""What stands in front of every value in a cache store.
+
+version (1) | kind (1) | created (8) | ttl (8) | made in (8) | cost (8) | body
+"""
+
+import math
+import struct
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal
+
+HEADER = struct.Struct("<cc3dq")
+VERSION = b"\x02"
+
+# A cost is kept as a whole number of these, which is more exact than any price.
+UNIT = Decimal("1e-15")
+UNKNOWN = -1
+_MOST = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A value and its story.
+
+    Args:
+        body: What was kept.
+        created: Seconds since 1970-01-01 UTC.
+        ttl: Seconds it is fresh, infinite where nothing ends it.
+        made_in: Seconds it took to make.
+        saved: US dollars it cost, None where not known.
+    """
+
+    body: bytes
+    created: float
+    ttl: float
+    made_in: float
+    saved: Decimal | None
+
+
+def wrap(kind: bytes, body: bytes, *, created: float, ttl: float, made_in: float, cost: Decimal | None) -> bytes:
+    """Return an entry as bytes.
+
+    >>> unwrap(b"c", wrap(b"c", b"hi", created=1.0, ttl=60.0, made_in=0.5, cost=Decimal("0.002"))).saved
+    Decimal('0.002000000000000')
+    """
+    return HEADER.pack(VERSION, kind, created, ttl, made_in, units(cost)) + body
+
+
+def unwrap(kind: bytes, data: bytes) -> Entry:
+    """Return what `wrap` was given.
+
+    Raises:
+        TypeError: If `data` is no bytes, as a store that is set up wrongly may return text.
+        ValueError: If it is damaged, of another kind, or of another version.
+    """
+    if len(data) < HEADER.size:
+        raise ValueError("an entry that is not whole")
+    version, found, created, ttl, made_in, cost = HEADER.unpack_from(data)
+    if version != VERSION or found != kind:
+        raise ValueError("an entry of another version or kind")
+    if not (math.isfinite(created + made_in) and ttl > 0 and made_in >= 0):
+        raise ValueError("an entry whose times are no times")
+    return Entry(data[HEADER.size :], created, ttl, made_in, dollars(cost))
+
+
+def units(cost: Decimal | None) -> int:
+    """Return a cost as a whole number of units."""
+    if cost is None or not 0 <= cost < _MOST * UNIT:
+        return UNKNOWN
+    return int((cost / UNIT).to_integral_value(ROUND_HALF_EVEN))
+
+
+def dollars(cost: int) -> Decimal | None:
+    """Return a number of units as US dollars."""
+    return None if cost < 0 else cost * UNIT

@@ -1,0 +1,160 @@
+"""What a cache holds beside its stores."""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
+
+from resilient_ai.core.cache_control import CacheControl
+from resilient_ai.core.call import Call, CallRecord, Departures, new_id
+from resilient_ai.core.clock import within
+from resilient_ai.core.errors import DeadlineExceeded
+from resilient_ai.core.events import CacheLookedUp
+from resilient_ai.middleware._cache_key import field_digests
+from resilient_ai.middleware._cache_store import Background, GuardedStore
+
+if TYPE_CHECKING:
+    from resilient_ai.middleware.cache import Cache
+
+_RECENT = 256
+
+
+class Recent:
+    """The answers of this process that were kept lately, and those that were not, to tell why one is missing."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, dict[str, str]] = OrderedDict()
+        self._refused: OrderedDict[str, str] = OrderedDict()
+
+    def kept(self, call: Call[Any], key: str) -> None:
+        """Take note that the answer to a call was kept."""
+        self._refused.pop(key, None)
+        self._kept[key] = field_digests(call)
+        _shorten(self._kept)
+
+    def refused(self, key: str, reason: str) -> None:
+        """Take note of why an answer was not kept."""
+        self._refused[key] = reason
+        _shorten(self._refused)
+
+    def why_missing(self, call: Call[Any], key: str) -> str:
+        """Return a sentence about an entry that is not there."""
+        if key in self._refused:
+            return f"an answer came and was not kept: {self._refused[key]}"
+        if key in self._kept:
+            return "it was kept and is gone: evicted, forgotten, or its time is over"
+        fields = field_digests(call)
+        apart = [
+            [name for name in sorted(fields.keys() | kept.keys()) if fields.get(name) != kept.get(name)]
+            for kept in self._kept.values()
+        ]
+        nearest = min(apart, key=len, default=None)
+        if nearest is None:
+            return "nothing was kept under its key"
+        return f"nothing was kept under its key; the nearest that was kept lately differs in {', '.join(nearest)}"
+
+
+def _shorten(entries: OrderedDict[str, Any]) -> None:
+    while len(entries) > _RECENT:
+        entries.popitem(last=False)
+
+
+Outcome = Literal["hit", "stale", "miss", "error"]
+
+
+@dataclass(slots=True)
+class CacheState:
+    """What a cache does behind calls, what it counts, and what it remembers."""
+
+    writes: Background = field(default_factory=Background)
+    renewals: Background = field(default_factory=Background)
+    recent: Recent = field(default_factory=Recent)
+    refreshing: set[str] = field(default_factory=set[str])
+    # What streams left is written by a task, as their end cannot wait for a store; it can be read before.
+    unwritten: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    hits: int = 0
+    stale: int = 0
+    misses: int = 0
+    kept: int = 0
+    refreshed: int = 0
+    errors: int = 0
+    saved: Decimal = Decimal(0)
+
+    def looked_up(
+        self,
+        call: Call[Any],
+        outcome: Outcome,
+        *,
+        hits: int = 0,
+        misses: int = 0,
+        age: float | None = None,
+        saved: Decimal | None = None,
+    ) -> None:
+        """Count a look into a store, write it on the call and tell the listeners."""
+        record = call.record
+        record.cache = "miss" if outcome == "error" else outcome
+        record.age, record.saved = age, saved
+        self.hits += hits
+        self.misses += misses
+        self.stale += hits if outcome == "stale" else 0
+        self.errors += outcome == "error"
+        self.saved += saved or 0
+        if call.listeners:
+            call.emit(
+                CacheLookedUp(
+                    call_id=call.id,
+                    model=call.model,
+                    outcome=outcome,
+                    hits=hits,
+                    misses=misses,
+                    saved=saved,
+                    age=age,
+                )
+            )
+
+    def refresh(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Fetch something anew in the background, unless that is being done."""
+        if name in self.refreshing:
+            work.close()
+            return
+        self.refreshing.add(name)
+        self.renewals.start(work).add_done_callback(lambda _: self.refreshing.discard(name))
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """A store of a cache, with the options and the state of that cache."""
+
+    cache: "Cache"
+    store: GuardedStore
+    state: CacheState
+
+
+def behind(call: Call[Any]) -> Call[Any]:
+    """Return a call that asks the same behind one that has its answer, with as much time and a record of its own."""
+    now = call.clock.monotonic()
+    return call.replace(
+        id=new_id(),
+        record=CallRecord(),
+        departed=Departures(),
+        started=now,
+        deadline=None if call.deadline is None else now + (call.deadline - call.started),
+        waited_for=None,
+        cache=CacheControl(mode="write"),
+        priority="batch",
+    )
+
+
+async def in_time(call: Call[Any], work: Callable[[], Awaitable[None]]) -> None:
+    """Do `work` within what is left of the time of `call`.
+
+    Raises:
+        DeadlineExceeded: If it takes longer.
+    """
+    seconds = call.remaining()
+    if seconds is None:
+        await work()
+    else:
+        error = DeadlineExceeded(timeout=seconds, elapsed=seconds, sent=call.departed.count > 0)
+        await within(call.clock, seconds, work, lambda: error)

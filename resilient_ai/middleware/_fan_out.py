@@ -1,0 +1,100 @@
+"""One stream for several readers."""
+
+import asyncio
+import copy
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from resilient_ai.core.clock import Clock
+from resilient_ai.core.deltas import StreamEvent
+from resilient_ai.core.streams import StreamResult
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
+
+
+class FanOut:
+    """Reads a stream once, at the pace of its fastest reader, and gives every reader all of it from the beginning.
+
+    What has arrived is kept until the last reader is gone, so memory is bounded by the length of one answer.
+    """
+
+    def __init__(self, stream: StreamResult) -> None:
+        self._stream = stream
+        self._parts: list[Sequence[StreamEvent]] = [ready] if (ready := stream.take()) else []
+        self._step: asyncio.Task[None] | None = None
+        self._ended = False
+        self._error: Exception | None = None
+
+    def reader(self, clock: Clock, leave: Callable[[], object]) -> StreamResult:
+        """Return a stream for one more reader; `leave` is called where that reader stops before the end."""
+        return StreamResult(_Reader(self, leave), model=self._stream.model, clock=clock)
+
+    def drop(self) -> None:
+        """End the stream, as nobody reads it any more; may be called from any thread."""
+        self._stream.drop()
+
+    async def part(self, index: int) -> Sequence[StreamEvent] | None:
+        """Return what arrived as the `index`th piece, waiting for it if need be; None at the end.
+
+        Raises:
+            Exception: A copy of what broke the stream, for each reader.
+        """
+        while index >= len(self._parts):
+            if self._error is not None:
+                raise copy_of(self._error)
+            if self._ended:
+                return None
+            if self._step is None:
+                # In a task of its own: a reader that is cancelled must not cut the stream for the others.
+                self._step = asyncio.create_task(self._read())
+            await asyncio.wait([self._step])
+        return self._parts[index]
+
+    async def _read(self) -> None:
+        try:
+            events = await self._stream.next_events()
+        except Exception as error:  # noqa: BLE001 - each reader raises it
+            self._error = error
+        else:
+            if events:
+                self._parts.append(events)
+            else:
+                self._ended = True
+        finally:
+            self._step = None
+
+
+class _Reader:
+    """The source of the stream of one reader."""
+
+    finishing = False
+
+    def __init__(self, fan_out: FanOut, leave: Callable[[], object]) -> None:
+        self._fan_out = fan_out
+        self._leave = leave
+        self._next = 0
+
+    async def read(self) -> Sequence[StreamEvent] | None:
+        """Return the next piece."""
+        part = await self._fan_out.part(self._next)
+        self._next += 1
+        return part
+
+    def conclude(self) -> Sequence[StreamEvent]:
+        """Return nothing: the last piece of a whole stream holds its end."""
+        return ()
+
+    def abort(self) -> None:
+        """Leave the others alone with it."""
+        self._leave()
+
+
+def copy_of(error: ErrorT) -> ErrorT:
+    """Return an error that can be raised beside the original, which several tasks must not share; itself where it has no copy."""
+    try:
+        twin = copy.copy(error)
+    except Exception:  # noqa: BLE001 - an error of somebody else's making
+        return error
+    twin.__cause__ = error.__cause__
+    twin.__suppress_context__ = error.__suppress_context__
+    return twin.with_traceback(error.__traceback__)
