@@ -262,7 +262,7 @@ def test_errors_and_options_pass(scripted):
     assert caught.value is error
     ai.send(Chat(model="m", messages="hi"), tags={"user": "u"}, timeout=5, cache="off", listener=heard.append)
     call = answers.calls[-1]
-    assert (dict(call.tags), call.timeout, call.cache) == ({"user": "u"}, 5, "off")
+    assert (dict(call.tags), call.timeout, call.cache.mode) == ({"user": "u"}, 5, "off")
     assert [type(event) for event in heard] == [SendStarted]
 
 

@@ -13,6 +13,7 @@ from resilient_ai.middleware import (
     Batching,
     Cache,
     CircuitBreaker,
+    Coalesce,
     ConcurrencyLimit,
     CostAccounting,
     Deadline,
@@ -27,13 +28,14 @@ from resilient_ai.middleware import (
 )
 from resilient_ai.presets import ResilientAIWarning, default_stack, home_of, writable_home
 from resilient_ai.settings import PREFIX, Settings
-from resilient_ai.stores import DiskStore, MemoryStore, RedisFleet, TieredStore
+from resilient_ai.stores import DiskStore, EncryptedStore, MemoryStore, RedisFleet, RedisStore, TieredStore
 from resilient_ai.testing import ScriptedProvider
 
 ORDER = [
     Tracing,
     Logging,
     Deadline,
+    Coalesce,
     Cache,
     Resume,
     Routing,
@@ -159,6 +161,39 @@ class TestCache:
         """There is no cache in the stack."""
         stack = default_stack(settings(cache="off"))
         assert [type(middleware) for middleware in stack] == [kind for kind in ORDER if kind is not Cache]
+        alone = default_stack(settings(coalesce="off"))
+        assert [type(middleware) for middleware in alone] == [kind for kind in ORDER if kind is not Coalesce]
+
+    def test_what_a_call_may_find_is_said_by_settings(self, settings):
+        """Each setting is an option of the cache, and answers that may differ are shared as well as kept."""
+        chosen = {"max_age": 5, "stale_while_revalidate": 6, "stale_if_error": 7, "replay": "recorded"}
+        stack = default_stack(
+            settings(cache="read", cache_answers="all", **{f"cache_{name}": value for name, value in chosen.items()})
+        )
+        cache = part(stack, Cache)
+        assert {name: getattr(cache, name) for name in chosen} == chosen
+        assert (cache.mode, cache.leases, part(stack, Coalesce).always) == ("read", None, True)
+
+    @pytest.mark.parametrize("writable", [True, False])
+    def test_a_redis_takes_the_place_of_the_disk(self, settings, blocked, writable):
+        """For vectors and answers, with leases, also where there is no folder; its secrets are not shown."""
+        chosen = {"cache_redis_url": "redis://:hunter2@127.0.0.1:1/0", "cache_secret": "hunter3"}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore" if not writable else "error", ResilientAIWarning)
+            cache = part(default_stack(settings(**chosen) if writable else settings(home=blocked, **chosen)), Cache)
+        assert isinstance(cache.answers.second, RedisStore)
+        assert cache.answers.second is cache.embeddings.second is cache.leases
+        assert "hunter" not in repr(cache)
+
+    @pytest.mark.parametrize("url", [None, "redis://127.0.0.1:1/0"])
+    def test_what_leaves_the_process_may_be_encrypted(self, settings, url):
+        """With one or several keys, which are not shown; leases hold nothing to hide."""
+        keys = [EncryptedStore.new_key() for _ in range(2)]
+        chosen = {"cache_encryption_keys": ", ".join(keys), "cache_redis_url": url}
+        cache = part(default_stack(settings(**chosen)), Cache)
+        assert isinstance(cache.embeddings.second, EncryptedStore)
+        assert isinstance(cache.leases, RedisStore if url else type(None))
+        assert not any(key in repr(cache) for key in keys)
 
 
 class TestLedger:

@@ -13,6 +13,8 @@ import litellm
 from litellm.caching.caching import Cache, LiteLLMCacheType
 
 _AT_ONCE = 250  # texts per request that fills
+_READ_AT_ONCE = 500  # texts per read from Redis: of 10,000 at once it finds only some
+_KEEP = 86_400  # seconds; by default an entry is gone from Redis after a minute
 
 
 class Service:
@@ -58,14 +60,15 @@ class LiteLLM:
         self.case = case
         self.service = Service(case)
         self.url = ""
+        self.at_once = _READ_AT_ONCE if redis else case.count
         litellm.telemetry = False
         litellm.suppress_debug_info = True
         if redis:
             # By default a read of so many texts is given up after five seconds.
             address = {"host": "127.0.0.1", "port": str(case.redis), "socket_timeout": 120.0}
-            litellm.cache = Cache(type=LiteLLMCacheType.REDIS, **address)
+            litellm.cache = Cache(type=LiteLLMCacheType.REDIS, ttl=_KEEP, **address)
         else:
-            litellm.cache = Cache(type=LiteLLMCacheType.LOCAL)
+            litellm.cache = Cache(type=LiteLLMCacheType.LOCAL, ttl=_KEEP)
             litellm.cache.cache.max_size_in_memory = 10 * case.count  # the default holds 200
 
     async def fill(self) -> None:
@@ -80,14 +83,15 @@ class LiteLLM:
 
     async def read(self) -> Any:
         before = self.service.requests
-        answer = await self._embed(self.case.texts)
+        rows: list[Any] = []
+        for start in range(0, self.case.count, self.at_once):
+            rows += (await self._embed(self.case.texts[start : start + self.at_once])).data
         if self.service.requests > before:
             raise RuntimeError("not all texts were in the cache")
-        return answer
+        return rows
 
     def shown(self, answer: Any, place: int) -> list[float]:
-        row = answer.data[place]
-        return row["embedding"]
+        return answer[place]["embedding"]
 
     async def aclose(self) -> None:
         self.service.server.close()

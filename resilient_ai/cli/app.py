@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from resilient_ai._version import __version__
 from resilient_ai.cli import failures
+from resilient_ai.cli.cache import cache
 from resilient_ai.cli.chat import chat
 from resilient_ai.cli.costs import costs
 from resilient_ai.cli.demo.command import demo
@@ -105,6 +106,7 @@ app = typer.Typer(
 )
 for command in (chat, embed, image, models, costs, doctor, simulate, demo):
     app.command()(command)
+app.add_typer(cache, name="cache")
 
 
 @app.callback()

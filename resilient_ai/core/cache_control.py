@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from resilient_ai.core.checks import check_at_least, check_kind
+from resilient_ai.core.checks import check_at_least, check_seconds
 
 CacheMode = Literal["on", "off", "read", "write", "refresh"]
 
@@ -42,7 +42,8 @@ class CacheControl:
         """Check the options."""
         if self.mode is not None and self.mode not in _MODES:
             raise ValueError(f"mode must be one of {_MODES}, got {self.mode!r}")
-        check_ttl(self.ttl)
+        if self.ttl is not None and self.ttl != math.inf:
+            check_seconds("ttl", self.ttl)
         for name in ("max_age", "stale_while_revalidate", "stale_if_error"):
             value = getattr(self, name)
             if value is not None:
@@ -61,15 +62,6 @@ class CacheControl:
         if control is None:
             raise ValueError(f"must be one of {_MODES} or a CacheControl, got {given!r}")
         return control
-
-
-def check_ttl(ttl: float | None) -> None:
-    """Raise `ValueError` unless `ttl` is None, infinite, or a positive number of seconds."""
-    if ttl is None:
-        return
-    check_kind("ttl", ttl, int, float)
-    if math.isnan(ttl) or ttl <= 0:
-        raise ValueError(f"ttl must be a positive number of seconds, got {ttl!r}")
 
 
 _OF_MODE = {mode: CacheControl(mode=mode) for mode in _MODES}

@@ -22,6 +22,7 @@ from resilient_ai.middleware._cache_vectors import (
     pieces_of,
     send_texts,
     shares,
+    with_spares,
 )
 
 
@@ -121,8 +122,8 @@ class EmbeddingCache:
                 raise
             if not all(key in known.spares for key in missing):
                 raise
-            known.answers |= known.spares
-            call.record.cache = "stale"
+            known = with_spares(known)
+            self._report(known, failed=False)
             return self._of_known(known, keys)
         if known.answers and not comparable(call, fresh, known.answers):
             usage, known, missing = fresh.usage, Known(), list(texts)

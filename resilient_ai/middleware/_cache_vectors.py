@@ -44,7 +44,8 @@ class Known:
         spares: Those that do where asking again fails.
         due: The keys of answers that should be fetched anew.
         damaged: The keys of entries that are none.
-        oldest: When the oldest of the answers was made, in seconds since 1970-01-01 UTC.
+        oldest: When the oldest of the answers was made, in seconds since 1970-01-01 UTC; None where there is none.
+        oldest_spare: The same of the spares.
         saved: US dollars that the answers cost, None where one is not known.
         is_stale: Whether an answer has outlived its time.
     """
@@ -54,6 +55,7 @@ class Known:
     due: list[str] = field(default_factory=list[str])
     damaged: list[str] = field(default_factory=list[str])
     oldest: float | None = None
+    oldest_spare: float | None = None
     saved: Decimal | None = None
     is_stale: bool = False
 
@@ -114,6 +116,7 @@ def decode_vectors(
         piece = Piece(kind, memoryview(entry)[size:])
         if worth == "spare":
             known.spares[key] = piece
+            known.oldest_spare = min(known.oldest_spare or created, created)
             continue
         known.answers[key] = piece
         oldest = min(oldest, created)
@@ -126,6 +129,13 @@ def decode_vectors(
     if known.answers:
         known.oldest, known.saved = oldest, dollars(saved)
     return known
+
+
+def with_spares(known: Known) -> Known:
+    """Return what is known where spares are answers as well."""
+    made = [each for each in (known.oldest, known.oldest_spare) if each is not None]
+    answers = known.answers | known.spares
+    return Known(answers=answers, damaged=known.damaged, oldest=min(made, default=None), is_stale=True)
 
 
 def pieces_of(keys: Sequence[str], vectors: Vectors) -> dict[str, Piece]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
 from typing_extensions import override
 
-from resilient_ai.core.cache_control import CacheControl, CacheMode, check_ttl
+from resilient_ai.core.cache_control import CacheControl, CacheMode
 from resilient_ai.core.cache_stats import CacheStats
 from resilient_ai.core.call import Call, Next, OperationMiddleware
 from resilient_ai.core.checks import check_able, check_at_least, check_between, check_kind, check_seconds
@@ -47,7 +47,7 @@ class Cache(OperationMiddleware):
         embeddings: Where vectors are kept; None means the store of the answers.
         mode: What calls that say nothing do: "on" reads and keeps; "off" does neither; "read" keeps nothing new; "write" and
             "refresh" send, and replace what is kept.
-        ttl: Seconds an entry is fresh; None, or infinite, is for ever.
+        ttl: Seconds an entry is fresh; None is for ever.
         max_age: Seconds an entry may be old to be an answer, whatever its own time; None is any.
         stale_while_revalidate: Seconds after its time for which an entry is still an answer, while a new one is fetched.
         stale_if_error: Seconds after its time for which an entry is an answer where the service, or what stands in front of it,
@@ -111,7 +111,8 @@ class Cache(OperationMiddleware):
             raise ValueError(f"mode must be one of {get_args(CacheMode)}, got {self.mode!r}")
         if self.replay not in get_args(Replaying):
             raise ValueError(f"replay must be one of {get_args(Replaying)}, got {self.replay!r}")
-        check_ttl(self.ttl)
+        if self.ttl is not None:
+            check_seconds("ttl", self.ttl)
         if self.max_age is not None:
             check_at_least("max_age", self.max_age, 0)
         check_at_least("stale_while_revalidate", self.stale_while_revalidate, 0)

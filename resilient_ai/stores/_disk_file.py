@@ -80,13 +80,11 @@ class DiskFile:
         return found
 
     def set(self, entries: Iterable[tuple[str, bytes]], *, ttl: float | None, created: float) -> None:
-        """Write values, all in one transaction, and evict the oldest once there are too many."""
-        with self._using() as rows:
-            with rows.transaction():
-                rows.write(
-                    layout.entry(self._envelopes, key, value, created=created, ttl=ttl) for key, value in entries
-                )
-            rows.evict(self._max_bytes, created)
+        """Write values in one transaction, and evict the oldest where there would be too many."""
+        with self._using() as rows, rows.transaction():
+            some = [layout.entry(self._envelopes, key, value, created=created, ttl=ttl) for key, value in entries]
+            rows.make_room(self._max_bytes - sum(len(row.envelope) for row in some), created)
+            rows.write(some)
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete values."""
@@ -105,8 +103,13 @@ class DiskFile:
             deleted = rows.delete(fitting, hashed=fits is None) if fitting else 0
         return deleted, layout.next_name(there[-1]) if len(there) == _NAMES_AT_ONCE else None
 
-    def list_some(self, behind: int, now: float) -> tuple[dict[str, bytes], int | None]:
-        """Return those of the next 256 entries, in the order of their numbers, that are ours and fresh at `now`.
+    def last(self) -> int:
+        """Return the highest number of an entry; those that come later have higher ones."""
+        with self._using() as rows:
+            return rows.last()
+
+    def list_some(self, behind: int, last: int, now: float) -> tuple[dict[str, bytes], int | None]:
+        """Return those of the next 256 entries, by number up to the `last`, that are ours and fresh at `now`.
 
         Returns:
             Values by key, and the number to go on behind, None for the end.
@@ -114,7 +117,7 @@ class DiskFile:
         found: dict[str, bytes] = {}
         strange: list[int] = []
         with self._using() as rows:
-            listed = rows.list_some(behind, _LISTED_AT_ONCE)
+            listed = rows.list_some(behind, last, _LISTED_AT_ONCE)
             for number, name, called, envelope in listed:
                 try:
                     key = layout.key_of(name, called)

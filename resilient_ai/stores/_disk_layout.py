@@ -84,9 +84,10 @@ def key_of(name: str, called: object) -> str:
     return key
 
 
-def name_range(prefix: str) -> tuple[str, str]:
-    """Return the first name that begins with `prefix`, if any does, and one behind the last of them."""
-    return max(FIRST_NAME, prefix), min(BEHIND_NAMES, prefix + BEHIND_NAMES)
+def name_range(prefix: str) -> tuple[str | None, str]:
+    """Return where names that begin with `prefix` begin, None if there cannot be any, and what lies behind them all."""
+    start = None if prefix.strip("0123456789abcdef") else max(FIRST_NAME, prefix)
+    return start, min(BEHIND_NAMES, prefix + BEHIND_NAMES)
 
 
 def next_name(name: str) -> str:

@@ -3,13 +3,14 @@
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
+from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 from resilient_ai.stores._disk_layout import BEHIND_LEASES, BEHIND_NAMES, FIRST_NAME, LEASES, Row
 
 MAX_VALUE = 4 * 2**20 + 64  # a payload of 4 MiB in its envelope
 _AT_ONCE = 500  # keys of one statement; SQLite takes 999 or more
-_EVICTED_AT_ONCE = 64
+_EVICTED_AT_ONCE = 256
 _MOST_BYTES = 16 * 2**20
 
 # What `SafeDisk` demands of a row, asked before its value is loaded: NULL stands for a row that this store has not written.
@@ -23,10 +24,8 @@ tag = ?4, size = 0, mode = 1, filename = NULL, value = ?5"""
 # A name that holds anything else is not ours, and one that is no proper text would not come back from Python as it was.
 _NAMED = "key >= ? AND key < ? AND key NOT GLOB '*[^0-9a-f]*' AND length(CAST(key AS BLOB)) = length(key)"
 _DELETE = "DELETE FROM Cache WHERE key = ? AND raw = 1"
-_EVICT = (
-    "DELETE FROM Cache WHERE rowid IN (SELECT rowid FROM Cache WHERE expire_time < :now ORDER BY expire_time LIMIT :most)",
-    "DELETE FROM Cache WHERE rowid IN (SELECT rowid FROM Cache ORDER BY store_time LIMIT :most)",
-)
+_OVER = "SELECT rowid, length(value) FROM Cache WHERE expire_time < :now ORDER BY expire_time LIMIT :most"
+_OLDEST = "SELECT rowid, length(value) FROM Cache ORDER BY store_time LIMIT :most"
 
 
 class Listed(NamedTuple):
@@ -65,15 +64,15 @@ class Rows:
             sql = f"SELECT key, {_OURS} FROM Cache WHERE raw = 1 AND key IN ({marks})"  # noqa: S608  # only marks
             yield from self._connection.execute(sql, some)
 
-    def list_some(self, behind: int, most: int) -> list[Listed]:
-        """Return the next `most` entries in the order of their numbers, or fewer where they hold more than 16 MiB."""
+    def list_some(self, behind: int, last: int, most: int) -> list[Listed]:
+        """Return the next `most` entries by number, up to the `last`, or fewer where they hold more than 16 MiB."""
         sql = (
-            f"SELECT rowid, key, tag, {_OURS} FROM Cache WHERE rowid > ? AND raw = 1 AND key >= ? AND key < ?"  # noqa: S608
+            f"SELECT rowid, key, tag, {_OURS} FROM Cache WHERE rowid > ? AND rowid <= ? AND raw = 1 AND key >= ? AND key < ?"  # noqa: S608
             " ORDER BY rowid LIMIT ?"
         )
         found: list[Listed] = []
         size = 0
-        with closing(self._connection.execute(sql, (behind, FIRST_NAME, BEHIND_NAMES, most))) as rows:
+        with closing(self._connection.execute(sql, (behind, last, FIRST_NAME, BEHIND_NAMES, most))) as rows:
             for row in map(Listed._make, rows):
                 found.append(row)
                 size += len(row.envelope or b"")
@@ -106,21 +105,35 @@ class Rows:
         sql = "DELETE FROM Cache WHERE rowid NOT IN (SELECT rowid FROM Cache WHERE key >= ? AND key < ?)"
         self._connection.execute(sql, (LEASES, BEHIND_LEASES))
 
-    def evict(self, limit: int, now: float) -> None:
-        """Delete what is over, then what was stored first, until no more than `limit` bytes are in use."""
+    def make_room(self, limit: int, now: float) -> None:
+        """Delete what is over, then what was stored first, until no more than `limit` bytes are in use.
+
+        In one transaction with the write that needs the room, so that its pages are used again and the file need not shrink.
+        """
         how = {"now": now, "most": _EVICTED_AT_ONCE}
-        for sql in _EVICT:
-            while self.volume() > limit and self._connection.execute(sql, how).rowcount > 0:
-                pass
+        for sql in (_OVER, _OLDEST):
+            while (excess := self._used() - limit) > 0:
+                some = self._connection.execute(sql, how).fetchall()
+                if not some:
+                    break
+                before = accumulate((size or 0 for _, size in some), initial=0)
+                self.delete_numbers([number for (number, _), size in zip(some, before, strict=False) if size < excess])
 
     def count(self) -> int:
         """Return the number of entries."""
         sql = "SELECT count(*) FROM Cache WHERE key >= ? AND key < ? AND raw = 1"
         return self._number(sql, FIRST_NAME, BEHIND_NAMES)
 
+    def last(self) -> int:
+        """Return the highest number of a row, 0 where there is none."""
+        return self._number("SELECT coalesce(max(rowid), 0) FROM Cache")
+
     def volume(self) -> int:
         """Return the bytes that the database takes."""
         return self._number("PRAGMA page_count") * self._page_size
+
+    def _used(self) -> int:
+        return self.volume() - self._number("PRAGMA freelist_count") * self._page_size
 
     def _number(self, sql: str, *values: str) -> int:
         return int(self._connection.execute(sql, values).fetchone()[0])

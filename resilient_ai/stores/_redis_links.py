@@ -67,7 +67,8 @@ class RedisLinks:
         self._connecting: set[asyncio.Task[None]] = set()
         self._count = 0
         self._closed = False
-        self._keeper: AsyncGenerator[None, None] | None = None
+        self._keeper = self._until_the_loop_ends()
+        self._kept = False
 
     async def ask(self, commands: Sequence[Command], *, within: float, clock: Clock) -> list[Any]:
         """Send commands in one go; return their answers in order, where a command failed its error.
@@ -104,8 +105,7 @@ class RedisLinks:
     async def aclose(self) -> None:
         """Close what is idle now, and the rest when it comes back."""
         self._closed = True
-        if self._keeper is not None:
-            await self._keeper.aclose()
+        await self._keeper.aclose()
 
     async def _exchange(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
         try:
@@ -130,8 +130,8 @@ class RedisLinks:
         """Return a connection, and whether it was used before."""
         if self._closed:
             raise NoneFree
-        if self._keeper is None:
-            self._keeper = self._until_the_loop_ends()
+        if not self._kept:
+            self._kept = True
             await anext(self._keeper)
         if self._idle:
             return self._idle.pop(), True
@@ -226,9 +226,11 @@ def links_to(url: str) -> Callable[[], RedisLinks]:
         raise package_missing() from None
     # The package's own annotations leave open what else may be given.
     from_url = cast("Callable[..., Any]", ConnectionPool.from_url)  # pyright: ignore[reportUnknownMemberType]
+    # Older versions of the package believe whatever host a certificate is for.
+    tls = {"ssl_check_hostname": True} if url.startswith("rediss:") and "ssl_cert_reqs" not in url else {}
     try:
         # It only makes connections, which it does not keep. Waits are measured around it.
-        pool = from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=None, protocol=2)
+        pool = from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=None, protocol=2, **tls)
         make = cast("Callable[[], Connection]", pool.make_connection)
         make()
     except Exception as error:  # noqa: BLE001 - its text may quote the password

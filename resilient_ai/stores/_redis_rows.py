@@ -57,10 +57,11 @@ class Rows:
 
     def key(self, name: bytes) -> str:
         """Return the key of the row of a value."""
+        key = name[len(self._values) :]
         try:
-            return name[len(self._values) :].decode("utf-8", "surrogatepass")
-        except UnicodeDecodeError:  # a row of somebody else, which nobody asks for but `clear`
-            return ""
+            return key.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:  # a row of somebody else, which is no entry but goes with `clear`
+            return key.decode("utf-8", "surrogateescape")
 
     def glob(self, pattern: str) -> bytes:
         """Return Redis's own pattern for at least those rows whose keys match; its `?` is a byte, ours a character."""

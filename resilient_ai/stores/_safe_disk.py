@@ -85,7 +85,7 @@ class SafeCache(diskcache.Cache):  # type: ignore[misc]
 
     def __init__(self, folder: Path, *, patience: float, settings: dict[str, Any]) -> None:
         self._until = time.monotonic() + patience
-        super().__init__(str(folder), disk=SafeDisk, timeout=patience, **settings)
+        super().__init__(str(folder), disk=SafeDisk, timeout=cast("Any", patience), **settings)
 
     @property
     def _sql(self) -> Callable[..., sqlite3.Cursor]:

@@ -139,9 +139,8 @@ class DiskStore:
         takes longer or goes wrong, the rest stays.
         """
         fits = None if matches_all(pattern) else matcher(pattern)
-        deleted = 0
-        start: str | None
         start, behind = name_range(literal_prefix(pattern))
+        deleted = 0
         while start is not None:
             part = await self._change(DiskFile.delete_some, fits, start, behind)
             count, start = part or (0, None)
@@ -150,9 +149,12 @@ class DiskStore:
 
     async def scan(self) -> AsyncIterator[Mapping[str, bytes]]:
         """Return the entries that are fresh, up to 256 at a time; ends early where something takes 5 s or goes wrong."""
+        last = (
+            await self._change(DiskFile.last) or 0
+        )  # or a caller who writes while it lists would never come to an end
         behind: int | None = 0
-        while behind is not None:
-            part = await self._change(DiskFile.list_some, behind, self._clock.wall())
+        while behind is not None and behind < last:
+            part = await self._change(DiskFile.list_some, behind, last, self._clock.wall())
             entries, behind = part or ({}, None)
             if entries:
                 yield entries

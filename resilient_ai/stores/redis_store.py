@@ -256,10 +256,11 @@ class RedisStore:
     def _note(self, reason: str) -> "_NoAnswer":
         # Only the name of an error: its text may quote the address, and that a password.
         now = self._clock.monotonic()
+        before = self._window.paused(now)
         self._reason = reason
         self._window.record(now)
         _log.debug("cache store at %s: %s", self.place, reason)
-        if self._window.paused(now):
+        if self._window.paused(now) and not before:
             _log.warning("cache store at %s is left alone for a minute: %s", self.place, reason)
         return _NoAnswer()
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pytest
 
+from resilient_ai.core.cache_control import CacheControl
 from resilient_ai.core.clock import SystemClock
 from resilient_ai.core.errors import ClientClosed, ConfigurationError, InvalidInput, ServerFailed
 from resilient_ai.core.operations import Chat, Embed, Stream
@@ -15,6 +16,7 @@ from resilient_ai.testing import ScriptedProvider, chat_result
 pytestmark = pytest.mark.anyio
 
 CHAT = Chat(model="m", messages="hi")
+REFRESH = CacheControl(mode="refresh")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +113,7 @@ async def test_a_call_starts_with_what_send_was_given(clock):
     pipe.subscribe(told.append)
     await pipe.send(CHAT, timeout=5, cache="refresh", listener=told.append, tags={"user": "u"})
     (call,) = provider.calls
-    assert (call.origin, call.timeout, call.cache, call.started) == (provider.origin, 5, "refresh", clock.monotonic())
+    assert (call.origin, call.timeout, call.cache, call.started) == (provider.origin, 5, REFRESH, clock.monotonic())
     assert (call.deadline, call.remaining(), dict(call.tags)) == (call.started + 5, 5, {"user": "u"})
     assert [event.number for event in told] == [1, 1]
 
@@ -159,9 +161,9 @@ async def test_tags_are_text(tags, field):
     assert caught.value.field == field
 
 
-async def test_a_cache_mode_is_one_of_three():
+async def test_a_cache_mode_is_one_of_five():
     """A misspelled mode is refused rather than taken for the default."""
-    with pytest.raises(InvalidInput, match="cache: 'on', 'off' or 'refresh', got 'of'"):
+    with pytest.raises(InvalidInput, match=r"cache: must be one of .* or a CacheControl, got 'of'"):
         await Pipeline(ScriptedProvider()).send(CHAT, cache="of")
 
 

@@ -20,8 +20,8 @@ from resilient_ai.core.errors import (
 from resilient_ai.core.messages import ToolCall
 from resilient_ai.core.operations import Stream
 from resilient_ai.core.pipeline import Pipeline
-from resilient_ai.core.results import Choice, TokenLogprob, Usage
 from resilient_ai.core.replay import Replay
+from resilient_ai.core.results import Choice, TokenLogprob, Usage
 from resilient_ai.core.streams import FINISH_GRACE, StreamResult, when_done
 from resilient_ai.testing import FakeClock, ScriptedProvider, ScriptedSource, chat_result, stream_of
 

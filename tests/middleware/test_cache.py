@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import gc
+import math
 import struct
+import sys
+import time
 from array import array
 from decimal import Decimal
 
@@ -22,6 +25,9 @@ from resilient_ai.core.results import Image as Picture
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.core.vectors import Vectors
 from resilient_ai.middleware import _cache_codec as codec
+from resilient_ai.middleware import _cache_vectors as vectors
+from resilient_ai.middleware._cache_entry import HEADER, unwrap, wrap
+from resilient_ai.middleware._machines.freshness import Freshness
 from resilient_ai.middleware.cache import Cache
 from resilient_ai.testing import PIXEL, ScriptedProvider, ScriptedSource, chat_result, stream_of, vector_of
 
@@ -29,6 +35,14 @@ pytestmark = pytest.mark.anyio
 
 CHAT = Chat(model="m", messages="hi", temperature=0)
 STREAM = Stream(model="m", messages="hi", temperature=0)
+
+
+ODD_TIMES = [{"created": math.nan}, {"ttl": 0.0}, {"ttl": math.nan}, {"made_in": -1.0}, {"made_in": math.inf}]
+ODD_VECTORS = [(b"f", b""), (b"f", b"123"), (b"d", b"1234"), (b"x", b"1234"), (b"c", b"1234")]
+
+
+def _entry(kind, body, *, created=0.0, ttl=math.inf, made_in=0.0):
+    return wrap(kind, body, created=created, ttl=ttl, made_in=made_in, cost=None)
 
 
 class Memory(dict):
@@ -85,8 +99,19 @@ async def paid(call):
     [
         ((None,), {}, "a cache needs a store"),
         ((Memory(),), {"ttl": 0}, "ttl must be a positive number of seconds, got 0"),
-        ((Memory(),), {"ttl": float("inf")}, "ttl must be"),
+        ((Memory(),), {"ttl": float("nan")}, "ttl must be"),
+        ((Memory(),), {"ttl": "1"}, "ttl must be a positive number of seconds, got '1'"),
         ((Memory(),), {"mode": "maybe"}, "mode must be one of"),
+        ((Memory(),), {"max_age": -1}, "max_age must be >= 0, got -1"),
+        ((Memory(),), {"stale_while_revalidate": -1}, "stale_while_revalidate must be >= 0"),
+        ((Memory(),), {"stale_if_error": None}, "stale_if_error must be >= 0"),
+        ((Memory(),), {"jitter": 1.5}, "jitter must be from 0 to 1, got 1.5"),
+        ((Memory(),), {"early_refresh": -1}, "early_refresh must be >= 0"),
+        ((Memory(),), {"always": 1}, "always must be of type bool"),
+        ((Memory(),), {"keep_truncated": "no"}, "keep_truncated must be of type bool"),
+        ((Memory(),), {"replay": "slowly"}, "replay must be one of"),
+        ((Memory(),), {"leases": Memory()}, "leases must be None or an object with acquire_lease"),
+        ((Memory(),), {"lease_time": 0}, "lease_time must be a positive number"),
     ],
 )
 def test_options_are_checked(stores, options, message):
@@ -99,6 +124,9 @@ def test_defaults():
     """By default entries stay until they are evicted, and only what repeats itself is kept."""
     cache = Cache(None, Memory())
     assert (cache.ttl, cache.mode, cache.always, cache.answers) == (None, "on", False, None)
+    assert (cache.max_age, cache.stale_while_revalidate, cache.stale_if_error) == (None, 0.0, 0.0)
+    assert (cache.jitter, cache.early_refresh, cache.keep_truncated, cache.replay) == (0.1, 1.0, False, "at_once")
+    assert (cache.leases, cache.lease_time) == (None, 30.0)
 
 
 async def test_second_chat_is_a_hit_that_costs_nothing():
@@ -167,11 +195,10 @@ async def test_refresh_sends_and_replaces(operation):
     """A refresh asks the service although the answer is known, and keeps the new one."""
     pipe, store = pipeline()
     await pipe.send(operation)
-    before = dict(store)
     store.update(dict.fromkeys(store, b"old"))
     refreshed = await pipe.send(operation, cache="refresh")
     assert (refreshed.cache, len(pipe.provider.calls), len(store.asked)) == ("off", 2, 1)
-    assert store == before
+    assert (await pipe.send(operation)).cache == "hit"
 
 
 async def test_ttl_reaches_the_store():
@@ -228,7 +255,7 @@ async def test_what_does_not_matter_is_not_part_of_the_key():
     edit = Image(model="m", prompt="p", images=PIXEL, seed=1)
     assert [(await pipe.send(edit)).cache for _ in range(2)] == ["miss", "hit"]
     assert (await pipe.send(edit.model_copy(update={"images": (PIXEL + b"!",)}))).cache == "miss"
-    assert all(len(key) == 64 for key in store)
+    assert all(len(key) == 96 for key in store)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +330,7 @@ async def test_a_rich_answer_comes_back_whole():
     )
     pipe, _ = pipeline(answer)
     first, second, third = await pipe.send(CHAT), await pipe.send(CHAT), await (await pipe.send(STREAM)).result()
-    changed = {"cache", "attempts", "cost"}
+    changed = {"cache", "cache_age", "saved", "attempts", "cost"}
     assert first.model_dump(exclude=changed) == second.model_dump(exclude=changed) == third.model_dump(exclude=changed)
     assert third.cache == "hit"
 
@@ -404,7 +431,7 @@ async def test_vectors_come_back_bit_for_bit(code):
     await pipe.send(Embed(model="m", texts="a"))
     again = await pipe.send(Embed(model="m", texts="a"))
     assert (again.vectors.buffer.typecode, again.vectors.buffer.tobytes()) == (code, numbers.tobytes())
-    assert [entry[:1] for entry in store.values()] == [code.encode()]
+    assert [entry[1:2] for entry in store.values()] == [code.encode()]
 
 
 async def test_embedding_lookups_are_reported():
@@ -448,7 +475,7 @@ async def test_stored_vectors_that_disagree_are_not_believed():
     asked = Embed(model="m", texts=["a", "b"])
     await pipe.send(asked)
     first, second = store
-    store[first] = b"d" + array("d", [1.0]).tobytes()
+    store[first] = vectors.encode_vectors(Vectors.pack([[0.1]]), created=time.time(), ttl=9.0, made_in=0.0)[0]
     result = await pipe.send(asked)
     assert list(result.vectors) == [vector_of("a"), vector_of("b")]
     assert sorted(store.deleted) == sorted([first, second])
@@ -490,7 +517,16 @@ async def test_embeddings_have_their_own_store():
 
 @pytest.mark.parametrize(
     "damaged",
-    [b"", b"garbage", b"2 \n{}", b"1 \n{", b"1 much\n{}", b"1 NaN\n{}", b'1 \n{"model": "m"}', b"1 \n" + b"\xff"],
+    [
+        b"",
+        b"garbage",
+        *(
+            _entry(kind, body)
+            for kind in (b"c", b"i", b"d")
+            for body in (b"", b"[]\n{}", b"{}\n{", b"[[1]]\n{}", b"\xff")
+        ),
+        *(_entry(kind, b'[]\n{"model": "m"}', **odd) for kind in (b"c", b"i") for odd in ODD_TIMES),
+    ],
 )
 @pytest.mark.parametrize("operation", [CHAT, Image(model="m", prompt="p", seed=1)], ids=["chat", "image"])
 async def test_a_damaged_answer_is_a_miss_and_deleted(operation, damaged):
@@ -503,7 +539,7 @@ async def test_a_damaged_answer_is_a_miss_and_deleted(operation, damaged):
     assert store.deleted == [key]
 
 
-@pytest.mark.parametrize("damaged", [b'1 \n{"images": [{}]}\n', b'1 \n{"images": 3}\n', b"1 \n[]\n"])
+@pytest.mark.parametrize("damaged", [b'{"images": [{}]}\n', b'{"images": 3}\n', b"[]\n"])
 async def test_a_damaged_list_of_pictures_is_refused(damaged):
     """A list of pictures that does not say their sizes cannot be read."""
     with pytest.raises(ValueError, match="damaged"):
@@ -522,10 +558,10 @@ async def test_pictures_come_back_whole():
     again = await pipe.send(asked)
     assert (again.images, again.seed, again.cache) == (pictures, 5, "hit")
     with pytest.raises(ValueError, match="bytes, the entry holds"):
-        codec.decode_image(next(iter(store.values()))[:-1])
+        codec.decode_image(next(iter(store.values()))[HEADER.size : -1])
 
 
-@pytest.mark.parametrize("damaged", [b"", b"d", b"x12345678", b"d1234567"])
+@pytest.mark.parametrize("damaged", [b"", b"d", *(_entry(kind, body) for kind, body in ODD_VECTORS)])
 async def test_a_damaged_vector_is_a_miss_and_deleted(damaged):
     """A vector that cannot be read is forgotten and asked again."""
     pipe, store = pipeline()
@@ -537,24 +573,61 @@ async def test_a_damaged_vector_is_a_miss_and_deleted(damaged):
     assert store.deleted == [key]
 
 
-def test_vectors_are_little_endian_on_every_machine(monkeypatch):
+def read(entries, **limits):
+    return vectors.decode_vectors(entries, now=0.0, limits=Freshness(**limits), chance=lambda: 0.0)
+
+
+def kept(packed, **options):
+    return vectors.encode_vectors(packed, **({"created": 0.0, "ttl": math.inf, "made_in": 0.0} | options))
+
+
+@pytest.mark.parametrize("code", ["f", "d"])
+def test_vectors_are_little_endian_on_every_machine(monkeypatch, code):
     """On a machine of the other byte order the numbers are swapped on the way out and in, and the original stays."""
-    vector = array("f", [1.5, -2.0])
-    monkeypatch.setattr(codec, "_SWAP", True)
-    entry = codec.encode_vector(vector)
-    assert entry[1:] == b"".join(vector.tobytes()[start : start + 4][::-1] for start in (0, 4))
-    assert (codec.decode_vectors({"k": entry})[0]["k"], vector.tolist()) == (vector, [1.5, -2.0])
+    numbers = array(code, [1.1, -2.3])
+    monkeypatch.setattr(vectors, "_BIG_ENDIAN", True)
+    (entry,) = kept(Vectors(numbers, 2))
+    size = numbers.itemsize
+    assert entry[HEADER.size :] == b"".join(numbers.tobytes()[at : at + size][::-1] for at in (0, size))
+    assert vectors.in_order(read({"k": entry}).answers, ["k"]).buffer == numbers
+
+
+@pytest.mark.parametrize("numpy", [True, False])
+@pytest.mark.parametrize(
+    ("numbers", "width"),
+    [([0.5, -0.0, 3.25], 4), ([0.1, 0.5], 8), ([0.5] * 8 + [0.1], 8), ([1e300, 0.0], 8), ([0.5, math.inf], 4)],
+)
+def test_eight_bytes_that_are_exact_in_four_take_four(monkeypatch, numpy, numbers, width):
+    """Nothing is lost by it, and eight bytes come back, whether numpy does it or not."""
+    if not numpy:
+        monkeypatch.delitem(sys.modules, "numpy", raising=False)
+    else:
+        pytest.importorskip("numpy")
+    packed = array("d", numbers)
+    (entry,) = kept(Vectors(packed, len(numbers)))
+    assert len(entry) - HEADER.size == width * len(numbers)
+    back = vectors.in_order(read({"k": entry}).answers, ["k"]).buffer
+    assert (back.typecode, back.tobytes()) == ("d", packed.tobytes())
+
+
+def test_vectors_of_several_widths_fit_together():
+    """What was kept in different widths comes back as eight bytes a number, none of them changed."""
+    parts = {"f": array("f", [1.1, 0.5]), "d": array("d", [0.1, 0.2]), "w": array("d", [0.5, 4.0])}
+    entries = {name: kept(Vectors(numbers, 2))[0] for name, numbers in parts.items()}
+    assert [entry[1:2] for entry in entries.values()] == [b"f", b"d", b"w"]
+    joined = vectors.in_order(read(entries).answers, ["w", "f", "d", "f"])
+    assert list(joined) == [parts[name].tolist() for name in "wfdf"]
 
 
 @pytest.mark.parametrize("hangs", [False, True])
 @pytest.mark.parametrize("operation", [CHAT, Embed(model="m", texts="a"), Image(model="m", prompt="p", seed=1)])
 async def test_a_store_that_fails_or_hangs_costs_a_miss_at_most(hangs, operation, clock, caplog):
-    """The call goes on without the store, within two seconds, and says so."""
+    """The call goes on without the store, within 50 ms for the look and as much for the write, and says so."""
     events = []
     pipe, _ = pipeline(store=Broken(hangs=hangs), clock=clock)
     started = clock.monotonic()
     result = await pipe.send(operation, listener=events.append)
-    assert (result.cache, clock.monotonic() - started) == ("miss", pytest.approx(2.0 if hangs else 0.0))
+    assert (result.cache, clock.monotonic() - started) == ("miss", pytest.approx(0.1 if hangs else 0.0))
     assert [e.outcome for e in events if isinstance(e, CacheLookedUp)] == ["error"]
     assert "did not write: " + ("TimeoutError" if hangs else "OSError") in caplog.text
     await pipe.aclose()
@@ -564,12 +637,12 @@ async def test_a_store_that_hangs_leaves_half_the_deadline(clock):
     """A store gets half of what is left of the deadline, so that the call still has time."""
 
     async def bounded(call, proceed):
-        return await proceed(call.replace(deadline=call.clock.monotonic() + 1.0))
+        return await proceed(call.replace(deadline=call.clock.monotonic() + 0.04))
 
     pipe = Pipeline(ScriptedProvider(), [bounded, Cache(Broken(hangs=True))], clock=clock)
     started = clock.monotonic()
     await pipe.send(CHAT)
-    assert clock.monotonic() - started == pytest.approx(0.75)
+    assert clock.monotonic() - started == pytest.approx(0.03)
 
 
 async def test_a_store_that_cannot_delete_is_survived(caplog):
@@ -591,7 +664,7 @@ async def test_a_cancelled_lookup_is_a_cancelled_call(clock):
     """A caller who gives up while the store is asked gets the cancellation, and nothing is sent."""
     pipe, _ = pipeline(store=Broken(hangs=True), clock=clock)
     task = asyncio.create_task(pipe.send(CHAT))
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.02)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -607,7 +680,7 @@ async def test_a_cancelled_write_is_a_cancelled_call(clock):
 
     pipe, store = pipeline(paid, store=Slow(), clock=clock)
     task = asyncio.create_task(pipe.send(CHAT))
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.02)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -619,31 +692,35 @@ async def test_a_store_that_returns_text_is_a_miss(operation):
     """Entries that are not bytes cannot be read, and do not fail the call."""
     pipe, store = pipeline()
     await pipe.send(operation)
-    store.update(dict.fromkeys(store, "1 text"))
+    store.update(dict.fromkeys(store, "a text that is longer than what stands in front of an entry"))
     assert (await pipe.send(operation)).cache == "miss"
 
 
-@given(
-    entry=st.binary() | st.binary().map(lambda tail: b"1 0.5\n" + tail) | st.text().map(lambda t: b"1 " + t.encode())
-)
+@given(entry=st.binary() | st.binary().map(lambda tail: _entry(b"c", tail)))
 def test_any_bytes_are_an_entry_or_a_value_error(entry):
     """Whatever a store returns, reading it raises nothing but ValueError."""
-    for decode in (codec.decode_chat, codec.decode_image):
+    for kind, decode in ((b"c", codec.decode_chat), (b"i", codec.decode_image)):
         with contextlib.suppress(ValueError):
             decode(entry)
-    vectors, damaged = codec.decode_vectors({"k": entry})
-    assert [*vectors, *damaged] == ["k"]
+        with contextlib.suppress(ValueError):
+            decode(unwrap(kind, entry).body)
+    known = read({"k": entry})
+    assert [*known.answers, *known.damaged] in ([], ["k"])
 
 
 @given(st.lists(st.lists(st.floats(allow_nan=False), min_size=3, max_size=3), min_size=1), st.sampled_from("fd"))
-def test_any_vector_survives(vectors, code):
-    """Encoding and decoding give back the same bits."""
-    packed = [
-        array(code, [struct.unpack(f"<{code}", struct.pack(f"<{code}", min(max(x, -1e30), 1e30)))[0] for x in v])
-        for v in vectors
+def test_any_vector_survives(rows, code):
+    """Encoding and decoding give back the same bits, alone and together."""
+    flat = [
+        struct.unpack(f"<{code}", struct.pack(f"<{code}", min(max(x, -1e30), 1e30)))[0] for row in rows for x in row
     ]
-    decoded, damaged = codec.decode_vectors({str(i): codec.encode_vector(v) for i, v in enumerate(packed)})
-    assert ([v.tobytes() for v in decoded.values()], damaged) == ([v.tobytes() for v in packed], [])
+    packed = Vectors(array(code, flat), 3)
+    keys = [str(index) for index in range(len(rows))]
+    known = read(dict(zip(keys, kept(packed), strict=True)))
+    assert known.damaged == []
+    for order in (keys, keys[::-1], keys[:1]):
+        back = vectors.in_order(known.answers, order).buffer
+        assert back.tobytes() == b"".join(packed.packed(int(key)).tobytes() for key in order)
 
 
 async def test_closing_writes_what_is_pending_and_closes_each_store_once():
@@ -666,7 +743,7 @@ def test_the_cache_outlives_its_loop():
         return await (await pipe.send(STREAM)).result()
 
     asyncio.run(main())
-    assert (cache._unwritten, cache._writes) == ({}, set())
+    assert cache._state.unwritten == {}
     assert len(store) <= 1
 
 
@@ -684,9 +761,9 @@ async def test_an_answer_of_a_fallback_says_so_again():
 
 def test_decoded_chat_is_plain():
     """What is read back is a chat result without cost or attempts of its own."""
-    answer, cost = codec.decode_chat(codec.encode_chat(chat_result(attempts=3), Decimal("0.5")))
+    answer, pace = codec.decode_chat(codec.encode_chat(chat_result(attempts=3), [(0, 2), (30, 6)]))
     assert isinstance(answer, ChatResult)
-    assert (answer.attempts, answer.cost, cost) == (0, None, Decimal("0.5"))
+    assert (answer.attempts, answer.cost, pace) == (0, None, [[0, 2], [30, 6]])
 
 
 async def test_stream_of_a_chat_that_was_streamed_twice_at_once():

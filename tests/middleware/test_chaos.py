@@ -409,7 +409,7 @@ async def one_call(pipeline, chance):
 async def test_a_storm_leaves_everything_in_order(tmp_path):
     """After a thousand calls through the whole stack no permit is held, each send has one closed row, and all works again."""
     book = Book()
-    settings = Settings(home=tmp_path, cache="off", ledger="off", concurrency=20, attempt_timeout=30)
+    settings = Settings(home=tmp_path, cache="off", coalesce="off", ledger="off", concurrency=20, attempt_timeout=30)
     stack = [part for part in default_stack(settings) if not isinstance(part, CostAccounting | Timeout)]
     rates = {"fault_rate": 0.15, "latency_rate": 0.2, "hang_rate": 0.02, "interrupt_rate": 0.2}
     storm = Chaos(seed=1, only=lambda call: "calm" not in call.tags, **rates)

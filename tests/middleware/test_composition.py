@@ -44,6 +44,7 @@ from resilient_ai.middleware import (
     Cache,
     Chaos,
     CircuitBreaker,
+    Coalesce,
     ConcurrencyLimit,
     CostAccounting,
     Deadline,
@@ -83,6 +84,7 @@ MAKE = {
     "Cache": lambda: Cache(MemoryStore()),
     "Chaos": Chaos,
     "CircuitBreaker": CircuitBreaker,
+    "Coalesce": Coalesce,
     "ConcurrencyLimit": ConcurrencyLimit,
     "CostAccounting": CostAccounting,
     "Deadline": Deadline,
@@ -250,8 +252,17 @@ def test_the_default_order_is_accepted(tmp_path):
         return names
 
     assert asyncio.run(main()) == [
-        *("Tracing", "Logging", "Deadline", "Cache", "Resume", "Routing", "Batching", "Retry", "CircuitBreaker"),
-        *("RateLimit", "ConcurrencyLimit", "CostAccounting", "Timeout", "AttemptSpans", "Chaos", "ScriptedProvider"),
+        *("Tracing", "Logging", "Deadline", "Coalesce", "Cache", "Resume", "Routing", "Batching", "Retry"),
+        *(
+            "CircuitBreaker",
+            "RateLimit",
+            "ConcurrencyLimit",
+            "CostAccounting",
+            "Timeout",
+            "AttemptSpans",
+            "Chaos",
+            "ScriptedProvider",
+        ),
     ]
 
 

@@ -86,6 +86,7 @@ class Proxy:
 
     Attributes:
         flowing: Whether answers are passed on; what is held back is passed on once it is set again.
+        holding: Whether an answer has been held back.
         connections: How many clients have come.
     """
 
@@ -93,6 +94,7 @@ class Proxy:
         self._target, self._tls = port, tls
         self.flowing = asyncio.Event()
         self.flowing.set()
+        self.holding = asyncio.Event()
         self.connections = 0
         self._tasks = set()
 
@@ -125,7 +127,8 @@ class Proxy:
     async def _pass(self, source, target, when=None):
         with contextlib.suppress(ConnectionError):
             while data := await source.read(2**16):
-                if when is not None:
+                if when is not None and not when.is_set():
+                    self.holding.set()
                     await when.wait()
                 target.write(data)
                 await target.drain()
@@ -134,14 +137,16 @@ class Proxy:
 
 
 @contextlib.asynccontextmanager
-async def saying(answer):
-    """A server that answers every command with the same bytes; yields its address."""
+async def saying(answer, *, hang_up_at=None):
+    """A server that answers every command with the same bytes, or hangs up where it is sent certain ones; yields its address."""
     writers = []
 
     async def serve(reader, writer):
         writers.append(writer)
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(2**16):
+                if hang_up_at is not None and hang_up_at in data:
+                    break
                 writer.write(answer * len(re.findall(rb"(?:^|\n)\*\d+\r", data)))
         writer.close()
 

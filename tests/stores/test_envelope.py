@@ -28,9 +28,7 @@ def test_every_changed_byte_is_noticed(position, change):
         OURS.unseal(bytes(envelope), name=b"k", now=5.0)
 
 
-@pytest.mark.parametrize(
-    ("other", "name"), [(OURS, b"other"), (OURS, b"k" + b"RAI"), (Envelopes(b"x" * 32), b"k")]
-)
+@pytest.mark.parametrize(("other", "name"), [(OURS, b"other"), (OURS, b"k" + b"RAI"), (Envelopes(b"x" * 32), b"k")])
 def test_an_envelope_is_bound_to_its_name_and_secret(other, name):
     """A value that was moved to another name, or sealed by another installation, is refused."""
     with pytest.raises(Refused):

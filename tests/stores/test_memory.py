@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from resilient_ai.core.protocols import StoreUsage
 from resilient_ai.stores import MemoryStore
 from resilient_ai.testing import ManualClock
 
@@ -106,3 +107,43 @@ def test_threads_may_share_it():
     for thread in threads:
         thread.join()
     assert store.size == len(store) * ENTRY
+
+
+async def test_entries_are_forgotten_by_pattern():
+    """Of any key, by its characters; how many is returned, and their room is free."""
+    store = MemoryStore()
+    await store.set_many({"ab1": b"1", "ab2": b"2", "b": b"3", "[ab]": b"4"})
+    assert [await store.delete_matching(pattern) for pattern in ("ab?", "ab?", "[ab]", "z*")] == [2, 0, 1, 0]
+    assert (await store.get_many(["ab1", "b"]), store.size) == ({"b": b"3"}, ENTRY)
+
+
+async def test_a_listing_has_what_is_fresh():
+    """Up to 256 entries at a time, and being listed is not being used."""
+    clock = ManualClock()
+    store = MemoryStore(max_bytes=130_000, clock=clock)
+    await store.set_many({"old": b"0"}, ttl=1)
+    await store.set_many({f"{number}": b"1" for number in range(600)})
+    clock.now += 2
+    pages = [page async for page in store.scan()]
+    assert [len(page) for page in pages] == [255, 256, 89]
+    assert {key: value for page in pages for key, value in page.items()} == {f"{n}": b"1" for n in range(600)}
+    await store.set_many({"new": bytes(30_000)})
+    assert await store.get_many(["0", "599"]) == {"599": b"1"}
+
+
+async def test_a_listing_leaves_out_what_goes_meanwhile():
+    """A page of which everything has gone is none."""
+    store = MemoryStore()
+    await store.set_many({f"{number}": b"1" for number in range(300)})
+    pages = []
+    async for page in store.scan():
+        pages.append(len(page))
+        await store.clear()
+    assert pages == [256]
+
+
+async def test_usage_says_what_is_there():
+    """What was too large is counted as dropped."""
+    store = MemoryStore(max_bytes=2 * ENTRY)
+    await store.set_many({"a": b"1", "b": b"x" * 1000})
+    assert list(await store.usage()) == [StoreUsage(name="memory", entries=1, size=ENTRY, limit=2 * ENTRY, dropped=1)]

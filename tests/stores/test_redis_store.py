@@ -16,6 +16,7 @@ import trustme
 
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.stores import RedisStore, _forks
+from resilient_ai.stores._redis_links import NoneFree
 from resilient_ai.testing import ManualClock
 
 from .redis_server import Proxy, saying, start_redis
@@ -93,6 +94,8 @@ def test_senseless_options_are_refused(options, sentence):
         "http://:hunter2@127.0.0.1",
         "redis://user:hun/ter2@127.0.0.1",
         "redis://:hunter2@127.0.0.1:hunter2/0",
+        "redis://[:hunter2@127.0.0.1",
+        "redis://user/hunter2@127.0.0.1",
         "redis://127.0.0.1/0?socket_timeout=hunter2",
     ],
 )
@@ -137,7 +140,7 @@ async def test_after_five_faults_redis_is_left_alone_for_a_minute(caplog, store_
     (line,) = await store.usage()
     assert (line.entries, line.size, line.faults, line.dropped) == (None, None, 5, 3)
     assert line.trouble == "it cannot be asked (ConnectionError)"
-    assert len(caplog.records) == 1
+    assert len([record for record in caplog.records if record.name == "resilient_ai.stores"]) == 1
     clock.now += 60.0
     await store.get_many(["a"])
     assert store.faults == 6
@@ -152,7 +155,7 @@ async def test_a_redis_that_hangs_costs_the_timeout_once(own_redis, store_at):
     try:
         began = time.monotonic()
         assert await store.get_many(list(entries)) == {}
-        assert 0.4 < time.monotonic() - began < 0.9
+        assert 0.4 < time.monotonic() - began < 1.4
         assert store.faults == 1
     finally:
         own_redis.thaw()
@@ -172,6 +175,9 @@ async def test_a_redis_that_hangs_costs_the_timeout_once(own_redis, store_at):
         b"+OK\r\n+OK\r\n",
         b"$5\r\nhello",
         b"\xff" * 100_000,
+        b"*1\r\n" * 10_000,
+        b":" + b"9" * 10_000 + b"\r\n",
+        b"*2\r\n$1\r\n0\r\n*1\r\n:7\r\n",
     ],
 )
 async def test_whatever_stands_at_the_other_end_nothing_raises(answer, store_at, clock):
@@ -187,6 +193,14 @@ async def test_whatever_stands_at_the_other_end_nothing_raises(answer, store_at,
         await store.clear()
         assert store.faults > 0
         await store.aclose()
+
+
+async def test_a_new_connection_that_breaks_is_not_replaced(store_at):
+    """Only one that may have died while it lay idle is."""
+    async with saying(b"+OK\r\n", hang_up_at=b"MGET") as url:
+        store = store_at(url)
+        assert await store.get_many(["a"]) == {}
+        assert store.faults == 1
 
 
 async def test_a_row_of_another_type_is_a_miss_and_is_overwritten(redis, store_at):
@@ -217,7 +231,8 @@ async def test_an_answer_that_comes_late_is_nobodys(redis, store_at):
         await store.set_many({"a": b"of a", "b": b"of b"})
         proxy.flowing.clear()
         asking = asyncio.create_task(store.get_many(["a"]))
-        await asyncio.wait([asking], timeout=0.05)
+        async with asyncio.timeout(10):
+            await proxy.holding.wait()
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
@@ -271,7 +286,7 @@ async def test_at_most_sixteen_connections_and_no_fault_of_redis_where_all_are_i
         assert proxy.connections <= 16
         proxy.flowing.clear()
         patient = [asyncio.create_task(store.get_many(["a"])) for _ in range(16)]
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
         store.timeout = 0.05
         assert await asyncio.gather(*(store.get_many(["a"]) for _ in range(10))) == [{}] * 10
         assert store.faults == 10
@@ -316,6 +331,14 @@ async def test_a_restart_of_redis_is_not_noticed(own_redis, store_at):
     await store.set_many({"a": b"1"})
     assert await store.get_many(["a"]) == {"a": b"1"}
     assert store.faults == 0
+
+
+async def test_where_no_connection_can_be_made_nobody_waits_for_one(store_at, caplog):
+    """A hundred callers at once are told at once, with one warning."""
+    store = store_at(NOWHERE)
+    assert await asyncio.gather(*(store.get_many(["a"]) for _ in range(100))) == [{}] * 100
+    assert store.faults == 100
+    assert len([record for record in caplog.records if record.name == "resilient_ai.stores"]) == 1
 
 
 async def test_what_does_not_fit_its_seal_is_refused_and_deleted(redis, store_at):
@@ -509,3 +532,32 @@ async def test_a_caller_given_a_connection_as_it_is_cancelled_passes_it_on(redis
     with contextlib.suppress(asyncio.CancelledError):
         await waiting
     assert connection in links._idle
+
+
+async def test_a_caller_that_is_cancelled_is_told_nothing_more(redis, store_at):
+    """Where the connections are closed in the same turn of the loop; and then nobody is given one."""
+    store = store_at(redis.url)
+    await store.open()
+    (links,) = store._links.values()
+    connection, _ = await links._take()
+    waiting = asyncio.create_task(links._take())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await links.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await links._drop(connection)
+    with pytest.raises(NoneFree):
+        await links.ask([("PING",)], within=5.0, clock=store._clock)
+
+
+async def test_pages_without_anything_are_gone_through(redis, store_at):
+    """Among thousands of keys of somebody else, and where nothing on a page is genuine or matches to the letter."""
+    redis.command("EVAL", "for n = 1, 5000 do redis.call('SET', 'foreign:' .. n, '') end", "0")
+    store = store_at(redis.url)
+    await store.set_many({"ä": b"1"})
+    assert await store.delete_matching("??") == 0
+    assert [page async for page in store.scan()] == [{"ä": b"1"}]
+    redis.command("SET", f"{ROW}ä", "")
+    assert [page async for page in store.scan()] == []
+    assert redis.command("DBSIZE") == 5_000

@@ -10,7 +10,7 @@ import pytest
 from resilient_ai.stores._disk_layout import row_name
 from resilient_ai.stores._disk_rows import MAX_VALUE
 from resilient_ai.stores._envelope import Refused
-from resilient_ai.stores._safe_disk import SafeCache, SafeDisk
+from resilient_ai.stores._safe_disk import SafeDisk
 from resilient_ai.stores._safe_disk import damaged as is_damaged
 
 pytestmark = pytest.mark.anyio
