@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal
 from rich.table import Table
 
 from resilient_ai.cli import terminal
-from resilient_ai.core.protocols import Inspectable, StoreUsage
+
+if TYPE_CHECKING:
+    from resilient_ai.core.protocols import Inspectable, StoreUsage
 
 _MODEL = slice(16, 32)  # of a key, which begins with the tenant
 
@@ -30,7 +32,7 @@ class Share:
     size: int = 0
 
 
-async def shares_of(store: Inspectable) -> list[Share]:
+async def shares_of(store: "Inspectable") -> list[Share]:
     """Read everything once, and return what there is of each model, the largest first."""
     from resilient_ai.deepinfra.catalogue import catalogue  # noqa: PLC0415 - data that other commands need not read
     from resilient_ai.middleware._cache_key import model_part  # noqa: PLC0415 - slow to import
@@ -46,7 +48,7 @@ async def shares_of(store: Inspectable) -> list[Share]:
     return sorted(shares.values(), key=lambda share: (-share.size, share.digest))
 
 
-def show(usage: Sequence[StoreUsage], shares: Sequence[Share]) -> None:
+def show(usage: "Sequence[StoreUsage]", shares: Sequence[Share]) -> None:
     """Show both to people."""
     for line in usage:
         limit = "" if line.limit is None else f" of {decimal(line.limit)}"
@@ -66,7 +68,7 @@ def show(usage: Sequence[StoreUsage], shares: Sequence[Share]) -> None:
     terminal.out().print(table)
 
 
-def document(usage: Sequence[StoreUsage], shares: Sequence[Share]) -> dict[str, Any]:
+def document(usage: "Sequence[StoreUsage]", shares: Sequence[Share]) -> dict[str, Any]:
     """Return both for programs."""
     stores = [{"name": line.name, "entries": line.entries, "size": line.size, "limit": line.limit} for line in usage]
     models = [

@@ -38,27 +38,27 @@ class Bar:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._task: TaskID | None = None
+        self._task = self._begin("starting", None, 0)
 
     def phase(self, name: str, total: int | None = None, done: int = 0) -> None:
         """Begin something of `total` texts, `done` of which are there already."""
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(name, total=total, completed=done, paid="")
+        self._progress.remove_task(self._task)
+        self._task = self._begin(name, total, done)
 
     def at(self, done: int) -> None:
         """Show that `done` texts of this phase are done."""
-        if self._task is not None:
-            self._progress.update(self._task, completed=done)
+        self._progress.update(self._task, completed=done)
 
     def paid(self, totals: Totals) -> None:
         """Show what was paid in this run."""
-        if self._task is not None:
-            self._progress.update(self._task, paid=money(totals))
+        self._progress.update(self._task, paid=money(totals))
 
     def say(self, text: str, style: str) -> None:
         """Write one line for people, above the bar."""
         self._progress.console.print(Text(text, style=style), soft_wrap=True)
+
+    def _begin(self, name: str, total: int | None, done: int) -> TaskID:
+        return self._progress.add_task(name, total=total, completed=done, paid="")
 
 
 @contextmanager

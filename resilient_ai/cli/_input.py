@@ -4,8 +4,10 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from resilient_ai.cli._files import private
 from resilient_ai.cli._lines import Given, Line, TextFile, lines_of
@@ -27,20 +29,17 @@ class Piped:
 
     def lines(self) -> Iterator[Line]:
         """Return the lines, once."""
-        if self.path is None:
-            yield from lines_of(sys.stdin.buffer, self.name)
-        else:
-            yield from TextFile(self.path, self.name).lines()
+        with self._open() as file:
+            yield from lines_of(file, self.name)
 
     def copied(self, path: Path) -> TextFile:
         """Read everything into a file of this user alone, so that it can be read again."""
-        with private(path) as file:
-            if self.path is None:
-                shutil.copyfileobj(sys.stdin.buffer, file)
-            else:
-                with self.path.open("rb") as pipe:
-                    shutil.copyfileobj(pipe, file)
+        with self._open() as pipe, private(path) as file:
+            shutil.copyfileobj(pipe, file)
         return TextFile(path, self.name)
+
+    def _open(self) -> AbstractContextManager[BinaryIO]:
+        return nullcontext(sys.stdin.buffer) if self.path is None else self.path.open("rb")
 
 
 def source_of(texts: Sequence[str], file: str | None) -> Given | TextFile | Piped:

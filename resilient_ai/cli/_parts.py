@@ -17,7 +17,6 @@ import orjson
 from resilient_ai.cli._files import locked, private, put
 from resilient_ai.cli.failures import WrongUseError
 from resilient_ai.core.vectors import TypeCode, Vectors
-from resilient_ai.stores._private import private_directory
 
 _FORMAT = "resilient-ai part 1"
 _LONGEST_HEADER = 1 << 16
@@ -107,6 +106,8 @@ def parts_of(output: Path) -> Generator[Parts]:
         WrongUseError: If another process has it open.
         OSError: If it cannot be made, or could be changed by others.
     """
+    from resilient_ai.stores._private import private_directory  # noqa: PLC0415 - slow to import, and only needed here
+
     folder = output.with_name(f".{output.name}.parts")
     private_directory(folder)
     with locked(folder / _LOCK) as alone:

@@ -56,8 +56,7 @@ class EmbeddingCache:
         known, failed, lease = Known(), False, None
         if self._policy.reads:
             known, failed = await self.look()
-            missing = self._missing(known)
-            lease = self._lease(missing) if missing else None
+            lease = self._lease() if self._missing(known) else None
             if lease is not None:
                 known = await take_turn(lease, self._call, self._all_known) or known
             self._report(known, failed=failed)
@@ -198,8 +197,8 @@ class EmbeddingCache:
     async def _ask_again(self, call: Call[EmbedResult], texts: Mapping[str, str]) -> None:
         await self._send(call, texts)
 
-    def _lease(self, missing: Sequence[str]) -> Lease | None:
+    def _lease(self) -> Lease | None:
         leases = self._cache.leases if self._policy.keeps else None
         if leases is None:
             return None
-        return Lease(leases, list_key(missing), self._call, self._cache.lease_time, self._state.writes)
+        return Lease(leases, list_key(list(self._texts)), self._call, self._cache.lease_time, self._state.writes)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, cast
 
-from resilient_ai.core.clock import Clock
+from resilient_ai.stores._patience import Patience
 from resilient_ai.stores._redis_address import package_missing, unusable
 
 _MOST = 16
@@ -62,6 +62,8 @@ class RedisLinks:
         self._make = make
         self._broken = broken
         self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._heard = float("-inf")
         self._idle: list[Connection] = []
         self._waiting: deque[asyncio.Future[tuple[Connection, bool]]] = deque()
         self._connecting: set[asyncio.Task[None]] = set()
@@ -70,17 +72,17 @@ class RedisLinks:
         self._keeper = self._until_the_loop_ends()
         self._kept = False
 
-    async def ask(self, commands: Sequence[Command], *, within: float, clock: Clock) -> list[Any]:
+    async def ask(self, commands: Sequence[Command], *, within: float) -> list[Any]:
         """Send commands in one go; return their answers in order, where a command failed its error.
 
         Raises:
-            NoneFree: If others used all connections for `within` seconds.
-            TimeoutError: If there was no answer within that time.
+            NoneFree: If others used all connections for too long.
+            TimeoutError: If nothing was heard on any connection for `within` seconds, or not everything in ten times as long.
             Exception: If the connection failed, or what came was no answer.
         """
         has_one = False
         try:
-            async with clock.timeout(within):
+            async with Patience(within, lambda: self._heard):
                 connection, used = await self._take()
                 has_one = True
                 try:
@@ -108,9 +110,12 @@ class RedisLinks:
         await self._keeper.aclose()
 
     async def _exchange(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
+        answers: list[Any] = []
         try:
             await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            answers = [await self._answer(connection) for _ in commands]
+            for _ in commands:
+                answers.append(await self._answer(connection))
+                self._heard = self._loop.time()
         except BaseException:
             await self._drop(connection)
             raise
@@ -135,7 +140,7 @@ class RedisLinks:
             await anext(self._keeper)
         if self._idle:
             return self._idle.pop(), True
-        mine: asyncio.Future[tuple[Connection, bool]] = asyncio.get_running_loop().create_future()
+        mine: asyncio.Future[tuple[Connection, bool]] = self._loop.create_future()
         self._waiting.append(mine)
         self._connect_more()
         try:
@@ -186,6 +191,7 @@ class RedisLinks:
             # Before anybody is told: whoever asks next must find that nothing is under way.
             self._connecting.discard(cast("asyncio.Task[None]", asyncio.current_task()))
         if error is None:
+            self._heard = self._loop.time()
             self._give(connection, used=False)
         else:
             self._tell(error)

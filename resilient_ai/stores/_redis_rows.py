@@ -8,7 +8,8 @@ from hashlib import blake2b
 from resilient_ai.stores._envelope import Envelopes, Refused
 from resilient_ai.stores._redis_links import Command
 
-KEYS_AT_ONCE = 500
+KEYS_AT_ONCE = 512
+_KEYS_PER_ANSWER = 16  # so that an answer is short, and many of them are many signs of life
 _BYTES_AT_ONCE = 2**20  # of values in one write, unless one value alone is larger
 _FOREVER = 10**9  # seconds beyond which Redis need not know when a row ends
 # Rows that another version of this package lays out differently have other names.
@@ -87,6 +88,11 @@ class Rows:
             size += len(value)
         if group:
             yield group
+
+    def reads(self, keys: Sequence[str]) -> list[Command]:
+        """Return the commands that read values, to be sent together."""
+        names = [self.name(key) for key in keys]
+        return [("MGET", *names[n : n + _KEYS_PER_ANSWER]) for n in range(0, len(names), _KEYS_PER_ANSWER)]
 
     def read(self, keys: Sequence[str], values: Sequence[object], *, now: float) -> tuple[dict[str, bytes], list[str]]:
         """Return the values that are genuine and fresh, and the keys of those that are not what was written there."""

@@ -29,25 +29,27 @@ _NONSENSE = "an answer of another kind"
 class RedisStore:
     """Keep bytes in a Redis, for processes on several machines.
 
-    Redis must never be the reason that a call fails or waits. What it does not answer within `timeout` is a miss or a write that
-    is dropped, and so is everything else that goes wrong (it is down, full, read-only, or answers with nonsense); all of that is
-    counted in `faults`. After five faults within a minute Redis is left alone for a minute, with a warning in the log. Many
-    entries travel 500 at a time, and each such trip has the whole `timeout`; after one that failed the rest is not asked for.
+    Redis must never be the reason that a call fails or waits. Where it is silent for `timeout`, that is a miss or a write that is
+    dropped, and so is everything else that goes wrong (it is down, full, read-only, or answers with nonsense); all of that is
+    counted in `faults`. After five faults within a minute Redis is left alone for a minute, with a warning in the log.
+
+    As long as answers come in they are waited for, up to ten times `timeout`, so that neither a long list nor a busy event loop
+    is taken for a Redis that hangs. Entries travel about 500 at a time; after a trip that failed the rest is not asked for.
 
     Nothing in Redis is believed. Values carry a seal that binds them to their key and their time; what does not fit its seal is
     counted in `refused` and deleted. Without a `secret` the seal finds damage, but not what somebody forged who may write to that
     Redis. A write that is dropped may leave an earlier value of the same key in place.
 
     The store may be used from several threads and event loops, which have up to 16 connections each, and after a fork. A caller
-    that finds all of them in use for `timeout` has a miss. After `aclose` it opens again when it is used. It needs one server of
+    that finds all of them in use for too long has a miss. After `aclose` it opens again when it is used. It needs one server of
     Redis 4 or later, no cluster.
 
     Args:
         url: Such as "redis://:password@host:6379/0", "rediss://" for TLS, or "unix:///path". Never shown with its secrets.
         prefix: What the names of its keys begin with; those with the same prefix share. Not empty.
         secret: What the seals are made with, the same in all processes that share; None uses one that everybody knows.
-        timeout: Seconds an answer may take. More than 0. Deleting, counting and listing wait up to 5 s for each answer.
-        clock: Measures the age of entries and the waits.
+        timeout: Seconds Redis may be silent. More than 0. Where entries are deleted, counted or listed it may be for 5 s.
+        clock: Measures the age of entries, and for how long Redis is left alone.
 
     Raises:
         ConfigurationError: If the package `redis` is missing, or `url` is none.
@@ -200,7 +202,9 @@ class RedisStore:
         self._window = FaultWindow()
 
     async def _read(self, keys: Sequence[str], within: float) -> dict[str, bytes]:
-        values = await self._one(list[object], "MGET", *map(self._rows.name, keys), within=within)
+        values: list[object] = []
+        for answer in await self._ask(self._rows.reads(keys), within):
+            values += self._checked(list[object], answer)
         if len(values) != len(keys):
             raise self._note(_NONSENSE)
         found, refused = self._rows.read(keys, values, now=self._clock.wall())
@@ -230,6 +234,9 @@ class RedisStore:
 
     async def _one(self, kind: type[T], *command: str | bytes | int, within: float = _WAIT_CHANGE) -> T:
         (answer,) = await self._ask([command], within)
+        return self._checked(kind, answer)
+
+    def _checked(self, kind: type[T], answer: object) -> T:
         if isinstance(answer, Exception):
             raise _NoAnswer
         if not isinstance(answer, get_origin(kind) or kind):
@@ -240,7 +247,7 @@ class RedisStore:
         if self._window.paused(self._clock.monotonic()):
             raise _NoAnswer
         try:
-            answers = await self._here().ask(commands, within=within, clock=self._clock)
+            answers = await self._here().ask(commands, within=within)
         except NoneFree:
             # Nothing that Redis did, so that it is no reason to leave it alone.
             self._busy += 1

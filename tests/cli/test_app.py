@@ -16,7 +16,7 @@ def test_every_command_has_help(offline):
     """Each command says what it does, without the package's heavy parts."""
     result = offline.run("--help")
     assert result.exit_code == 0
-    for name in ("chat", "embed", "image", "models", "costs", "doctor", "simulate", "demo"):
+    for name in ("chat", "embed", "image", "models", "costs", "cache", "doctor", "simulate", "demo"):
         assert f"│ {name} " in result.stdout
         assert offline.run(name, "--help").exit_code == 0
 

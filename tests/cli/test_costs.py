@@ -12,7 +12,7 @@ LLAMA = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
 def test_spending_is_shown_by_model(shell, simulator):
     """The table has a line per model, the dearest first, and a total that is the server's own."""
     shell.run("chat", "What is the capital of France?")
-    shell.run("embed", "Kiel")
+    shell.run("embed", "-t", "Kiel")
     result = shell.run("costs")
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["Model", LLAMA, "BAAI/bge-m3", "Total"]

@@ -1,5 +1,7 @@
 import json
+import os
 import sys
+import threading
 
 import pytest
 
@@ -30,6 +32,13 @@ def test_a_pipe_gets_json_lines(shell, args, stdin):
     """Off a terminal standard output is one JSON record per text, from options or standard input."""
     result = shell.run("embed", *args, stdin=stdin)
     assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == ["Kiel", "Emden"]
+
+
+def test_a_pipe_with_a_name_is_read_once(shell, tmp_path):
+    """What another program writes, as in `embed <(zcat texts.gz)`, is read like standard input."""
+    os.mkfifo(tmp_path / "pipe")
+    threading.Thread(target=(tmp_path / "pipe").write_text, args=("Kiel\n",)).start()
+    assert json.loads(shell.run("embed", "pipe").stdout)["text"] == "Kiel"
 
 
 def texts(count):

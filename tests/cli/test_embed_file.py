@@ -190,8 +190,10 @@ def test_ctrl_c_says_how_far_it_is(shell, tmp_path):
     wait_for(lambda: len(parts_in(tmp_path)) >= 2)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert re.search(rb"^\d+ of 1,500 lines are done; the same command goes on from there\ncancelled\n$", errors)
+    assert process.returncode == 130, errors
+    assert re.search(rb"^[\d,]+ of 1,500 lines are done; the same command goes on from there\ncancelled\n$", errors), (
+        errors
+    )
 
 
 @pytest.mark.usefixtures("small_chunks")

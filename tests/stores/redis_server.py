@@ -84,14 +84,19 @@ class RedisServer:
 class Proxy:
     """Stands between clients and a server, on a free port of 127.0.0.1, and holds answers back where told to.
 
+    Args:
+        port: Where the server is.
+        tls: The context of a server, for clients that come with TLS.
+        pause: Seconds after each 64 KiB of answers.
+
     Attributes:
         flowing: Whether answers are passed on; what is held back is passed on once it is set again.
         holding: Whether an answer has been held back.
         connections: How many clients have come.
     """
 
-    def __init__(self, port, *, tls=None):
-        self._target, self._tls = port, tls
+    def __init__(self, port, *, tls=None, pause=0.0):
+        self._target, self._tls, self._pause = port, tls, pause
         self.flowing = asyncio.Event()
         self.flowing.set()
         self.holding = asyncio.Event()
@@ -132,6 +137,8 @@ class Proxy:
                     await when.wait()
                 target.write(data)
                 await target.drain()
+                if when is not None:
+                    await asyncio.sleep(self._pause)
         if when is None:
             target.close()
 

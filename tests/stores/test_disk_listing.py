@@ -276,3 +276,14 @@ def test_neither_listing_nor_a_pattern_costs_an_import():
     )
     root = Path(resilient_ai.__file__).parent.parent
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=root, env={**os.environ}).returncode == 0
+
+
+async def test_many_keys_are_read_in_several_goes(open_store):
+    """Each has its own time, and what was found is returned where a later one goes wrong."""
+    store = open_store()
+    keys = [key(1, 1, number) for number in range(2500)]
+    await store.set_many(dict.fromkeys(keys, b"v"))
+    await store.delete_many([])
+    assert await store.get_many(keys) == dict.fromkeys(keys, b"v")
+    assert await store.get_many([*keys[:1024], 7]) == dict.fromkeys(keys[:1024], b"v")
+    assert store.faults == 1
