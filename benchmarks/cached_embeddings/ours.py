@@ -13,6 +13,8 @@ _AT_ONCE = 500  # texts per call that fills
 _ROOM = 2**30
 # A read of so many texts from disk may take longer than a store waits by default, which is meant for a handful.
 _PATIENCE = 10.0
+# By default the copy in memory is gone after a minute, which the rounds of a slow contender may take.
+_KEEP = 86_400.0
 
 
 class Service:
@@ -96,7 +98,9 @@ class Ours:
         if self.kind == "redis":
             return _redis(self.case)
         disk = stores.DiskStore(self.case.folder / "cache", max_bytes=_ROOM, timeout=_PATIENCE)
-        return disk if self.kind == "disk" else stores.TieredStore(stores.MemoryStore(max_bytes=_ROOM), disk)
+        if self.kind == "disk":
+            return disk
+        return stores.TieredStore(stores.MemoryStore(max_bytes=_ROOM), disk, fill_ttl=_KEEP)
 
 
 def _redis(case: Case) -> Any:

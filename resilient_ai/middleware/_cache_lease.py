@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any, TypeVar
 
 from resilient_ai.core.call import Call
@@ -29,30 +28,33 @@ class Lease:
         self._renewal: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._busy = asyncio.Lock()
+        self._asked = False
         self._over = False
 
     async def take(self) -> bool | None:
         """Return whether it is held now, None where nobody can say."""
+        self._asked = True  # whatever comes of it: a question that had no answer may have taken it all the same
         try:
             granted = await self._leases.acquire_lease(self._key, holder=self._call.id, seconds=self._seconds)
         except Exception:  # noqa: BLE001 - nobody can say, whatever a store of the user's own raises
             return None
+        self._asked = granted is not False
         if granted and self._renewal is None:
             self._renewal = asyncio.create_task(self._renew())
         return granted
 
     def give_back(self) -> None:
         """Give it back, behind everything that was written before; never waits, and may be called from any thread."""
-        if self._renewal is None or self._over:
+        if self._over or not self._asked:
             return
         self._over = True
-        release = partial(self._release, self._renewal)
         with suppress(RuntimeError):  # the loop has ended, and with it the renewal: the lease ends by itself
-            self._loop.call_soon_threadsafe(lambda: self._background.start(release()))
+            self._loop.call_soon_threadsafe(lambda: self._background.start(self._release()))
 
-    async def _release(self, renewal: "asyncio.Task[None]") -> None:
+    async def _release(self) -> None:
         async with self._busy:  # a renewal under way would take the lease again
-            renewal.cancel()
+            if self._renewal is not None:
+                self._renewal.cancel()
             try:
                 await self._leases.release_lease(self._key, holder=self._call.id)
             except Exception:  # noqa: BLE001 - it ends by itself
@@ -73,20 +75,20 @@ async def take_turn(lease: Lease, call: Call[Any], look: Callable[[], Awaitable[
     Where nobody can say who holds it, it is as if it were held.
     """
     wait = _WAIT_INITIAL
-    while True:
-        granted = await lease.take()
-        if granted is None:
-            return None
-        try:
+    try:
+        while True:
+            granted = await lease.take()
+            if granted is None:
+                return None
             # Also with the lease: whoever had it may have kept the answer since this call looked for it.
             found = await look()
-        except BaseException:
-            lease.give_back()
-            raise
-        if found is not None:
-            lease.give_back()
-            return found
-        if granted:
-            return None
-        await call.clock.sleep(wait)
-        wait = min(wait * 1.5, _WAIT_MAX)
+            if found is not None:
+                lease.give_back()
+                return found
+            if granted:
+                return None
+            await call.clock.sleep(wait)
+            wait = min(wait * 1.5, _WAIT_MAX)
+    except BaseException:
+        lease.give_back()
+        raise

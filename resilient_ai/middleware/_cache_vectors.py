@@ -150,11 +150,14 @@ def in_order(pieces: Mapping[str, Piece], keys: Sequence[str]) -> Vectors:
     """Return the vectors in the order of `keys`, side by side."""
     kinds = {piece.kind for piece in pieces.values()}
     dimensions = next(iter(pieces.values())).dimensions
-    if len(kinds) == 1:
-        numbers = _unpacked(kinds.pop(), b"".join([pieces[key].numbers for key in keys]))
-    else:  # all become eight bytes
-        wide = {key: each.numbers if each.kind == b"d" else _widened(each.numbers) for key, each in pieces.items()}
-        numbers = _unpacked(b"d", b"".join([wide[key] for key in keys]))
+    # Of several kinds, all become eight bytes.
+    kind = b"f" if kinds == {b"f"} else b"d"
+    numbers: array[float] = array(kind.decode())
+    for key in keys:
+        piece = pieces[key]
+        numbers.frombytes(piece.numbers if piece.kind == kind else _widened(piece.numbers))
+    if _BIG_ENDIAN:
+        numbers.byteswap()
     return Vectors(numbers, dimensions)
 
 
@@ -184,14 +187,6 @@ def _packed(vectors: Vectors) -> bytes | memoryview:
         numbers = numbers[:]  # the caller's numbers stay as they are
         numbers.byteswap()
     return memoryview(numbers).cast("B")
-
-
-def _unpacked(kind: bytes, data: bytes) -> "array[float]":
-    numbers: array[float] = array("f" if kind == b"f" else "d")
-    numbers.frombytes(_widened(data) if kind == b"w" else data)
-    if _BIG_ENDIAN:
-        numbers.byteswap()
-    return numbers
 
 
 def _narrowed(kind: bytes, data: bytes | memoryview) -> tuple[bytes, bytes | memoryview]:

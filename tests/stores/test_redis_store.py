@@ -181,7 +181,7 @@ async def test_a_long_list_that_comes_slowly_is_waited_for(redis, store_at):
     """Each answer is a sign of life, though all together take longer than Redis may be silent."""
     async with Proxy(redis.port, pause=0.02) as proxy:
         store = store_at(proxy.url)
-        entries = {str(n): b"x" * 10_000 for n in range(400)}
+        entries = {str(n): b"x" * 10_000 for n in range(220)}
         await store.set_many(entries)
         store.timeout = 0.25
         began = time.monotonic()
