@@ -10,8 +10,10 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
+from pydantic import BaseModel
 
 from resilient_ai.core.call import Call
+from resilient_ai.core.operations import Operation
 
 # Part of every key: a new number makes all entries of older versions misses.
 SCHEMA_VERSION = 2
@@ -93,20 +95,19 @@ def canonical(call: Call[Any]) -> bytes | None:
         "kind": _KIND_OF_KEY.get(operation.kind, operation.kind),
         "origin": call.origin,
         "tenant": call.tags.get("tenant"),
-        "operation": operation.model_dump(exclude=set(LEFT_OUT)),
+        "operation": _fields(operation),
     }
     try:
-        return orjson.dumps(content, default=_digest, option=orjson.OPT_SORT_KEYS)
+        return orjson.dumps(content, default=_plain, option=orjson.OPT_SORT_KEYS)
     except TypeError:
         return None
 
 
 def field_digests(call: Call[Any]) -> dict[str, str]:
     """Return a digest of each part of the key by its name, to tell by which of them two calls differ."""
-    values = {"origin": call.origin, "tenant": call.tags.get("tenant")}
-    values |= call.operation.model_dump(exclude=set(LEFT_OUT))
+    values = {"origin": call.origin, "tenant": call.tags.get("tenant"), **_fields(call.operation)}
     return {
-        name: hashlib.sha256(orjson.dumps(value, default=_digest, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_PART]
+        name: hashlib.sha256(orjson.dumps(value, default=_plain, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_PART]
         for name, value in values.items()
     }
 
@@ -115,7 +116,14 @@ def _group(call: Call[Any]) -> str:
     return tenant_part(call.tags.get("tenant")) + model_part(call.model)
 
 
-def _digest(value: object) -> dict[str, str]:
+def _fields(operation: Operation[Any]) -> dict[str, Any]:
+    # Most of them are plain values, which need no dump of the whole.
+    return {name: value for name, value in operation.__dict__.items() if name not in LEFT_OUT}
+
+
+def _plain(value: object) -> dict[str, Any]:
+    if isinstance(value, BaseModel):
+        return value.model_dump()
     if isinstance(value, bytes):
         return {"sha256": hashlib.sha256(value).hexdigest()}
     raise TypeError(f"{type(value).__name__} has no canonical form")

@@ -14,7 +14,7 @@ from resilient_ai.core.errors import InvalidResponse
 from resilient_ai.core.results import EmbedResult
 from resilient_ai.core.vectors import Vectors
 from resilient_ai.middleware._cache_entry import HEADER, UNKNOWN, VERSION, dollars, units
-from resilient_ai.middleware._machines.freshness import Freshness, Worth
+from resilient_ai.middleware._machines.freshness import CLOCK_SKEW, Freshness, Worth
 
 # What the numbers of an entry are: four bytes; eight bytes; eight bytes that are exact in four, and kept in four.
 _WIDTHS = {b"f": 4, b"d": 8, b"w": 4}
@@ -99,7 +99,9 @@ def decode_vectors(
     """Return what can be read. Vectors of different lengths cannot all be of one model, so none of them is believed."""
     known = Known()
     unpack, size, widths = HEADER.unpack_from, HEADER.size, _WIDTHS
-    oldest, saved = now, 0
+    latest = now + CLOCK_SKEW
+    ageless = limits.max_age == inf
+    oldest, saved = latest, 0
     for key, entry in entries.items():
         try:
             version, kind, created, ttl, made_in, cost = unpack(entry)
@@ -110,16 +112,19 @@ def decode_vectors(
         if version != VERSION or not width or not length or length % width:
             known.damaged.append(key)
             continue
-        worth: Worth = limits.worth(age=now - created, ttl=ttl, made_in=made_in, chance=0.0 if ttl == inf else chance())
-        if worth == "over":
-            continue
+        worth: Worth = "fresh"
+        if not (ttl == inf and ageless and created <= latest):  # which is most often so, and asks for no sums
+            worth = limits.worth(age=now - created, ttl=ttl, made_in=made_in, chance=0.0 if ttl == inf else chance())
+            if worth == "over":
+                continue
         piece = Piece(kind, memoryview(entry)[size:])
         if worth == "spare":
             known.spares[key] = piece
             known.oldest_spare = min(known.oldest_spare or created, created)
             continue
         known.answers[key] = piece
-        oldest = min(oldest, created)
+        if created < oldest:
+            oldest = created
         saved = -1 if cost < 0 or saved < 0 else saved + cost
         if worth != "fresh":
             known.due.append(key)
