@@ -123,8 +123,7 @@ def decode_vectors(
             known.oldest_spare = min(known.oldest_spare or created, created)
             continue
         known.answers[key] = piece
-        if created < oldest:
-            oldest = created
+        oldest = min(oldest, created)
         saved = -1 if cost < 0 or saved < 0 else saved + cost
         if worth != "fresh":
             known.due.append(key)

@@ -121,6 +121,7 @@ def record_attributes(call: Call[Any], result: Result | None) -> Attributes:
         {
             names.ATTEMPTS: record.sends,
             names.CACHE_OUTCOME: record.cache if record.cache != "off" else None,
+            names.CACHE_AGE: record.age,
             names.FALLBACK_MODEL: result.served_by if result and result.served_by not in {"", call.model} else None,
             **_cost_attributes(cost),
         }

@@ -13,6 +13,8 @@ from resilient_ai.core.checks import check_kind
 from resilient_ai.core.errors import ProviderError, StatusError
 from resilient_ai.core.events import (
     CacheLookedUp,
+    CacheRefreshed,
+    CallJoined,
     CircuitClosed,
     CircuitHalfOpened,
     CircuitOpened,
@@ -152,7 +154,9 @@ class _Line:
             **_error_fields(error),
             "attempts": record.sends,
             "cache": record.cache,
+            "cache_age": None if record.age is None else round(record.age, 3),
             "cost": None if cost is None else float(cost.amount),
+            "saved": None if record.saved is None else float(record.saved),
             "input_tokens": usage and usage.input_tokens,
             "output_tokens": usage and usage.output_tokens,
             "duration": round(call.clock.monotonic() - self.started, 6),
@@ -197,6 +201,10 @@ def _describe(event: Event) -> tuple[int, str, Fields] | None:
             return logging.WARNING, "resilient_ai.circuit_half_opened", {}
         case CircuitClosed():
             return logging.INFO, "resilient_ai.circuit_closed", {}
+        case CacheRefreshed(error=Exception() as error):
+            return logging.WARNING, "resilient_ai.cache_refresh_failed", _error_fields(error)
+        case CallJoined():
+            return logging.DEBUG, "resilient_ai.call_joined", {"leader": event.leader}
         case CacheLookedUp(outcome="error"):
             return logging.WARNING, "resilient_ai.cache_failed", {"misses": event.misses}
         case _:

@@ -156,7 +156,10 @@ def test_what_is_no_entry_is_skipped_and_counted(offline, tmp_path):
         (gzip.compress(b"[]\n"), "cache.gz: is no export of a cache"),
         (gzip.compress(HEAD.replace("1", "2").encode()), "cache.gz: is an export of version 2, this is for 1"),
         (gzip.compress(b"")[:-4], "cache.gz: is no export of a cache"),
-        (gzip.compress(f"{HEAD}\n".encode())[:-4], "cache.gz: was cut short or damaged; what stood before that was read"),
+        (
+            gzip.compress(f"{HEAD}\n".encode())[:-4],
+            "cache.gz: was cut short or damaged; what stood before that was read",
+        ),
         (None, "cache.gz: No such file or directory"),
     ],
 )
