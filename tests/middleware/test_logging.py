@@ -16,6 +16,7 @@ from resilient_ai.core.deltas import Finished, TextDelta
 from resilient_ai.core.errors import CircuitOpen, RateLimited, ServerFailed, StreamInterrupted
 from resilient_ai.core.events import (
     CacheLookedUp,
+    CacheRefreshed,
     CircuitClosed,
     CircuitHalfOpened,
     CircuitOpened,
@@ -190,6 +191,8 @@ async def test_notable_facts_have_lines_of_their_own(logger):
         KeyRefused(**told, status=401, retry_after=2.0),
         CacheLookedUp(**told, outcome="error", hits=0, misses=1),
         CacheLookedUp(**told, outcome="hit", hits=1, misses=0),
+        CacheRefreshed(**told, error=error),
+        CacheRefreshed(**told, error=None),
         PermitGranted(**told, waited=0),
     ]
 
@@ -217,6 +220,7 @@ async def test_notable_facts_have_lines_of_their_own(logger):
         ("resilient_ai.stream_resumed", "WARNING", told | failed | {"how": "restart", "number": 1}),
         ("resilient_ai.key_refused", "ERROR", told | {"status": 401, "retry_after": 2.0}),
         ("resilient_ai.cache_failed", "WARNING", told | {"misses": 1}),
+        ("resilient_ai.cache_refresh_failed", "WARNING", told | failed),
     ]
     assert (last.model, last.served_by) == ("m", "n")
 

@@ -29,6 +29,7 @@ class Ask:
 
 
 CHAT = Ask(model=CHAT_MODEL, max_tokens=60)
+TOGETHER = Ask(model=CHAT_MODEL, max_tokens=60)
 STREAM = Ask(model="deepseek-ai/DeepSeek-R1-0528", max_tokens=1200)
 TOOLS = Ask(model=CHAT_MODEL, calls=6, input_tokens=3000, max_tokens=300)
 VISION = Ask(model="google/gemma-3-12b-it", input_tokens=4000, max_tokens=120)
@@ -38,6 +39,7 @@ SIZE = (512, 512)
 
 _ASKS = {
     "Chat": CHAT,
+    "20 at once": TOGETHER,
     "Streaming": STREAM,
     "Tools": TOOLS,
     "Vision": VISION,

@@ -1,5 +1,6 @@
 """The steps that ask language models."""
 
+import asyncio
 import time
 from decimal import Decimal
 
@@ -12,6 +13,7 @@ from resilient_ai.cli.demo.texts import picture
 from resilient_ai.cli.terminal import seconds, usd
 from resilient_ai.core.deltas import Restarted, TextDelta
 from resilient_ai.core.messages import user
+from resilient_ai.core.operations import Chat
 from resilient_ai.core.results import ChatResult
 
 
@@ -26,6 +28,27 @@ async def chat(scene: Scene, line: Line) -> str:
     expect(again.cache == "hit" and again.text == answer.text, "the same question was not answered by the cache")
     line.note(f"asked again: the cache answers after {seconds(time.monotonic() - started)}, for {usd(_amount(again))}")
     return f"“{answer.text}” {_price_tag(answer)}"
+
+
+async def together(scene: Scene, line: Line) -> str:
+    """Twenty callers who ask the same at the same time, one of whom gives up."""
+    ask, callers = plan.TOGETHER, 20
+    question = Chat(
+        model=ask.model, messages="What is the capital of Italy?", temperature=0, max_tokens=ask.max_tokens
+    )
+    tasks = [asyncio.create_task(scene.ai.send(question)) for _ in range(callers)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    answers = [
+        answer for answer in await asyncio.gather(*tasks, return_exceptions=True) if isinstance(answer, ChatResult)
+    ]
+    sent = sum(answer.attempts for answer in answers)
+    expect(len(answers) == callers - 1 and sent == 1, f"{len(answers)} of {callers} had an answer, of {sent} requests")
+    saved = sum((answer.saved for answer in answers if answer.saved), Decimal(0))
+    line.note(
+        f"the first caller gave up; the other {len(answers)} got the answer of its one request, and saved {usd(saved)}"
+    )
+    return f"“{answers[0].text}” for {callers - 1} callers {_price_tag(next(a for a in answers if a.attempts))}"
 
 
 async def stream(scene: Scene, line: Line) -> str:

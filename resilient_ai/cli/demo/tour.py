@@ -27,6 +27,7 @@ Step = Callable[[Scene, Line], Awaitable[str]]
 
 _CALM: tuple[tuple[str, Step], ...] = (
     ("Chat", questions.chat),
+    ("20 at once", questions.together),
     ("Streaming", questions.stream),
     ("Tools", questions.tools),
     ("Vision", questions.vision),

@@ -7,6 +7,7 @@ from resilient_ai.cli.demo.command import _agree
 
 STEPS = [
     "Chat",
+    "20 at once",
     "Streaming",
     "Tools",
     "Vision",
@@ -106,7 +107,7 @@ def test_tour_that_fails_says_so(shell, simulator):
     assert result.exit_code == 1
     assert "✗ Vision" in result.stdout
     assert "✓ Wrong key" in result.stdout
-    assert "✗ 1 of 12 steps failed: Vision" in result.stdout
+    assert "✗ 1 of 13 steps failed: Vision" in result.stdout
 
 
 @pytest.mark.parametrize("output", ["taken"])

@@ -1,0 +1,1 @@
+"""A cache that several processes share, while they are killed: is anything wrong, damaged, lost, or paid for again?"""
