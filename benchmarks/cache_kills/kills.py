@@ -68,8 +68,16 @@ class Findings:
         return found
 
 
-def kill_at_random(place: Place, url: str, *, kills: int, seed: int) -> Findings:
-    """Let workers share the store at `place` and the service at `url`, kill some, and look at what is left."""
+def kill_at_random(place: Place, url: str, *, kills: int, seed: int, clients: int = 1) -> Findings:
+    """Let workers share the store at `place` and the service at `url`, kill some, and look at what is left.
+
+    Args:
+        place: Where the store is.
+        url: The service.
+        kills: How many to kill.
+        seed: Of the moments and of what is asked.
+        clients: How many each worker has, each with a store of its own.
+    """
     chance = random.Random(seed)
     begun = time.monotonic()
     serial = iter(range(10**9))
@@ -79,7 +87,7 @@ def kill_at_random(place: Place, url: str, *, kills: int, seed: int) -> Findings
 
         def start() -> int:
             load = {"seed": f"{seed} {next(serial)}", "begun": begun, "rate": _RATE}
-            return crew.start({"place": place, "url": url, "lease_time": LEASE_TIME, "load": load})
+            return crew.start({"place": place, "url": url, "lease_time": LEASE_TIME, "load": load, "clients": clients})
 
         steady = start()  # lives on, and waits for whatever those who are killed leave behind
         workers = [start() for _ in range(WORKERS)]
@@ -134,7 +142,7 @@ def _findings(
         slowest=max(line["took"] for line in did),
         afterwards=afterwards,
         again=again,
-        faults=sum(line["faults"] + line["dropped"] for line in told if "done" in line),
+        faults=sum(line["faults"] for line in told if "done" in line),
     )
 
 

@@ -19,7 +19,7 @@ from resilient_ai.client import AsyncClient
 from resilient_ai.core.errors import ResilientAIError
 from resilient_ai.deepinfra.provider import KEY_VARIABLES, DeepInfraProvider
 from resilient_ai.deepinfra.transport import Transport
-from resilient_ai.presets import ResilientAIWarning, writable_home
+from resilient_ai.presets import ResilientAIWarning, lasting_store, writable_home
 from resilient_ai.settings import FILE_VARIABLE, PREFIX, Settings
 from resilient_ai.stores import RedisFleet
 
@@ -68,6 +68,8 @@ def examine(base_url: str | None) -> Findings:
     settings = _settings(findings)
     if settings is not None:
         _home(findings, settings)
+        if settings.cache != "off":
+            asyncio.run(_cache(findings, settings))
         if settings.redis_url is not None:
             asyncio.run(_redis(findings, settings.redis_url.get_secret_value()))
         key = _key(findings, settings)
@@ -113,6 +115,26 @@ def _home(findings: Findings, settings: Settings) -> None:
         return
     size = sum(path.stat().st_size for path in home.rglob("*") if path.is_file())
     findings.note("home", "good", f"{home} can be written; it holds {size / 1e6:,.1f} MB of cache and costs")
+
+
+async def _cache(findings: Findings, settings: Settings) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResilientAIWarning)  # the home has a line of its own
+        home = writable_home(settings.home)
+    try:
+        store = lasting_store(settings, home)
+    except ResilientAIError as error:
+        findings.note("cache", "wrong", str(error))
+        return
+    if store is None:
+        findings.note("cache", "doubtful", "in memory only")
+        return
+    (usage,) = await store.usage()
+    await store.aclose()
+    if usage.trouble is not None or usage.entries is None:
+        findings.note("cache", "wrong", f"{usage.name} cannot be used: {usage.trouble or 'it does not answer'}")
+    else:
+        findings.note("cache", "good", f"{usage.name}; {usage.entries:,} vectors and answers are kept")
 
 
 async def _redis(findings: Findings, url: str) -> None:

@@ -108,7 +108,9 @@ class CacheStore(Protocol):
     It may also have:
 
     - `timeout`: seconds after which it gives up on a read by itself, so that the cache need not.
-    - `open()`: prepares what reading needs, such as a file; awaited once before the first read, for up to 2 s.
+    - `faults`: how often something went wrong, so that the cache can tell a fault from a miss.
+    - `open()`: prepares what reading needs, such as a file; awaited once before the first read, for up to 2 s. False, where it
+      could not be prepared, makes that read a miss.
     - the methods of `Inspectable`, without which entries can neither be counted nor be forgotten by tenant or model.
     - the methods of `Leases`.
     """

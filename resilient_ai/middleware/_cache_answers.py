@@ -50,18 +50,19 @@ class AnswerCache(Generic[R]):
         self._proceed = proceed
         self._policy = policy
         self._key = key
+        self._failed = False  # whether the store could not be read
 
     async def run(self) -> R:
         """Answer from the cache, or send the call and keep its answer."""
         if not self._policy.reads:
             return await self._send(self._call)
-        found, failed = await self._look()
+        found, self._failed = await self._look()
         lease = self._lease(self._call)
         if lease is not None and not _answers(found):
             found = await take_turn(lease, self._call, self._look_again) or found
         if found is not None and _answers(found):
             return self._serve(found)
-        self._state.looked_up(self._call, "error" if failed else "miss", misses=1)
+        self._state.looked_up(self._call, "error" if self._failed else "miss", misses=1)
         try:
             return await self._send(self._call, lease)
         except (ProviderError, CallRejected) as error:
@@ -136,8 +137,13 @@ class AnswerCache(Generic[R]):
                 lease.give_back()
 
     async def _keep(self, call: Call[R], entry: bytes | None) -> None:
-        if entry is not None:
-            await self._store.write(call, {self._key: entry}, self._policy.lasts)
+        if entry is None:
+            return
+        write = self._store.write(call, {self._key: entry}, self._policy.lasts)
+        if self._failed:  # the call has waited for the store already
+            self._state.writes.start(write)
+        else:
+            await write
 
     def _keep_stream(
         self, call: Call[R], end: StreamEnd, recorder: PaceRecorder, started: float, lease: Lease | None

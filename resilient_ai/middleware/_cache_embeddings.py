@@ -50,16 +50,17 @@ class EmbeddingCache:
         self._proceed = proceed
         self._policy = policy
         self._texts = texts
+        self._failed = False  # whether the store could not be read
 
     async def run(self, keys: Sequence[str]) -> EmbedResult:
         """Return one vector for each of `keys`, which may hold the same one several times."""
-        known, failed, lease = Known(), False, None
+        known, lease = Known(), None
         if self._policy.reads:
-            known, failed = await self.look()
+            known, self._failed = await self.look()
             lease = self._lease() if self._missing(known) else None
             if lease is not None:
                 known = await take_turn(lease, self._call, self._all_known) or known
-            self._report(known, failed=failed)
+            self._report(known)
         try:
             return await self._filled(known, keys)
         finally:
@@ -98,11 +99,11 @@ class EmbeddingCache:
     def _missing(self, known: Known) -> list[str]:
         return [key for key in self._texts if key not in known.answers]
 
-    def _report(self, known: Known, *, failed: bool) -> None:
+    def _report(self, known: Known) -> None:
         misses = len(self._texts) - len(known.answers)
         outcome: Outcome = "stale" if known.is_stale else "hit"
         if misses:
-            outcome = "error" if failed else "miss"
+            outcome = "error" if self._failed else "miss"
         age = None if known.oldest is None else max(0.0, self._call.clock.wall() - known.oldest)
         self._state.looked_up(self._call, outcome, hits=len(known.answers), misses=misses, age=age, saved=known.saved)
         if known.due and self._policy.keeps:
@@ -122,7 +123,7 @@ class EmbeddingCache:
             if not all(key in known.spares for key in missing):
                 raise
             known = with_spares(known)
-            self._report(known, failed=False)
+            self._report(known)
             return self._of_known(known, keys)
         if known.answers and not comparable(call, fresh, known.answers):
             usage, known, missing = fresh.usage, Known(), list(texts)
@@ -157,12 +158,16 @@ class EmbeddingCache:
                 writes.append(self._state.writes.start(write))
 
         fresh = await send_texts(call.replace(arrived=arrived), self._proceed, list(texts.values()))
-        if writes:
+        if writes and not self._failed:
             await asyncio.wait(writes)
         if not kept and is_own(call, fresh):
             cost = call.record.cost() or fresh.cost
             paid = None if cost is None else cost.amount - cost.wasted
-            await self._keep(call, texts, fresh, paid, started)
+            write = self._keep(call, texts, fresh, paid, started)
+            if self._failed:  # the call has waited for the store already
+                self._state.writes.start(write)
+            else:
+                await write
         return fresh
 
     async def _keep(

@@ -48,18 +48,17 @@ class GuardedStore:
     async def read(self, call: Call[Any], keys: Sequence[str]) -> Mapping[str, bytes] | None:
         """Return the entries that are there; None where the store failed, though a part of them may be."""
         if self._open is not None:
-            opening, self._open = self._open, None
-            await self._try(call, opening, _WAIT_OPEN)
-        if len(keys) <= PART:
-            return await self._try(call, lambda: self.store.get_many(keys))
+            opening, self._open = partial(_opened, self._open), None
+            if not await self._try(call, opening, _WAIT_OPEN):
+                return None
+        faults = self._faults_of_store()
         found: dict[str, bytes] = {}
         for start in range(0, len(keys), PART):
-            part = keys[start : start + PART]
-            entries = await self._try(call, partial(self.store.get_many, part))
+            entries = await self._try(call, partial(self.store.get_many, keys[start : start + PART]))
             if entries is None:
                 return found or None
             found.update(entries)
-        return found
+        return None if not found and self._faults_of_store() > faults else found
 
     async def write(self, call: Call[Any], entries: Mapping[str, bytes], ttl: float | None) -> None:
         """Write entries, or drop them where the store fails."""
@@ -77,6 +76,11 @@ class GuardedStore:
             await self.store.aclose()
         except Exception as error:  # noqa: BLE001 - what was not written is lost, which a cache may
             _log.warning("the cache store %s did not close: %s", type(self.store).__name__, type(error).__name__)
+
+    def _faults_of_store(self) -> int:
+        # A store that makes misses of its faults by itself may count them.
+        faults: object = getattr(self.store, "faults", 0)
+        return faults if isinstance(faults, int) else 0
 
     async def _try(
         self, call: Call[Any], work: Callable[[], Awaitable[T]], patience: float | None = None, *, what: str = ""
@@ -97,6 +101,10 @@ class GuardedStore:
                 name = type(self.store).__name__
                 _log.warning("the cache store %s did not %s: %s", name, what, type(error).__name__)
             return None
+
+
+async def _opened(opening: Callable[[], Awaitable[object]]) -> bool:
+    return await opening() is not False
 
 
 class Background:

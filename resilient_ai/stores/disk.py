@@ -99,11 +99,13 @@ class DiskStore:
         """How many rows were not what this store had written there."""
         return self._refused + (self._worker.file.refused if self._worker else 0)
 
-    async def open(self) -> None:
-        """Prepare the database, for up to 2 s, so that the first read need not."""
+    async def open(self) -> bool:
+        """Prepare the database, for up to 2 s, so that the first read need not; return whether it is open."""
         worker = self._usable()
-        if worker is not None:
-            await self._within(_WAIT_OPEN, lambda: worker.submit(worker.file.open), keep=True)
+        if worker is None:
+            return False
+        await self._within(_WAIT_OPEN, lambda: worker.submit(worker.file.open), keep=True)
+        return worker.file.is_open
 
     async def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         """Return the entries that are there and fresh; those that were found until it takes too long or goes wrong."""
@@ -269,6 +271,7 @@ class DiskStore:
             return None
 
     def _note(self, error: Exception, at: float) -> None:
+        self._opens_until = at  # what went wrong while it was opened goes wrong again, and is not waited for
         if not isinstance(error, Unavailable):
             self._window.record(at)
             _log.debug("cache store %s: %s: %s", self.directory, type(error).__name__, error)

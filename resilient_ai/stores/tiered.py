@@ -46,10 +46,16 @@ class TieredStore:
         limits = [limit for store in (self.first, self.second) if (limit := _timeout(store)) is not None]
         return sum(limits) if limits else None
 
-    async def open(self) -> None:
-        """Prepare what can be prepared, both at the same time."""
+    @property
+    def faults(self) -> int:
+        """How often something went wrong in one of the two, as far as they count it."""
+        counts: list[object] = [getattr(store, "faults", 0) for store in (self.first, self.second)]
+        return sum(count for count in counts if isinstance(count, int))
+
+    async def open(self) -> bool:
+        """Prepare what can be prepared, both at the same time; return whether all of it could be."""
         stores = [store for store in (self.first, self.second) if _can(store, "open")]
-        await asyncio.gather(*(cast("_Opens", store).open() for store in stores))
+        return False not in await asyncio.gather(*(cast("_Opens", store).open() for store in stores))
 
     async def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         """Return what either store has, and remember in the first what only the second had."""
@@ -135,7 +141,7 @@ class TieredStore:
 
 
 class _Opens(Protocol):
-    async def open(self) -> None: ...
+    async def open(self) -> object: ...
 
 
 def _can(store: CacheStore, method: str) -> bool:

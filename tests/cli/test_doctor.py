@@ -18,7 +18,7 @@ def test_healthy_installation_is_in_order(shell):
     """Everything is found good, the stack is shown, and the key is not."""
     result = shell.run("doctor", DEEPINFRA_API_KEY=KEY)
     assert result.exit_code == 0
-    assert result.stdout.count("✓") == 8
+    assert result.stdout.count("✓") == 9
     assert "✗" not in result.stdout
     for part in ("Tracing", "ConcurrencyLimit", "DeepInfraProvider", "everything is in order"):
         assert part in result.stdout
@@ -88,6 +88,21 @@ def test_home_that_cannot_be_written_is_wrong(shell):
     found = checks(shell.run("doctor", "--json", RESILIENT_AI_HOME="/proc/nowhere"))
     assert found["home"]["status"] == "wrong"
     assert "/proc/nowhere cannot be written" in found["home"]["detail"]
+
+
+def test_cache_is_looked_at(shell, tmp_path):
+    """Where entries outlive the process, the doctor says how many there are; what cannot be used is wrong."""
+    found = checks(shell.run("doctor", "--json"))
+    assert (found["cache"]["status"], "0 vectors and answers are kept" in found["cache"]["detail"]) == ("good", True)
+    shell.run("embed", "--text", "a", "--text", "b")
+    assert "2 vectors and answers are kept" in checks(shell.run("doctor", "--json"))["cache"]["detail"]
+    assert "cache" not in checks(shell.run("doctor", "--json", RESILIENT_AI_CACHE="off"))
+    assert checks(shell.run("doctor", "--json", RESILIENT_AI_HOME="/proc/nowhere"))["cache"]["status"] == "doubtful"
+    lost = checks(shell.run("doctor", "--json", RESILIENT_AI_CACHE_REDIS_URL="redis://:hunter2@127.0.0.1:1/0"))["cache"]
+    assert (lost["status"], "cannot be used: it cannot be asked" in lost["detail"]) == ("wrong", True)
+    assert "hunter2" not in lost["detail"]
+    odd = checks(shell.run("doctor", "--json", RESILIENT_AI_CACHE_ENCRYPTION_KEYS="hunter2"))["cache"]
+    assert (odd["status"], "hunter2" in odd["detail"]) == ("wrong", False)
 
 
 def test_redis_that_answers_is_good(shell, tmp_path):

@@ -2,7 +2,7 @@
 
 It forks each worker, so that one is there within milliseconds, and reaps it, so that no other process is ever hit by its id.
 
-{"start": job} is answered by {"started": id}; {"kill": id} and {"stop": id} by {"ended": id, "by": signal or exit code};
+{"start": job} is answered by {"started": id}; {"kill": id}, {"stop": id} and {"wait": id} by {"ended": id, "by": exit code};
 {"open": true} lets those go that wait at the gate. Workers say what they send, what came of it, and that they are done.
 """
 
@@ -23,7 +23,9 @@ from benchmarks.cache_kills.clients import Witness, client_of, store_of
 from benchmarks.cache_kills.questions import digest_of, is_right, operation_of
 from resilient_ai.core.streams import StreamResult
 
-_STOP = 30.0
+_STOP = 30.0  # seconds for a worker to come to its end
+_LIMIT = 180.0  # seconds for all of its work
+_TASKS = 3
 _LINE = 4096  # bytes that a pipe takes as one, whoever else writes
 
 
@@ -41,6 +43,8 @@ class Parent:
                 return {"started": self.start(job)}
             case {"kill": child}:
                 os.kill(child, signal.SIGKILL)
+                return self.end(child)
+            case {"wait": child}:
                 return self.end(child)
             case {"stop": child}:
                 os.kill(child, signal.SIGTERM)
@@ -77,41 +81,51 @@ class Parent:
 
 
 class Worker:
-    """One client that asks what it is told to ask.
+    """A process that asks what it is told to ask.
 
     Args:
-        job: `place`, `url`, `lease_time`, `timeout`; and either `orders`, with `rounds`, or a `load`; and whether to wait at the `gate`.
+        job: `place` and `url`; `orders` or a `load`. It may hold `clients`, each with a store of its own, `timeout` of the
+            stores, `lease_time`, whether to wait at the `gate`, and whether to ask `in_turn`.
         gate: Is readable once it is open.
     """
 
     def __init__(self, job, gate):
         self.job, self.gate = job, gate
-        self.store = store_of(job["place"], job.get("timeout", 2.0))
+        self.stores = [store_of(job["place"], job.get("timeout", 2.0)) for _ in range(job.get("clients", 1))]
         self.stopped = asyncio.Event()
         self.parent = os.getppid()
 
     async def run(self):
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.stopped.set)
         witness = Witness(lambda names: say({"sent": names}))
-        lease_time = self.job.get("lease_time", 30.0)
-        async with (
-            asyncio.timeout(self.job.get("limit", 120.0)),
-            client_of(self.store, self.job["url"], lease_time=lease_time, witness=witness) as ai,
-        ):
+        options = {"lease_time": self.job.get("lease_time", 30.0), "witness": witness}
+        async with asyncio.timeout(_LIMIT), contextlib.AsyncExitStack() as stack:
+            clients = [client_of(store, self.job["url"], **options) for store in self.stores]
+            for ai in clients:
+                await stack.enter_async_context(ai)
             say({"ready": True})
             if self.job.get("gate"):
                 await opened(self.gate)
-            if "load" in self.job:
-                await asyncio.gather(*(self.load(ai, task) for task in range(3)))
-            else:
-                await asyncio.gather(*(self.ask(ai, *order) for order in self.job["orders"]))
-        say({"done": True, "faults": self.store.faults, "dropped": self.store.dropped, "refused": self.store.refused})
+            await self.work(clients)
+        say({"done": True, "faults": self.faults()})
+
+    async def work(self, clients):
+        if "load" in self.job:
+            await asyncio.gather(*(self.load(clients[task % len(clients)], task) for task in range(_TASKS)))
+        elif self.job.get("in_turn"):
+            for order in self.job["orders"]:
+                await self.ask(clients[0], *order)
+        else:
+            await asyncio.gather(*(self.ask(clients[0], *order) for order in self.job["orders"]))
 
     async def load(self, ai, task):
         """Ask at random among what is asked at this moment, until somebody says stop."""
         chance = random.Random(f"{self.job['load']['seed']} {task}")
         while not self.stopped.is_set() and os.getppid() == self.parent:
             await self.ask(ai, *next_order(chance, self.job["load"]))
+
+    def faults(self):
+        return sum(store.faults + store.dropped for store in self.stores)
 
     async def ask(self, ai, kind, numbers):
         """Ask, and tell what came of it."""
@@ -132,7 +146,7 @@ class Worker:
                 "right": is_right((kind, numbers), result),
                 "digest": digest_of(result),
                 "cache": result.cache,
-                "faults": self.store.faults + self.store.dropped,
+                "faults": self.faults(),
             }
         )
 

@@ -622,13 +622,14 @@ def test_vectors_of_several_widths_fit_together():
 @pytest.mark.parametrize("hangs", [False, True])
 @pytest.mark.parametrize("operation", [CHAT, Embed(model="m", texts="a"), Image(model="m", prompt="p", seed=1)])
 async def test_a_store_that_fails_or_hangs_costs_a_miss_at_most(hangs, operation, clock, caplog):
-    """The call goes on without the store, within 50 ms for the look and as much for the write, and says so."""
+    """The call goes on without the store, within 50 ms for the look, waits for no write after that, and says so."""
     events = []
     pipe, _ = pipeline(store=Broken(hangs=hangs), clock=clock)
     started = clock.monotonic()
     result = await pipe.send(operation, listener=events.append)
-    assert (result.cache, clock.monotonic() - started) == ("miss", pytest.approx(0.1 if hangs else 0.0))
+    assert (result.cache, clock.monotonic() - started) == ("miss", pytest.approx(0.05 if hangs else 0.0))
     assert [e.outcome for e in events if isinstance(e, CacheLookedUp)] == ["error"]
+    await asyncio.sleep(0.1)
     assert "did not write: " + ("TimeoutError" if hangs else "OSError") in caplog.text
     await pipe.aclose()
 
@@ -642,7 +643,7 @@ async def test_a_store_that_hangs_leaves_half_the_deadline(clock):
     pipe = Pipeline(ScriptedProvider(), [bounded, Cache(Broken(hangs=True))], clock=clock)
     started = clock.monotonic()
     await pipe.send(CHAT)
-    assert clock.monotonic() - started == pytest.approx(0.03)
+    assert clock.monotonic() - started == pytest.approx(0.02)
 
 
 async def test_a_store_that_cannot_delete_is_survived(caplog):

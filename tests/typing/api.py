@@ -11,6 +11,8 @@ from typing_extensions import override
 from resilient_ai import (
     AsyncClient,
     BlockingStream,
+    CacheControl,
+    CacheStats,
     Call,
     Chat,
     ChatResult,
@@ -161,6 +163,11 @@ async def everything_else(ai: AsyncClient) -> None:
     assert_type(run, ToolRun)
     assert_type(run.answer, ChatResult)
     assert_type(ai.with_options(tags={"tenant": "a"}, timeout=5, cache="refresh"), AsyncClient)
+    assert_type(ai.with_options(cache=CacheControl(mode="read", max_age=60)), AsyncClient)
+    assert_type(ai.cache.key(Embed(model="m", texts="a")), str | None)
+    assert_type(await ai.cache.why_miss(Embed(model="m", texts="a")), str | None)
+    assert_type(await ai.cache.stats(), CacheStats)
+    assert_type(await ai.cache.forget(tenant="a"), int)
     stop = ai.subscribe(listen)
     assert_type(stop(), None)
     assert_type(ai.ledger, SQLiteLedger)

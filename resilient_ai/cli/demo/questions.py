@@ -33,9 +33,7 @@ async def chat(scene: Scene, line: Line) -> str:
 async def together(scene: Scene, line: Line) -> str:
     """Twenty callers who ask the same at the same time, one of whom gives up."""
     ask, callers = plan.TOGETHER, 20
-    question = Chat(
-        model=ask.model, messages="What is the capital of Italy?", temperature=0, max_tokens=ask.max_tokens
-    )
+    question = Chat(model=ask.model, messages="What is the capital of Italy?", temperature=0, max_tokens=ask.max_tokens)
     tasks = [asyncio.create_task(scene.ai.send(question)) for _ in range(callers)]
     await asyncio.sleep(0)
     tasks[0].cancel()
