@@ -1,4 +1,4 @@
-# Three commands for work (format, check, test), one to look (demo), three to measure (bench, bench-cache, resilience), two that take long (soak, mutation).
+# Three commands for work (format, check, test), one to look (demo), three to measure (bench, bench-cache, resilience), three that take long (soak, kills, mutation).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,7 @@ CACHE_PEERS ?= .venv-cache-peers
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test format check bench bench-cache resilience soak mutation build clean
+.PHONY: help demo test format check bench bench-cache resilience soak kills mutation build clean
 
 help:  ## Show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -66,6 +66,9 @@ clean:  ## Remove what the commands made
 
 soak: $(STAMP)  ## Look for races for a quarter of an hour: shuffled loops, 2000 seeds
 	SOAK_SEEDS=$${SOAK_SEEDS:-2000} $(BIN)/python -m pytest tests/cancellation
+
+kills: $(STAMP)  ## Kill 200 processes at random moments on each store of a shared cache, and look at what is left
+	$(BIN)/python -m benchmarks.cache_kills
 
 mutation: $(STAMP)  ## Change the state machines in every way, and count what the tests notice
 	@$(BIN)/python -m pip install --quiet -c constraints.txt --group mutation

@@ -52,7 +52,7 @@ def names_of(operation: Operation[Any]) -> list[str]:
         return [f"t{_NUMBER.findall(text)[0]}" for text in operation.texts]
     if isinstance(operation, Image):
         return [f"i{operation.seed}"]
-    return [f"q{_NUMBER.findall(str(operation.messages))[0]}"]  # type: ignore[attr-defined]
+    return [f"q{_NUMBER.findall(str(operation.messages))[0]}"]
 
 
 def order_of(name: str) -> Order:

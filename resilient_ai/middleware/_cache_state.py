@@ -1,5 +1,6 @@
 """What a cache holds beside its stores."""
 
+import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -73,6 +74,7 @@ class CacheState:
     refreshing: set[str] = field(default_factory=set[str])
     # What streams left is written by a task, as their end cannot wait for a store; it can be read before.
     unwritten: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    process: int = field(default_factory=os.getpid)
     hits: int = 0
     stale: int = 0
     misses: int = 0
@@ -80,6 +82,13 @@ class CacheState:
     refreshed: int = 0
     errors: int = 0
     saved: Decimal = Decimal(0)
+
+    def begin(self) -> None:
+        """Let go of what a parent process was doing, whose tasks a forked child does not have."""
+        if self.process != os.getpid():
+            self.process = os.getpid()
+            self.writes, self.renewals = Background(), Background()
+            self.refreshing, self.unwritten = set(), {}
 
     def looked_up(
         self,

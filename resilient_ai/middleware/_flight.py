@@ -99,9 +99,12 @@ class Flight(Generic[R]):
         if self._payer is passenger:
             passenger.record.adopt(self._record)
             return
-        cost = self._record.cost()
-        passenger.record.cache = "joined"
-        passenger.record.saved = None if cost is None else cost.amount
+        shared, own = self._record, passenger.record
+        cost = shared.cost()
+        own.cache, own.age = "joined", shared.age
+        # What was found in the cache and what was sent would each have cost it something.
+        if cost is not None:
+            own.saved = cost.amount + (shared.saved or 0) if cost.amount else shared.saved
 
     def _leave(self, passenger: _Passenger) -> bool:
         """Let one go; return whether it was the last, so that what was sent is cancelled."""

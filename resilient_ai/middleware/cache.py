@@ -270,7 +270,10 @@ class Cache(OperationMiddleware):
         store = self.answers
         if self.embeddings is not None and call.operation.kind == "embed":
             store = self.embeddings
-        return None if store is None else self._shelves[id(store)]
+        if store is None:
+            return None
+        self._state.begin()
+        return self._shelves[id(store)]
 
 
 async def _send_nothing(call: Call[Any]) -> Any:

@@ -13,7 +13,6 @@ from benchmarks.cache_kills.questions import (
     CHAT_MODEL,
     EMBEDDER,
     PAINTER,
-    digest_of,
     is_right,
     operation_of,
 )
@@ -115,8 +114,15 @@ def test_processes_are_killed_at_any_moment(sim, place):
     """Nothing is wrong, damaged or lost, nobody waits for long, and only what the dead were asking for is asked again."""
     sim.faults.rate(Fault.delay(0.03), 1.0)
     found = kill_at_random(place, sim.base_url, kills=12, seed=1)
-    print(found)  # shown where it fails
-    assert (found.troubles(), found.kills) == ([], 12)
+    assert (found.troubles(), found.kills) == ([], 12), found
+
+
+def test_processes_with_two_clients_each_are_killed(sim, tmp_path):
+    """Two stores of one process in one folder do not lift each other's locks."""
+    sim.faults.rate(Fault.delay(0.03), 1.0)
+    place = {"directory": str(tmp_path / "cache")}
+    found = kill_at_random(place, sim.base_url, kills=12, seed=1, clients=2)
+    assert (found.failed, found.wrong, found.corrupt, found.lost) == ([], [], 0, [])
 
 
 def test_the_turn_of_a_killed_process_passes_on(sim, crew, place):

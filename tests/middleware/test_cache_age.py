@@ -1,6 +1,7 @@
 """Cache: how old an answer may be, what happens at its end, and what a call may ask for."""
 
 import asyncio
+import os
 
 import pytest
 
@@ -271,6 +272,18 @@ async def test_what_is_no_wish_is_refused(cache, clock):
     pipe = pipeline(clock=clock)
     with pytest.raises(InvalidInput, match="cache: must be one of"):
         await pipe.send(CHAT, cache=cache)
+
+
+def test_a_forked_child_waits_for_nothing_of_its_parent():
+    """What the parent was fetching anew or writing is not under way in the child."""
+    state = Cache(MemoryStore())._state
+    state.refreshing.add("key")
+    state.unwritten["key"] = b"entry"
+    state.begin()
+    assert (state.refreshing, state.unwritten) == ({"key"}, {"key": b"entry"})
+    state.process = -1  # as if this were another process
+    state.begin()
+    assert (state.refreshing, state.unwritten, state.process) == (set(), {}, os.getpid())
 
 
 # Streams at their pace

@@ -74,6 +74,21 @@ async def test_twenty_identical_calls_are_one_send(operation, cached):
     assert all(answer.model_dump(exclude=ignored) == first.model_dump(exclude=ignored) for answer in others)
 
 
+async def test_who_joins_a_hit_is_told_what_it_would_have_cost():
+    """As well as who found it, and how old it is; of a list that was known in part, both parts."""
+    pipe = pipeline(paid, paid)
+    await pipe.send(CHAT)
+    hits = await asyncio.gather(*asking(pipe, CHAT, 2))
+    assert [(hit.cache, hit.saved, hit.cache_age) for hit in hits] == [
+        ("hit", Decimal("0.002"), hits[0].cache_age),
+        ("joined", Decimal("0.002"), hits[0].cache_age),
+    ]
+    await pipe.send(Embed(model="m", texts="a"))
+    pipe.provider.script = [paid]
+    parts = await asyncio.gather(*asking(pipe, Embed(model="m", texts=["a", "b"]), 2))
+    assert [(part.cache, part.saved) for part in parts] == [("miss", Decimal("0.002")), ("joined", Decimal("0.004"))]
+
+
 @pytest.mark.parametrize("who", [0, 1, 19])
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.kind)
 async def test_one_that_is_cancelled_takes_nothing_from_the_others(operation, who):
