@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
-from resilient_ai.core.errors import ResilientAIError
+from resilient_ai.cli.failures import CacheUnreachableError
 
 if TYPE_CHECKING:
     from resilient_ai.core.protocols import CacheStore, Inspectable, StoreUsage
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-
-
-class CacheUnreachableError(ResilientAIError):
-    """The store did not do all that was asked of it."""
 
 
 def with_store(work: "Callable[[Store], Awaitable[T]]", *, make: bool = False) -> T | None:

@@ -23,11 +23,15 @@ class WrongUseError(Exception):
     """What was asked for or given cannot work; the message is for the person who asked."""
 
 
+class CacheUnreachableError(Exception):
+    """The store of the cache did not do all that was asked of it."""
+
+
 def exit_code_of(error: Exception) -> int | None:
     """Return the exit code for an error, or None where the error is a fault of this program."""
     if isinstance(error, WrongUseError | InvalidInput | ConfigurationError | OSError):
         return WRONG_USE
-    return FAILED if isinstance(error, ResilientAIError) else None
+    return FAILED if isinstance(error, ResilientAIError | CacheUnreachableError) else None
 
 
 def sentence(error: Exception) -> str:
