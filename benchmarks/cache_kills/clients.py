@@ -13,11 +13,11 @@ Store = DiskStore | RedisStore
 Place = dict[str, str]
 
 
-def store_of(place: Place, timeout: float = 2.0) -> Store:
+def store_of(place: Place, timeout: float = 5.0) -> Store:
     """Return a store in a place, which is `{"directory": ...}` or `{"redis": ...}`."""
     if "redis" in place:
         return RedisStore(place["redis"], timeout=timeout)
-    return DiskStore(place["directory"], timeout=timeout)
+    return DiskStore(place["directory"], timeout=timeout, lock_timeout=timeout)
 
 
 def client_of(store: Store, url: str, *, lease_time: float = 30.0, witness: Middleware | None = None) -> AsyncClient:

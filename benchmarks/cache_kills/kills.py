@@ -16,6 +16,9 @@ WORKERS = 4
 LEASE_TIME = 1.0
 _RATE = 20.0  # questions a second that become new ones
 _SHORTEST, _LONGEST = 0.005, 0.15  # seconds between two kills
+_PATIENCE = (
+    15.0  # seconds for any wait, on a machine that has much else to do; a lease that nobody takes over lasts for ever
+)
 _LEASED = ("q", "t1")  # names of what is asked for in one way only, so that a lease covers it
 
 
@@ -31,7 +34,7 @@ class Findings:
         corrupt: Entries that a later reader refused, or that it could not read.
         lost: Entries that some worker found, and that are not there in the end.
         repeated: How often something was sent again, for whatever reason.
-        unexcused: How often something that a lease covers was sent again although nobody was killed while asking for it.
+        unexcused: Questions and lists that a lease covers and that were sent again although nobody was killed who had sent them.
         overlapping: The same of texts in lists that overlap; two such lists that are asked for at once are both sent.
         slowest: Seconds of the slowest call, which waited for the lease of somebody who was killed.
         afterwards: Seconds a new worker took, after the last kill, for everything that was being asked for then.
@@ -70,7 +73,7 @@ class Findings:
             found.append(f"{self.corrupt} entries are damaged or cannot be read")
         if self.again:
             found.append(f"{self.again} requests for what had just been asked for")
-        if self.wait > LEASE_TIME + 6:
+        if self.wait > _PATIENCE:
             found.append(f"after a kill, somebody waited for {self.wait:.1f} s")
         return found
 
@@ -143,17 +146,20 @@ def _findings(
         corrupt=found.refused + (not found.complete),
         lost=sorted(hits - found.names),
         repeated=sum(repeats.values()),
-        unexcused=[
-            f"{name} {count + 1} times"
-            for name, count in repeats.items()
-            if name.startswith(_LEASED) and count > excused[name]
-        ],
+        unexcused=sorted(
+            {_asked_as(name) for name, times in repeats.items() if name.startswith(_LEASED) and times > excused[name]}
+        ),
         overlapping=sum(count for name, count in repeats.items() if not name.startswith(_LEASED)),
         slowest=max(line["took"] for line in did),
         afterwards=afterwards,
         again=again,
         faults=sum({line["id"]: line["faults"] for line in told if "faults" in line}.values()),
     )
+
+
+def _asked_as(name: str) -> str:
+    """Return a name of what was asked for as a whole: texts that a lease covers come in tens."""
+    return name if name.startswith("q") else f"the list from {name[:-1]}0 on"
 
 
 def _names(line: Told) -> list[str]:

@@ -1,8 +1,10 @@
 """Directories and files that nobody else may read or change."""
 
+import errno
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +15,8 @@ _OTHERS_ANY = stat.S_IRWXG | stat.S_IRWXO
 # Absent on Windows, where access is a matter of the folder's own rights.
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _user = getattr(os, "geteuid", lambda: 0)
+# Held while a file is created, so that no other thread has SQLite open it before it is closed again.
+_creating = threading.Lock()
 
 
 class Unsafe(OSError):
@@ -35,18 +39,33 @@ def private_directory(path: Path) -> None:
 def private_file(path: Path) -> None:
     """Create an empty file with mode 0600, or give an existing file of ours that mode.
 
+    An existing file is never opened: closing it again would lift the locks that SQLite, in this process, holds on it through
+    connections of its own (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+
     Raises:
         Unsafe: If it is a link, no ordinary file, or another user's.
-        OSError: If it cannot be created or opened.
+        OSError: If it cannot be created.
     """
-    if path.is_symlink():
+    with _creating, suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o600))
+    make_private(path)
+
+
+def make_private(path: Path) -> None:
+    """Give an existing file of ours mode 0600, without opening it.
+
+    Raises:
+        Unsafe: If it is a link, no ordinary file, or another user's.
+        PermissionError: If somebody has made it read-only.
+        FileNotFoundError: If there is none.
+    """
+    about = os.lstat(path)
+    if stat.S_ISLNK(about.st_mode):
         raise Unsafe(f"{path} is a symbolic link")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW, 0o600)
-    try:
-        _check(path, os.fstat(descriptor), stat.S_ISREG, "file")
-        path.chmod(0o600)
-    finally:
-        os.close(descriptor)
+    _check(path, about, stat.S_ISREG, "file")
+    if not about.st_mode & stat.S_IWUSR and _user() != 0:  # root may write whatever the mode
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    path.chmod(0o600)
 
 
 def secret(path: Path) -> bytes:

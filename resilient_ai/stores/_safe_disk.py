@@ -8,6 +8,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -16,7 +17,7 @@ from diskcache.core import DBNAME, DEFAULT_SETTINGS, METADATA, MODE_RAW
 
 from resilient_ai.stores._disk_rows import MAX_VALUE, Cache, Rows
 from resilient_ai.stores._envelope import Refused
-from resilient_ai.stores._private import private_file
+from resilient_ai.stores._private import make_private, private_file
 
 _ROW_KEY = re.compile(r"[0-9a-f]{16,128}")
 _WORDS = {"wal", "least-recently-stored"}  # the only settings that are not numbers
@@ -119,8 +120,8 @@ def open_rows(folder: Path, *, size_limit: int, wait: float) -> tuple[Rows, sqli
     # SQLite gives its two side files the rights of the database, so nothing has to be done about the umask.
     private_file(path)
     for side in (folder / f"{DBNAME}-wal", folder / f"{DBNAME}-shm"):
-        if side.exists() or side.is_symlink():
-            private_file(side)
+        with suppress(FileNotFoundError):  # whoever closes last deletes them, which may be now
+            make_private(side)
     _inspect(path, wait)
     cache: Any = SafeCache(folder, patience=wait, settings={**_SETTINGS, "size_limit": size_limit})
     connection = cast("sqlite3.Connection", cache._con)  # noqa: SLF001  # DiskFile says what for

@@ -28,7 +28,6 @@ _MAX_VALUE = 4 * 2**20
 _MIN_SIZE = 2**20
 _READ_AT_ONCE = 1024  # about 15 ms for vectors of 1024 numbers
 _WAIT_OPEN = 2.0  # from the first use on: what is not open then does not hold up every read
-_WAIT_LOCK = 0.05
 _WAIT_CHANGE = 5.0
 
 
@@ -54,6 +53,8 @@ class DiskStore:
             quarter of it, or than 4 MiB, is not kept.
         timeout: Seconds a read of up to 1024 keys may take, and taking or giving back a lease. More than 0. Where the database is
             not open yet, reads may take up to 2 s from the first use on; `open()` prepares it.
+        lock_timeout: Seconds to wait for another process that is writing, more than 0; then a write is dropped, or a lease is
+            nobody's. Reads do not wait for writers of other processes, but they queue behind what this one does.
         clock: Measures the age of entries and the waits.
 
     Raises:
@@ -69,13 +70,16 @@ class DiskStore:
         *,
         max_bytes: int = 2**30,
         timeout: float = 0.05,
+        lock_timeout: float = 0.05,
         clock: Clock | None = None,
     ) -> None:
         check_count("max_bytes", max_bytes, _MIN_SIZE)
         check_seconds("timeout", timeout)
+        check_seconds("lock_timeout", lock_timeout)
         self.directory = Path(directory).expanduser()
         self.max_bytes = max_bytes
         self.timeout = timeout
+        self.lock_timeout = lock_timeout
         self.dropped = 0
         self.unavailable: str | None = None
         self._clock = clock or SystemClock()
@@ -240,7 +244,7 @@ class DiskStore:
             return None
         with self._lock:
             if self._worker is None:
-                file = DiskFile(self.directory, max_bytes=self.max_bytes, wait=min(self.timeout, _WAIT_LOCK))
+                file = DiskFile(self.directory, max_bytes=self.max_bytes, wait=self.lock_timeout)
                 self._worker = DiskWorker(file, self._note)
                 self._opens_until = self._clock.monotonic() + _WAIT_OPEN
             return self._worker

@@ -1,5 +1,6 @@
 """Several processes that share a cache: one sends for all, nothing is ever wrong, whoever is killed, and whatever Redis does."""
 
+import asyncio
 import random
 import time
 from collections import Counter
@@ -81,10 +82,16 @@ async def test_what_is_held_to_be_right_is_what_a_client_without_a_cache_gets(si
         assert not is_right((order[0], other), result)
 
 
+def calm(lines):
+    """Return what was told where no store was late: one that is may be asked in vain, and that is a reason to send."""
+    assert [line["faults"] for line in lines if line.get("faults")] == []
+    return lines
+
+
 def test_four_processes_send_once(sim, crew, place):
     """All ask the same at the same moment; one request goes out for each thing, and all have the same answer."""
     sim.faults.rate(Fault.delay(0.5), 1.0)
-    lines = crew.run([{"place": place, "url": sim.base_url, "orders": ORDERS}] * 4)
+    lines = calm(crew.run([{"place": place, "url": sim.base_url, "orders": ORDERS}] * 4))
     answers = did(lines)
     for kind, _ in ORDERS:
         of_kind = [line for line in answers if line["did"] == kind]
@@ -96,16 +103,18 @@ def test_four_processes_send_once(sim, crew, place):
 
 def test_lists_that_overlap_are_never_mixed_up(sim, crew, place):
     """Every vector is that of its text, no process sends a text twice, and once all are kept nobody sends any."""
-    sim.faults.rate(Fault.delay(0.02), 1.0)
     chance = random.Random(7)
     lists = [[["embed", chance.sample(range(300), chance.randint(10, 60))] for _ in range(12)] for _ in range(4)]
+
     jobs = [{"place": place, "url": sim.base_url, "orders": orders, "in_turn": True} for orders in lists]
-    first = crew.run(jobs)
+    sim.faults.rate(Fault.delay(0.02), 1.0)
+    first = calm(crew.run(jobs))
     assert len(did(first)) == 48
+    sim.reset()
+    second = calm(crew.run(jobs[::-1]))
+    assert len(did(second)) == 48
     for worker in {line["id"] for line in first}:
         assert set(sent(line for line in first if line["id"] == worker).values()) == {1}
-    sim.reset()
-    second = crew.run(jobs[::-1])
     assert {line["cache"] for line in did(second)} == {"hit"}
     assert (sent(second), sim.stats().requests) == ({}, 0)
 
@@ -135,7 +144,7 @@ def test_the_turn_of_a_killed_process_passes_on(sim, crew, place):
     sim.faults.clear()
     started = time.monotonic()
     answers = did(crew.run([job]))
-    assert time.monotonic() - started < LEASE_TIME + 4
+    assert time.monotonic() - started < LEASE_TIME + 10
     assert [line["cache"] for line in answers] == ["miss"] * 4
 
 
@@ -145,10 +154,12 @@ async def test_two_clients_of_one_process_beside_another_process(sim, crew, plac
     async with client_of(store_of(place), sim.base_url) as one, client_of(store_of(place), sim.base_url) as two:
         await one.send(operation_of(("embed", [1])))
         await two.send(operation_of(("embed", [2])))
-        did(crew.run([{"place": place, "url": sim.base_url, "orders": [["embed", [3]]]}]))
+        job = {"place": place, "url": sim.base_url}
+        did(await asyncio.to_thread(crew.run, [{**job, "orders": [["embed", [3]]]}]))
         await one.send(operation_of(("embed", [4])))
-        later = {"place": place, "url": sim.base_url, "orders": [["embed", [1, 2, 3, 4]]]}
-        assert sent(crew.run([later])) == {}
+        await one.cache.stats()  # the store counts behind what it has still to write
+        later = await asyncio.to_thread(crew.run, [{**job, "orders": [["embed", [1, 2, 3, 4]]]}])
+        assert sent(later) == {}
 
 
 class Load:

@@ -52,6 +52,7 @@ def test_defaults():
         ({"max_bytes": float("nan")}, "max_bytes must be a whole number >= 1048576, got nan"),
         ({"timeout": 0}, "timeout must be a positive number of seconds, got 0"),
         ({"timeout": "1"}, "timeout must be a positive number of seconds, got '1'"),
+        ({"lock_timeout": 0}, "lock_timeout must be a positive number of seconds, got 0"),
     ],
 )
 def test_options_are_checked(tmp_path, options, message):

@@ -1,7 +1,10 @@
 """Directories and files for one user alone."""
 
+import fcntl
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -59,6 +62,20 @@ def test_a_file_that_is_a_link_is_refused(tmp_path):
     with pytest.raises(Unsafe, match="symbolic link"):
         private_file(tmp_path / "link")
     assert not (tmp_path / "target").exists()
+
+
+def test_a_file_in_use_keeps_its_locks(tmp_path):
+    """What this process has locked is still locked for others; POSIX lifts all locks when any descriptor is closed."""
+    path = tmp_path / "file"
+    private_file(path)
+    with path.open("r+b") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.chmod(0o644)
+        private_file(path)
+        code = f"import fcntl; fcntl.lockf(open({str(path)!r}, 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    assert "BlockingIOError" in other.stderr
+    assert mode(path) == 0o600
 
 
 def test_a_secret_is_made_once(tmp_path):

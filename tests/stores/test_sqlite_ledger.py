@@ -575,3 +575,34 @@ class TestFiles:
         assert (await total).cost == 1
         assert (ledger.in_memory, ledger.lost) == (False, 0)
         assert "cannot be written just now, so reports wait: database is locked" in caplog.records[0].getMessage()
+
+
+async def test_two_books_of_one_process_in_one_file(open_ledger, tmp_path):
+    """A second book, and a process that opens and closes the file meanwhile, hide no row of the first from others."""
+    path = tmp_path / "ledger.db"
+    first, second = open_ledger(path), open_ledger(path)
+    first.opened(opened("a"))
+    await first.flush()
+    second.opened(opened("b"))
+    await second.flush()
+    program = f"""
+import asyncio
+from resilient_ai.stores import SQLiteLedger
+async def main():
+    ledger = SQLiteLedger({str(path)!r})
+    print((await ledger.total()).sends)
+    await ledger.aclose()
+asyncio.run(main())
+"""
+
+    def elsewhere():
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+        return int(ran.stdout)
+
+    assert await asyncio.to_thread(elsewhere) == 2
+    for number in range(10):
+        (first if number % 2 else second).opened(opened(f"c{number}"))
+    await first.flush()
+    await second.flush()
+    assert await asyncio.to_thread(elsewhere) == 12
+    assert (await first.total()).sends == 12
