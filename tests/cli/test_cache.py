@@ -162,6 +162,7 @@ def test_what_is_no_entry_is_skipped_and_counted(offline, tmp_path):
         ),
         (None, "cache.gz: No such file or directory"),
     ],
+    ids=["text", "empty", "packed text", "packed list", "version", "packed nothing", "cut", "missing"],
 )
 def test_other_files_are_refused(offline, tmp_path, content, sentence):
     """What this program has not written, or not to its end, is told apart in one sentence."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import pytest
 
@@ -117,7 +118,7 @@ NEEDED = {
     RateLimit: {"requests": 60},
 }
 CASES = [
-    pytest.param(kind, name, value, id=f"{kind.__name__}({name}={value!r:.40})")
+    pytest.param(kind, name, value, id=f"{kind.__name__}({name}={re.sub(' at 0x[0-9a-f]+', '', repr(value)):.40})")
     for kind, options in OPTIONS.items()
     for name, values in options.items()
     for value in values
