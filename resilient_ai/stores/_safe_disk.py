@@ -31,8 +31,8 @@ _SETTINGS = {
     "disk_min_file_size": 2**31,  # values stay in the database: as files they are written 13 times slower
 }
 # A vector of 1024 numbers and three like it fill a page; with the 4 KiB that SQLite takes by itself each is spread over two.
-_PAGE_SIZE = 2**14
-_PAGES_UNTIL_CHECKPOINT = 256  # 4 MiB, as each checkpoint holds up the reads behind it
+_PAGE_SIZE = 2**15
+_PAGES_UNTIL_CHECKPOINT = 128  # 4 MiB, as each checkpoint holds up the reads behind it
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 

@@ -263,9 +263,9 @@ class World:
                 broken.append(f"bystander {number} raised {task.exception()!r}")
         self.bystanders.clear()
         # The first look takes what is unreachable, the second what that had kept.
-        gc.collect(0)
+        gc.collect()
         await asyncio.sleep(1.0)
-        gc.collect(1)
+        gc.collect()
         await asyncio.sleep(1.0)
         broken += self.leftovers()
         await asyncio.sleep(REST)
