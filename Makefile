@@ -1,4 +1,5 @@
-# Three commands for work (format, check, test), one to look (demo), three to measure (bench, bench-cache, resilience), three that take long (soak, kills, mutation).
+# Three commands for work (format, check, test), one to look (demo), four to measure (bench, bench-cache, faults, resilience), three that
+# take long (soak, kills, mutation).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +8,7 @@ CACHE_PEERS ?= .venv-cache-peers
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test format check bench bench-cache resilience soak kills mutation build clean
+.PHONY: help demo test format check bench bench-cache faults resilience soak kills mutation build clean
 
 help:  ## Show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -24,7 +25,7 @@ demo: $(STAMP)  ## Watch the client work against a simulated DeepInfra, without 
 	@$(BIN)/resilient-ai demo
 
 test: $(STAMP)  ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 format: $(STAMP)  ## Format the code
 	$(BIN)/ruff check --fix .
@@ -66,6 +67,9 @@ clean:  ## Remove what the commands made
 
 soak: $(STAMP)  ## Look for races for a quarter of an hour: shuffled loops, 2000 seeds
 	SOAK_SEEDS=$${SOAK_SEEDS:-2000} $(BIN)/python -m pytest tests/cancellation
+
+faults: $(STAMP)  ## Let a cache store go wrong in every way, and see how long calls wait for it
+	$(BIN)/python -m benchmarks.cache_faults
 
 kills: $(STAMP)  ## Kill 200 processes at random moments on each store of a shared cache, and look at what is left
 	$(BIN)/python -m benchmarks.cache_kills
