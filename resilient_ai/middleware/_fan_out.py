@@ -3,6 +3,7 @@
 import asyncio
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from resilient_ai.core.clock import Clock
@@ -21,19 +22,30 @@ class FanOut:
     def __init__(self, stream: StreamResult) -> None:
         self._stream = stream
         self._parts: list[Sequence[StreamEvent]] = [ready] if (ready := stream.take()) else []
+        self._loop = asyncio.get_running_loop()
         self._step: asyncio.Task[None] | None = None
         self._ended = False
         self._error: Exception | None = None
 
-    def reader(self, clock: Clock, leave: Callable[[], object]) -> StreamResult:
-        """Return a stream for one more reader; `leave` is called where that reader stops before the end."""
-        return StreamResult(_Reader(self, leave), model=self._stream.model, clock=clock)
+    def reader(self, clock: Clock, leave: Callable[[], object], is_last: Callable[[], bool]) -> StreamResult:
+        """Return a stream for one more reader.
+
+        Args:
+            clock: The clock of the reader.
+            leave: Called where the reader stops before the end.
+            is_last: Returns whether nobody else reads or is about to.
+        """
+        return StreamResult(_Reader(self, leave, is_last), model=self._stream.model, clock=clock)
 
     def drop(self) -> None:
         """End the stream, as nobody reads it any more; may be called from any thread."""
         self._stream.drop()
+        step = self._step
+        if step is not None:
+            with suppress(RuntimeError):  # the loop has ended, and the step with it
+                self._loop.call_soon_threadsafe(step.cancel)
 
-    async def part(self, index: int) -> Sequence[StreamEvent] | None:
+    async def part(self, index: int, is_last: Callable[[], bool]) -> Sequence[StreamEvent] | None:
         """Return what arrived as the `index`th piece, waiting for it if need be; None at the end.
 
         Raises:
@@ -47,7 +59,14 @@ class FanOut:
             if self._step is None:
                 # In a task of its own: a reader that is cancelled must not cut the stream for the others.
                 self._step = asyncio.create_task(self._read())
-            await asyncio.wait([self._step])
+            step = self._step
+            try:
+                await asyncio.wait([step])
+            except asyncio.CancelledError:
+                if is_last():
+                    step.cancel()
+                    await asyncio.wait([step])
+                raise
         return self._parts[index]
 
     async def _read(self) -> None:
@@ -69,14 +88,15 @@ class _Reader:
 
     finishing = False
 
-    def __init__(self, fan_out: FanOut, leave: Callable[[], object]) -> None:
+    def __init__(self, fan_out: FanOut, leave: Callable[[], object], is_last: Callable[[], bool]) -> None:
         self._fan_out = fan_out
         self._leave = leave
+        self._is_last = is_last
         self._next = 0
 
     async def read(self) -> Sequence[StreamEvent] | None:
         """Return the next piece."""
-        part = await self._fan_out.part(self._next)
+        part = await self._fan_out.part(self._next, self._is_last)
         self._next += 1
         return part
 

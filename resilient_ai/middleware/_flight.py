@@ -83,7 +83,7 @@ class Flight(Generic[R]):
         return self._task.result() if self._payer is passenger else _own(self._task.result())
 
     def _reader(self, passenger: _Passenger, fan_out: FanOut, call: Call[R]) -> StreamResult:
-        stream = fan_out.reader(call.clock, lambda: self._leave(passenger))
+        stream = fan_out.reader(call.clock, lambda: self._leave(passenger), lambda: len(self._aboard) == 1)
 
         def ended(_: StreamEnd) -> None:
             self._leave(passenger)

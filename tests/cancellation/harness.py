@@ -192,7 +192,7 @@ async def _trial(scenario, k, how, moment):
     if (len(world.server.asked), len(world.bystanders)) == others:
         trial.kept += world.not_given_back(available)
     loop.watch()
-    if how == "slow" and not world.may_leave_the_slower:
+    if how == "slow" and not world.may_leave_tasks:
         trial.broken += [
             f"the victim has ended before a task of its own: {task!r}"
             for task in asyncio.all_tasks() - world.bystanders - before

@@ -249,6 +249,68 @@ async def fallback_of_which_none_serves(world):
     return failed(world.chat(model=("a", "b", "c")), NoModelAvailable)
 
 
+# Shared sends
+
+
+def first(world, own, other):
+    """Do what the victim does, and soon after it what joins it."""
+
+    async def join():
+        await asyncio.sleep(0.005)
+        await other
+
+    async def lead():
+        world.begin(join())
+        await own
+
+    return lead()
+
+
+@scenario()
+async def chat_that_joins_another(world):
+    world.may_leave_tasks = True  # those of the other
+    world.script("m", boom())
+    await world.bystand(world.chat(temperature=0))
+    return world.chat(temperature=0)
+
+
+@scenario()
+async def chat_that_another_joins(world):
+    world.may_leave_tasks = True  # those of the other
+    world.script("m", boom())
+    return first(world, world.chat(temperature=0), world.chat(temperature=0))
+
+
+@scenario()
+async def embeddings_that_join_others(world):
+    world.may_leave_tasks = True  # those of the other
+    world.script("vec", None, boom())
+    await world.bystand(embedded(world, 6))
+    return embedded(world, 6)
+
+
+@scenario()
+async def embeddings_that_others_join(world):
+    world.may_leave_tasks = True  # those of the other
+    world.script("vec", None, boom())
+    return first(world, embedded(world, 6), embedded(world, 6))
+
+
+@scenario()
+async def stream_that_joins_another(world):
+    world.may_leave_tasks = True  # those of the other
+    world.script("m", boom())
+    await world.bystand(read(world, temperature=0))
+    return read(world, temperature=0)
+
+
+@scenario()
+async def stream_that_another_joins(world):
+    world.may_leave_tasks = True  # those of the other
+    world.script("m", boom())
+    return first(world, read(world, temperature=0), read(world, temperature=0))
+
+
 # Streams
 
 
@@ -358,13 +420,13 @@ async def chat_of_which_the_second_request_fails(world):
 
 @scenario(**HEDGED)
 async def stream_of_which_the_second_request_wins(world):
-    world.may_leave_the_slower = True
+    world.may_leave_tasks = True
     return await hedged(world, lambda: read(world), 500.0, None, None)
 
 
 @scenario(**HEDGED)
 async def streams_that_come_at_once(world):
-    world.may_leave_the_slower = True
+    world.may_leave_tasks = True
     return await hedged(world, lambda: read(world), 0.2, None, None)
 
 
@@ -421,7 +483,7 @@ async def stream_closed_while_it_is_asked_for_again(world):
 
 @scenario(**HEDGED)
 async def stream_that_starts_again_with_a_second_request(world):
-    world.may_leave_the_slower = True
+    world.may_leave_tasks = True
     await read(world)
     world.script("m", breaks(world), 500.0, None, None)
     return read(world, on_interrupt="restart")

@@ -181,7 +181,7 @@ class World:
         self.exporter = InMemorySpanExporter()
         self.bystanders = set()
         self.kept = []
-        self.may_leave_the_slower = False
+        self.may_leave_tasks = False
         self.complaints = []
         tracer_provider = TracerProvider(shutdown_on_exit=False, resource=Resource.get_empty())
         tracer_provider.add_span_processor(self.started)
@@ -192,6 +192,7 @@ class World:
             *build("Tracing", tracer_provider=tracer_provider),
             *build("Logging", logger=_log),
             *build("Deadline", total=total),
+            *build("Coalesce"),
             *build("Cache", answers=MemoryStore(clock=clock)),
             *build("Resume"),
             *build("Routing"),
