@@ -1,6 +1,6 @@
 """What the cache of a client knows: keys, reasons, figures, and forgetting."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from typing_extensions import override
@@ -21,8 +21,9 @@ class ClientCache:
     96
     """
 
-    def __init__(self, cache: Cache, call_of: Callable[[Operation[Any]], Call[Any]]) -> None:
+    def __init__(self, cache: Cache, tags: Mapping[str, str], call_of: Callable[[Operation[Any]], Call[Any]]) -> None:
         self._cache = cache
+        self._tags = tags
         self._call_of = call_of
 
     def key(self, operation: Operation[Any]) -> str | None:
@@ -52,15 +53,22 @@ class ClientCache:
         return await self._cache.stats()
 
     async def forget(self, *, tenant: str | None = None, model: str | None = None) -> int:
-        """Delete the entries of a tenant, of a model (the first where several were named), or of both; return how many.
+        """Delete the entries of a tenant, of a model (of a list, the one that was asked first), or of both; return how many.
 
-        Without either, everything is deleted. What is under way meanwhile may be kept after it. Another process that keeps copies
-        in its memory (`TieredStore`) may give them out for up to a minute longer.
+        A view with the tag "tenant" deletes those of that tenant alone; else everything is deleted where neither is named. What is
+        under way meanwhile may be kept after it, and another process that keeps copies in its memory (`TieredStore`) may give them
+        out for up to a minute longer.
 
         Raises:
+            InvalidInput: If one of the two is no text.
             TypeError: If a store of the user's own cannot find entries by their keys.
         """
-        return await self._cache.forget(tenant=tenant, model=model)
+        for name, value in (("tenant", tenant), ("model", model)):
+            given: object = value
+            if given is not None and not isinstance(given, str):
+                raise InvalidInput(f"{name}: a text or None, got {value!r}", field=name, value=value)
+        own = self._tags.get("tenant")
+        return await self._cache.forget(tenant=own if tenant is None else tenant, model=model)
 
     @override
     def __repr__(self) -> str:

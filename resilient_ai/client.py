@@ -278,7 +278,7 @@ class AsyncClient:
         Raises:
             ConfigurationError: If the stack has no `Cache`.
         """
-        return ClientCache(self.middleware(Cache), self._call)
+        return ClientCache(self.middleware(Cache), self._tags, self._call)
 
     def _call(self, operation: Operation[Any]) -> Call[Any]:
         return self._pipeline.call(operation, tags=self._tags or None, cache=self._cache)

@@ -3,11 +3,14 @@
 import os
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import platformdirs
 
 from resilient_ai.core.call import Middleware
+from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.core.protocols import CacheStore
 from resilient_ai.deepinfra.catalogue import CatalogueAbilities, PriceTable
 from resilient_ai.middleware import (
@@ -37,6 +40,8 @@ from resilient_ai.stores import (
     SQLiteLedger,
     TieredStore,
 )
+
+T = TypeVar("T")
 
 
 class ResilientAIWarning(UserWarning):
@@ -124,7 +129,8 @@ def lasting_store(settings: Settings, home: Path | None) -> "DiskStore | RedisSt
 def _shared_store(settings: Settings, home: Path | None) -> DiskStore | RedisStore | None:
     if settings.cache_redis_url is not None:
         secret = None if settings.cache_secret is None else settings.cache_secret.get_secret_value()
-        return RedisStore(settings.cache_redis_url.get_secret_value(), secret=secret)
+        url = settings.cache_redis_url.get_secret_value()
+        return _named("cache_redis_url", lambda: RedisStore(url, secret=secret))
     return None if home is None else DiskStore(home / "cache", max_bytes=settings.cache_disk)
 
 
@@ -132,7 +138,15 @@ def _encrypted(store: DiskStore | RedisStore, settings: Settings) -> DiskStore |
     if settings.cache_encryption_keys is None:
         return store
     keys = settings.cache_encryption_keys.get_secret_value().split(",")
-    return EncryptedStore(store, [key.strip() for key in keys])
+    return _named("cache_encryption_keys", lambda: EncryptedStore(store, [key.strip() for key in keys]))
+
+
+def _named(setting: str, make: Callable[[], T]) -> T:
+    """Return what `make` returns; a complaint of it names the setting."""
+    try:
+        return make()
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{setting}: {error}") from None
 
 
 def home_of(home: Path | None = None) -> Path:

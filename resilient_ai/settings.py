@@ -101,8 +101,8 @@ class Settings(BaseSettings):
     cache_stale_if_error: float = Field(default=0.0, ge=0)
     cache_replay: Literal["at_once", "recorded"] = "at_once"
     cache_redis_url: SecretStr | None = None
-    cache_secret: SecretStr | None = None
-    cache_encryption_keys: SecretStr | None = None
+    cache_secret: SecretStr | None = Field(default=None, min_length=1)
+    cache_encryption_keys: SecretStr | None = Field(default=None, min_length=1)
     ledger: Literal["on", "off"] = "on"
 
     def __init__(self, **values: Any) -> None:

@@ -93,7 +93,7 @@ async def test_why_it_is_not_answered_from_the_cache():
     assert await why(ai, other) == nearest + "max_tokens, messages"
     assert await why(ai, tags={"tenant": "a"}) == nearest + "tenant"
     await asyncio.sleep(50)
-    assert await why(ai, cache=CacheControl(max_age=40, stale_if_error=20)) == "it was made 50 s ago, which is too long"
+    assert await why(ai, cache=CacheControl(max_age=40, stale_if_error=20)) == "it was made 50 s ago, which is too long for this call"
     await asyncio.sleep(20)
     assert await why(ai) == "it was kept and is gone: evicted, forgotten, or its time is over"
     assert len(ai._pipeline.provider.calls) == 1
@@ -115,10 +115,10 @@ async def test_why_vectors_are_missing():
     await ai.embed("m", ["a", "b"])
     assert await why(ai, Embed(model="m", texts=["b", "a"])) is None
     told = await why(ai, Embed(model="m", texts=["a", "c", "d", "c"]))
-    assert told == "2 of 3 texts are not kept, the first of them text 1"
+    assert told == "2 of 3 texts are missing, the first of them text 1"
     await asyncio.sleep(61)
     told = await why(ai, Embed(model="m", texts=["a", "c"]))
-    assert told == "2 of 2 texts are not kept, the first of them text 0; the time of 1 is over"
+    assert told == "2 of 2 texts are missing, the first of them text 0; the time of 1 is over"
 
 
 async def test_why_without_a_cache_that_could_know():
@@ -200,3 +200,24 @@ def test_the_blocking_client_has_the_same(tmp_path):
         assert repr(ai.cache).startswith("BlockingCache(ClientCache(")
         with pytest.raises(InvalidInput):
             ai.cache.key(Embed(model="m", texts=["a", "b"]))
+
+
+async def test_a_view_of_a_tenant_forgets_that_tenant_alone():
+    """Whoever sees the cache of a tenant cannot empty that of the others by leaving out a word."""
+    ai = client()
+    acme = ai.with_options(tags={"tenant": "acme"})
+    await ai.send(CHAT)
+    await acme.send(CHAT)
+    assert await acme.cache.forget() == 1
+    assert (await why(ai), (await ai.send(CHAT)).cache) == (None, "hit")
+    for wrong in ({"tenant": 3}, {"model": ["m"]}):
+        with pytest.raises(InvalidInput, match="a text or None"):
+            await ai.cache.forget(**wrong)
+
+
+async def test_what_is_no_operation_is_told_so():
+    """Before anything is looked up or sent."""
+    ai = client()
+    for ask in (ai.send, ai.cache.why_miss):
+        with pytest.raises(InvalidInput, match="operation: a Chat, Embed or the like, got 'hi'"):
+            await ask("hi")

@@ -7,6 +7,7 @@ import warnings
 import platformdirs
 import pytest
 
+from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.core.operations import Chat, Embed
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.middleware import (
@@ -184,6 +185,13 @@ class TestCache:
         assert isinstance(cache.answers.second, RedisStore)
         assert cache.answers.second is cache.embeddings.second is cache.leases
         assert "hunter" not in repr(cache)
+
+    @pytest.mark.parametrize("setting", ["cache_redis_url", "cache_encryption_keys"])
+    def test_a_complaint_names_its_setting(self, settings, setting):
+        """And not what stood there, which may be a secret."""
+        with pytest.raises(ConfigurationError, match=f"^{setting}: ") as caught:
+            default_stack(settings(**{setting: "hunter2"}))
+        assert "hunter2" not in str(caught.value)
 
     @pytest.mark.parametrize("url", [None, "redis://127.0.0.1:1/0"])
     def test_what_leaves_the_process_may_be_encrypted(self, settings, url):

@@ -111,6 +111,7 @@ def test_a_file_of_its_own_kind_is_not_looked_for(tmp_path):
         ({"cache_answers": "some"}, "settings: cache_answers: input should be 'repeatable' or 'all', got 'some'"),
         ({"cache_memory": 1}, "settings: cache_memory: input should be greater than or equal to 1048576, got 1"),
         ({"cache_disk": "much"}, "settings: cache_disk: input should be a valid integer"),
+        ({"cache_secret": ""}, "settings: cache_secret: "),
         ({"coalesce": "no"}, "settings: coalesce: input should be 'on' or 'off', got 'no'"),
         ({"cache_max_age": -1}, "settings: cache_max_age: input should be greater than or equal to 0, got -1"),
         ({"cache_replay": "slow"}, "settings: cache_replay: input should be 'at_once' or 'recorded', got 'slow'"),

@@ -6,13 +6,13 @@ import gzip
 import re
 import zlib
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 import orjson
 
-from resilient_ai.cli._files import private, put
+from resilient_ai.cli._files import replacing
 from resilient_ai.cli.failures import WrongUseError
 
 _HEAD = {"format": "resilient-ai cache", "version": 1}
@@ -30,21 +30,19 @@ class Writable(Protocol):
 
 
 class NotACacheFileError(WrongUseError):
-    """A file that `cache export` has not written, or not to its end."""
+    """A file that `cache export` has not written."""
+
+
+class DamagedCacheFileError(NotACacheFileError):
+    """A file that `cache export` has written, and that is not whole any more, or was not written to its end."""
 
 
 @contextmanager
 def dump(path: Path) -> Generator[Writable]:
     """Write a file that only this user can read, and that takes its name once it is whole."""
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        with private(draft) as raw, gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=_LEVEL, filename="") as file:
-            file.write(orjson.dumps(_HEAD, option=orjson.OPT_APPEND_NEWLINE))
-            yield file
-        put(draft, path)
-    finally:
-        with suppress(FileNotFoundError):
-            draft.unlink()
+    with replacing(path) as raw, gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=_LEVEL, filename="") as file:
+        file.write(orjson.dumps(_HEAD, option=orjson.OPT_APPEND_NEWLINE))
+        yield file
 
 
 def add(file: Writable, entries: Mapping[str, bytes]) -> None:
@@ -58,7 +56,8 @@ def load(path: Path) -> Iterator[tuple[str, bytes] | None]:
     """Return the entries of a dump one by one, None for a line that is none.
 
     Raises:
-        NotACacheFileError: If it is something else, of a later version, or cut short.
+        NotACacheFileError: If it is something else, or of a later version.
+        DamagedCacheFileError: If it was cut short or damaged; what stands before that was returned.
         OSError: If it cannot be read.
     """
     with path.open("rb") as raw, gzip.GzipFile(fileobj=raw, mode="rb") as zipped:
@@ -68,7 +67,7 @@ def load(path: Path) -> Iterator[tuple[str, bytes] | None]:
             while line := file.readline(_LONGEST):
                 yield _entry(line)
         except (EOFError, zlib.error, gzip.BadGzipFile):
-            raise NotACacheFileError(f"{path}: was cut short or damaged; what stood before that was read") from None
+            raise DamagedCacheFileError(f"{path}: was cut short or damaged") from None
 
 
 def _check_head(path: Path, file: BinaryIO) -> None:

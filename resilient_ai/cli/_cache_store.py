@@ -1,7 +1,7 @@
 """The store that the commands of `resilient-ai cache` work on."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from resilient_ai.cli.failures import CacheUnreachableError
@@ -47,6 +47,20 @@ async def healthy(store: "Store") -> "Sequence[StoreUsage]":
                 f"{line.name}: {line.trouble or 'something went wrong; not everything was done'}"
             )
     return usage
+
+
+def unreadable(usage: "Iterable[StoreUsage]") -> str | None:
+    """Say how many entries were there and could not be read, after all were; None where there was none.
+
+    With another key or secret than theirs, a full cache would look like an empty one.
+    """
+    count = sum(line.refused for line in usage)
+    return f"{entries(count)} could not be read with the keys and the secret that are set" if count else None
+
+
+def entries(count: int) -> str:
+    """Return a number of entries with its noun."""
+    return f"{count:,} {'entry' if count == 1 else 'entries'}"
 
 
 def _store(settings: "Settings", *, make: bool) -> "Store | None":

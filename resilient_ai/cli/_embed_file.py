@@ -62,8 +62,9 @@ def _run(job: Job, shown: Bar, output: Path, kind: type[VectorFile], connection:
             with_client(job.embed, **connection)
         job.assemble(output, kind)
     except BaseException:
-        done = f"{job.done:,} of {terminal.counted(total, 'line')} are done"
-        shown.say(f"{done}; the same command goes on from there", "yellow")
+        if job.done:
+            done = f"{job.done:,} of {terminal.counted(total, 'line')} are done"
+            shown.say(f"{done}; the same command goes on from there", "yellow")
         raise
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,24 @@ def private(path: Path, *, keep: bool = False) -> Generator[BinaryIO]:
     flags = os.O_RDWR | os.O_CREAT | _NOFOLLOW | getattr(os, "O_BINARY", 0) | (0 if keep else os.O_TRUNC)
     with os.fdopen(os.open(path, flags, 0o600), "r+b") as file:
         yield file
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[BinaryIO]:
+    """Open a file that only this user can read, and that takes the name `path` once it is whole; on an error it goes.
+
+    Until then it has a name of its own, so that two who write the same file at once leave each other's alone, and nothing that
+    somebody has put there before is written to.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=".resilient-ai-", suffix=".draft", dir=path.parent)
+    draft = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+        put(draft, path)
+    finally:
+        with suppress(FileNotFoundError):
+            draft.unlink()
 
 
 def put(draft: Path, path: Path) -> None:

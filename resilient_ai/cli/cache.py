@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resilient_ai.cli import terminal
-from resilient_ai.cli._cache_dump import add, dump, load
+from resilient_ai.cli._cache_dump import add, dump
+from resilient_ai.cli._cache_fill import Filled, fill
 from resilient_ai.cli._cache_stats import Share, document, shares_of, show
-from resilient_ai.cli._cache_store import healthy, with_store
-from resilient_ai.cli.failures import WrongUseError
+from resilient_ai.cli._cache_store import entries, healthy, unreadable, with_store
+from resilient_ai.cli.failures import CacheUnreachableError, WrongUseError, closest
 from resilient_ai.cli.options import Json
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
     from resilient_ai.cli._cache_store import Store
     from resilient_ai.core.protocols import StoreUsage
-
-_AT_ONCE = 256
-_BYTES_AT_ONCE = 16 << 20
 
 cache = typer.Typer(
     no_args_is_help=True, help="Look at the cache that outlives a process, clear it, or take it elsewhere."
@@ -48,7 +46,14 @@ def stats(*, json: Json = False) -> None:
 def clear(
     *,
     tenant: Annotated[str | None, typer.Option("--tenant", help="Only what is kept for this tenant.")] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Only what came from this model.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Only what this model was asked; where a call names several, the first of them counts.",
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Clear everything without a question.")] = False,
     json: Json = False,
 ) -> None:
@@ -64,16 +69,16 @@ def clear(
             raise WrongUseError("to clear everything without being asked, give --yes")
         typer.confirm("Clear everything that is cached?", abort=True, err=True)
 
-    async def forget(store: "Store") -> int:
+    async def forget(store: "Store") -> tuple[int, str]:
         count = await store.delete_matching("*" if everything else pattern(tenant=tenant, model=model))
         await healthy(store)
-        return count
+        return count, "" if model is None or count or json else await _similar(store, model, tenant)
 
-    count = with_store(forget) or 0
+    count, hint = with_store(forget) or (0, "")
     if json:
         terminal.write_json({"cleared": count})
     else:
-        terminal.say(f"{_entries(count)} cleared")
+        terminal.say(f"{entries(count)} cleared{hint}")
 
 
 @cache.command("export")
@@ -89,24 +94,29 @@ def export_(
     if not file.parent.is_dir() or file.is_dir():
         raise WrongUseError(f"{file}: cannot be written")
 
-    async def write(store: "Store") -> int:
+    async def write(store: "Store") -> tuple[int, str | None]:
         count = 0
         with dump(file) as output, terminal.err().status("exporting") as status:
-            async for entries in store.scan():
-                await asyncio.to_thread(add, output, entries)
-                count += len(entries)
+            async for page in store.scan():
+                await asyncio.to_thread(add, output, page)
+                count += len(page)
                 status.update(f"exporting, {count:,} so far")
-            await healthy(store)
-        return count
+            missing = unreadable(await healthy(store))
+            if missing and not count:
+                raise CacheUnreachableError(missing)
+        return count, missing
 
-    count = with_store(write)
-    if count is None:
+    written = with_store(write)
+    if written is None:
         with dump(file):
-            count = 0
+            written = 0, None
+    count, missing = written
     if json:
         terminal.write_json({"output": str(file), "entries": count})
     else:
-        terminal.say(f"{_entries(count)} written to {file}")
+        terminal.say(f"{entries(count)} written to {file}")
+    if missing:
+        raise CacheUnreachableError(missing)
 
 
 @cache.command("import")
@@ -119,43 +129,26 @@ def import_(
 
     They will answer in place of the service, so take only files that you trust.
     """
-    skipped = 0
 
-    async def read(store: "Store") -> int:
-        nonlocal skipped
-        count, size = 0, 0
-        part: dict[str, bytes] = {}
-        with terminal.err().status("importing") as status:
-            for entry in load(file):
-                if entry is None:
-                    skipped += 1
-                    continue
-                part[entry[0]] = entry[1]
-                size += len(entry[1])
-                if len(part) >= _AT_ONCE or size >= _BYTES_AT_ONCE:
-                    count, size = count + await _keep(store, part), 0
-                    part = {}
-                    status.update(f"importing, {count:,} so far")
-            return count + await _keep(store, part)
+    async def read(store: "Store") -> Filled:
+        return await fill(store, file)
 
-    count = with_store(read, make=True) or 0
+    done = with_store(read, make=True) or Filled()
+    if done.skipped and not json:
+        terminal.say(f"{terminal.counted(done.skipped, 'line')} skipped, as they are no entries of a cache", "yellow")
+    if done.damage is not None:
+        raise WrongUseError(f"{done.damage}; what stood before that was read: {entries(done.entries)}")
     if json:
-        terminal.write_json({"entries": count, "skipped": skipped})
-        return
-    if skipped:
-        terminal.say(f"{terminal.counted(skipped, 'line')} skipped, as they are no entries of a cache", "yellow")
-    terminal.say(f"{_entries(count)} read from {file}")
+        terminal.write_json({"entries": done.entries, "skipped": done.skipped})
+    else:
+        terminal.say(f"{entries(done.entries)} read from {file}")
 
 
 def _is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _entries(count: int) -> str:
-    return f"{count:,} {'entry' if count == 1 else 'entries'}"
-
-
-async def _keep(store: "Store", entries: dict[str, bytes]) -> int:
-    await store.set_many(entries)
-    await healthy(store)  # which waits until everything is written, so that nothing piles up and is dropped
-    return len(entries)
+async def _similar(store: "Store", model: str, tenant: str | None) -> str:
+    found = {share.model: share.entries for share in await shares_of(store, tenant=tenant) if share.model is not None}
+    close = closest(model, found)
+    return "" if close is None else f"; did you mean {close}, which has {entries(found[close])}?"

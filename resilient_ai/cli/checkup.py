@@ -68,8 +68,7 @@ def examine(base_url: str | None) -> Findings:
     settings = _settings(findings)
     if settings is not None:
         _home(findings, settings)
-        if settings.cache != "off":
-            asyncio.run(_cache(findings, settings))
+        asyncio.run(_cache(findings, settings))
         if settings.redis_url is not None:
             asyncio.run(_redis(findings, settings.redis_url.get_secret_value()))
         key = _key(findings, settings)
@@ -118,6 +117,9 @@ def _home(findings: Findings, settings: Settings) -> None:
 
 
 async def _cache(findings: Findings, settings: Settings) -> None:
+    if settings.cache == "off":
+        findings.note("cache", "good", "off, as the settings say")
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResilientAIWarning)  # the home has a line of its own
         home = writable_home(settings.home)

@@ -1,6 +1,7 @@
 """From an exception to one line and an exit code."""
 
 import difflib
+from collections.abc import Iterable
 
 from resilient_ai.cli.terminal import one_line
 from resilient_ai.core.errors import (
@@ -44,6 +45,13 @@ def sentence(error: Exception) -> str:
     return one_line(f"{error}{notes}") + (f"; {hint}" if hint else "")
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the one of `known` that somebody who wrote `name` may have meant, None where none is like it."""
+    names = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    return names[close[0]] if close else None
+
+
 def _hint(error: Exception) -> str:
     if isinstance(error, AuthenticationFailed):
         return "the service refused the key: is DEEPINFRA_API_KEY the right one?"
@@ -59,6 +67,5 @@ def _hint(error: Exception) -> str:
 def _similar(model: str) -> str:
     from resilient_ai.deepinfra.catalogue import catalogue  # noqa: PLC0415 - data that only this error needs
 
-    ids = {info.id.lower(): info.id for info in catalogue if info.status == "active"}
-    close = difflib.get_close_matches(model.lower(), ids, n=1, cutoff=0.5)
-    return f"did you mean {ids[close[0]]}?" if close else "`resilient-ai models` lists what there is"
+    close = closest(model, (info.id for info in catalogue if info.status == "active"))
+    return f"did you mean {close}?" if close else "`resilient-ai models` lists what there is"

@@ -3,10 +3,10 @@
 import logging
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from resilient_ai.core.call import Call, Next
-from resilient_ai.core.errors import CallRejected, ProviderError, StatusError
+from resilient_ai.core.errors import CallRejected, ProviderError
 from resilient_ai.core.events import CacheRefreshed
 from resilient_ai.core.replay import PaceRecorder, Replay
 from resilient_ai.core.results import ChatResult, ImageResult, Result
@@ -21,11 +21,13 @@ from resilient_ai.middleware._cache_codec import (
 )
 from resilient_ai.middleware._cache_entry import unwrap, wrap
 from resilient_ai.middleware._cache_lease import Lease, take_turn
-from resilient_ai.middleware._cache_policy import FAULTS_OF_THE_REQUEST, Policy
+from resilient_ai.middleware._cache_policy import PART_FOR_ASKING, Policy, is_fault_of_the_request
 from resilient_ai.middleware._cache_state import Outcome, Shelf, behind, in_time
 from resilient_ai.middleware._machines.freshness import Worth
 
 R = TypeVar("R")
+
+_TTL_OF_A_FALLBACK = 300.0
 
 _log = logging.getLogger("resilient_ai")
 
@@ -46,6 +48,7 @@ class AnswerCache(Generic[R]):
 
     def __init__(self, shelf: Shelf, call: Call[R], proceed: Next[R], policy: Policy, key: str) -> None:
         self._cache, self._store, self._state = shelf.cache, shelf.store, shelf.state
+        self._leases = shelf.leases if policy.keeps else None
         self._call = call
         self._proceed = proceed
         self._policy = policy
@@ -57,39 +60,50 @@ class AnswerCache(Generic[R]):
         if not self._policy.reads:
             return await self._send(self._call)
         found, self._failed = await self._look()
-        lease = self._lease(self._call)
-        if lease is not None and not _answers(found):
+        lease = None
+        if self._leases is not None and not _answers(found):
+            lease = self._leases.lease(self._key, self._call)
             found = await take_turn(lease, self._call, self._look_again) or found
         if found is not None and _answers(found):
             return self._serve(found)
-        self._state.looked_up(self._call, "error" if self._failed else "miss", misses=1)
+        if found is None:
+            return await self._miss(self._call, lease)
         try:
-            return await self._send(self._call, lease)
+            # With an old answer in hand, a service that hangs is not waited for until the time of the call is over.
+            return await in_time(self._call, lambda: self._miss(self._call, lease), part=PART_FOR_ASKING)
         except (ProviderError, CallRejected) as error:
-            if found is None or (isinstance(error, StatusError) and error.status in FAULTS_OF_THE_REQUEST):
+            if is_fault_of_the_request(error):
                 raise
             return self._serve(found)
 
     async def why_missing(self) -> str | None:
         """Return a sentence about why nothing would be found, None where something would."""
-        found, failed = await self._look()
+        found, failed = await self._look(over=True)
         if failed:
             return "the store cannot be read now"
         if found is None:
             return self._state.recent.why_missing(self._call, self._key)
-        return None if _answers(found) else f"it was made {found.age:.0f} s ago, which is too long"
+        return None if _answers(found) else f"it was made {found.age:.3g} s ago, which is too long for this call"
 
-    async def _look(self) -> tuple[Found | None, bool]:
-        """Return what is kept and may be of use, and whether the store failed."""
+    async def _look(self, *, over: bool = False) -> tuple[Found | None, bool]:
+        """Return what is kept and may be of use (or is `over`), and whether the store failed."""
         key = self._key
         unwritten = self._state.unwritten.get(key)
         entries = await self._store.read(self._call, [key]) if unwritten is None else {key: unwritten}
         found = None if entries is None or key not in entries else await self._read(entries[key])
-        return found, entries is None
+        return (None if found is not None and found.worth == "over" and not over else found), entries is None
 
     async def _look_again(self) -> Found | None:
         found, _ = await self._look()
         return found if _answers(found) else None
+
+    async def _miss(self, call: Call[R], lease: Lease | None) -> R:
+        try:
+            self._state.looked_up(call, "error" if self._failed else "miss", misses=1)
+        except BaseException:  # a listener that ends the program
+            _give_back(lease)
+            raise
+        return await self._send(call, lease)
 
     async def _read(self, data: bytes) -> Found | None:
         call = self._call
@@ -103,14 +117,14 @@ class AnswerCache(Generic[R]):
         age = call.clock.wall() - entry.created
         chance = call.clock.random() if entry.made_in else 0.0
         worth = self._policy.limits.worth(age=age, ttl=entry.ttl, made_in=entry.made_in, chance=chance)
-        return None if worth == "over" else Found(answer, pace, worth, max(0.0, age), entry.saved)
+        return Found(answer, pace, worth, max(0.0, age), entry.saved)
 
     def _serve(self, found: Found) -> R:
         call = self._call
         outcome: Outcome = "hit" if found.worth in {"fresh", "due"} else "stale"
         self._state.looked_up(call, outcome, hits=1, age=found.age, saved=found.saved)
-        if found.worth in {"due", "stale"} and self._policy.keeps:
-            self._state.refresh(self._key, self._renew())
+        if found.worth in {"due", "stale"} and self._policy.keeps and self._state.claim([self._key]):
+            self._state.refresh([self._key], self._renew())
         answer: object = found.answer
         if call.operation.kind == "stream" and isinstance(answer, ChatResult):
             pace = found.pace if self._cache.replay == "recorded" else ()
@@ -128,13 +142,16 @@ class AnswerCache(Generic[R]):
                 recorder = PaceRecorder(call.clock)
                 if self._policy.keeps:
                     result.on_events(recorder)
+                if lease is not None:
+                    # Held for as long as it is read: a reader that stops must not hold up other processes.
+                    result.on_events(lambda _: lease.is_alive())
                 result.on_end(lambda end: self._keep_stream(call, end, recorder, started, lease))
             elif self._policy.keeps and isinstance(result, ChatResult | ImageResult):
                 await self._keep(call, self._encode(call, result, (), started))
             return result
         finally:
-            if lease is not None and not isinstance(result, StreamResult):
-                lease.give_back()
+            if not isinstance(result, StreamResult):
+                _give_back(lease)
 
     async def _keep(self, call: Call[R], entry: bytes | None) -> None:
         if entry is None:
@@ -151,8 +168,7 @@ class AnswerCache(Generic[R]):
         kept = self._policy.keeps and end.how == "completed"
         entry = self._encode(call, end.answer, recorder.pace, started) if kept else None
         if entry is None:
-            if lease is not None:
-                lease.give_back()
+            _give_back(lease)
             return
         # A stream completes while it is being read, so there is a loop.
         self._state.unwritten[self._key] = entry
@@ -160,8 +176,7 @@ class AnswerCache(Generic[R]):
 
         def written(_: object) -> None:
             self._state.unwritten.pop(self._key, None)
-            if lease is not None:
-                lease.give_back()
+            _give_back(lease)
 
         task.add_done_callback(written)
 
@@ -183,11 +198,14 @@ class AnswerCache(Generic[R]):
 
     def _wrapped(self, call: Call[R], body: bytes, answer: ChatResult | ImageResult, started: float) -> bytes:
         cost = call.record.cost() or answer.cost
+        # The first model may answer better, and shall when it can again.
+        own = answer.served_by in {"", call.model}
+        ttl = self._policy.ttl if own else min(self._policy.ttl, _TTL_OF_A_FALLBACK)
         return wrap(
             b"c" if isinstance(answer, ChatResult) else b"i",
             body,
             created=call.clock.wall(),
-            ttl=self._cache.time_of(call, self._policy),
+            ttl=self._cache.time_of(call, ttl),
             made_in=call.clock.monotonic() - started,
             cost=None if cost is None else cost.amount - cost.wasted,
         )
@@ -195,7 +213,7 @@ class AnswerCache(Generic[R]):
     async def _renew(self) -> None:
         """Ask again behind a call that has its answer; what fails is only told."""
         call = behind(self._call)
-        lease = self._lease(call)
+        lease = None if self._leases is None else self._leases.lease(self._key, call)
         if lease is not None and await lease.take() is False:
             return  # another process does
         failed: Exception | None = None
@@ -212,12 +230,11 @@ class AnswerCache(Generic[R]):
             async with result:
                 await result.result()
 
-    def _lease(self, call: Call[Any]) -> Lease | None:
-        leases = self._cache.leases if self._policy.keeps else None
-        if leases is None:
-            return None
-        return Lease(leases, self._key, call, self._cache.lease_time, self._state.writes)
-
 
 def _answers(found: Found | None) -> bool:
     return found is not None and found.worth != "spare"
+
+
+def _give_back(lease: Lease | None) -> None:
+    if lease is not None:
+        lease.give_back()

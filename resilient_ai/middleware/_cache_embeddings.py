@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from resilient_ai.core.call import Call, Next
-from resilient_ai.core.errors import CallRejected, ProviderError, StatusError
+from resilient_ai.core.errors import CallRejected, ProviderError
 from resilient_ai.core.events import CacheRefreshed
 from resilient_ai.core.results import EmbedResult, Usage
 from resilient_ai.middleware._cache_key import list_key
 from resilient_ai.middleware._cache_lease import Lease, take_turn
-from resilient_ai.middleware._cache_policy import FAULTS_OF_THE_REQUEST, Policy
+from resilient_ai.middleware._cache_policy import PART_FOR_ASKING, Policy, is_fault_of_the_request
 from resilient_ai.middleware._cache_state import Outcome, Shelf, behind, in_time
 from resilient_ai.middleware._cache_vectors import (
     Known,
@@ -46,6 +46,8 @@ class EmbeddingCache:
         texts: Mapping[str, str],
     ) -> None:
         self._cache, self._store, self._state = shelf.cache, shelf.store, shelf.state
+        self._leases = shelf.leases if policy.keeps else None
+        self._known = Known()
         self._call = call
         self._proceed = proceed
         self._policy = policy
@@ -54,52 +56,55 @@ class EmbeddingCache:
 
     async def run(self, keys: Sequence[str]) -> EmbedResult:
         """Return one vector for each of `keys`, which may hold the same one several times."""
-        known, lease = Known(), None
-        if self._policy.reads:
-            known, self._failed = await self.look()
-            lease = self._lease() if self._missing(known) else None
-            if lease is not None:
-                known = await take_turn(lease, self._call, self._all_known) or known
-            self._report(known)
+        if not self._policy.reads:
+            return await self._filled(keys)
+        lease: Lease | None = None
         try:
-            return await self._filled(known, keys)
+            await self._look_again()
+            if self._leases is not None and self._missing():
+                # The whole list names the lease, so that calls for the same list have the same, whatever is known by then.
+                lease = self._leases.lease(list_key(list(self._texts)), self._call)
+                await take_turn(lease, self._call, self._all_known)
+            self._report()
+            return await self._filled(keys)
         finally:
             if lease is not None:
                 lease.give_back()
 
     async def why_missing(self, keys: Sequence[str]) -> str | None:
         """Return a sentence about why something would be missing, None where nothing would."""
-        known, failed = await self.look()
-        if failed:
+        await self._look_again()
+        if self._failed:
             return "the store cannot be read now"
-        missing = self._missing(known)
+        missing = self._missing()
         if not missing:
             return None
-        late = sum(key in known.spares for key in missing)
+        late = sum(key in self._known.spares for key in missing)
         told = (
-            f"{len(missing)} of {len(self._texts)} texts are not kept, the first of them text {keys.index(missing[0])}"
+            f"{len(missing)} of {len(self._texts)} texts are missing, the first of them text {keys.index(missing[0])}"
         )
         return f"{told}; the time of {late} is over" if late else told
 
-    async def look(self) -> tuple[Known, bool]:
-        """Return what is known, and whether the store failed."""
+    async def _look_again(self) -> None:
+        """Find out what is known by now, and whether the store failed."""
         call = self._call
         entries = await self._store.read(call, list(self._texts))
-        if entries is None:
-            return Known(), True
-        known = decode_vectors(entries, now=call.clock.wall(), limits=self._policy.limits, chance=call.clock.random)
-        if known.damaged:
-            await self._store.forget(call, known.damaged)
-        return known, False
+        self._failed = entries is None
+        self._known = decode_vectors(
+            entries or {}, now=call.clock.wall(), limits=self._policy.limits, chance=call.clock.random
+        )
+        if self._known.damaged:
+            await self._store.forget(call, self._known.damaged)
 
     async def _all_known(self) -> Known | None:
-        known, _ = await self.look()
-        return None if self._missing(known) else known
+        await self._look_again()
+        return None if self._missing() else self._known
 
-    def _missing(self, known: Known) -> list[str]:
-        return [key for key in self._texts if key not in known.answers]
+    def _missing(self) -> list[str]:
+        return [key for key in self._texts if key not in self._known.answers]
 
-    def _report(self, known: Known) -> None:
+    def _report(self) -> None:
+        known = self._known
         misses = len(self._texts) - len(known.answers)
         outcome: Outcome = "stale" if known.is_stale else "hit"
         if misses:
@@ -107,24 +112,29 @@ class EmbeddingCache:
         age = None if known.oldest is None else max(0.0, self._call.clock.wall() - known.oldest)
         self._state.looked_up(self._call, outcome, hits=len(known.answers), misses=misses, age=age, saved=known.saved)
         if known.due and self._policy.keeps:
-            due = {key: self._texts[key] for key in known.due}
-            self._state.refresh(list_key(known.due), self._renew(due))
+            due = {key: self._texts[key] for key in self._state.claim(known.due)}
+            if due:
+                self._state.refresh(list(due), self._renew(due))
 
-    async def _filled(self, known: Known, keys: Sequence[str]) -> EmbedResult:
-        call, texts = self._call, self._texts
-        missing = self._missing(known)
+    async def _filled(self, keys: Sequence[str]) -> EmbedResult:
+        """Send what is missing, and return it together with what is known."""
+        call, texts, known = self._call, self._texts, self._known
+        missing = self._missing()
         if not missing:
-            return self._of_known(known, keys)
-        try:
-            fresh = await self._send(call, {key: texts[key] for key in missing})
-        except (ProviderError, CallRejected) as error:
-            if isinstance(error, StatusError) and error.status in FAULTS_OF_THE_REQUEST:
-                raise
-            if not all(key in known.spares for key in missing):
-                raise
-            known = with_spares(known)
-            self._report(known)
-            return self._of_known(known, keys)
+            return self._of_known(keys)
+        wanted = {key: texts[key] for key in missing}
+        if all(key in known.spares for key in missing):
+            try:
+                # With old vectors in hand, a service that hangs is not waited for until the time of the call is over.
+                fresh = await in_time(call, lambda: self._send(call, wanted), part=PART_FOR_ASKING)
+            except (ProviderError, CallRejected) as error:
+                if is_fault_of_the_request(error):
+                    raise
+                self._known = with_spares(known)
+                self._report()
+                return self._of_known(keys)
+        else:
+            fresh = await self._send(call, wanted)
         if known.answers and not comparable(call, fresh, known.answers):
             usage, known, missing = fresh.usage, Known(), list(texts)
             fresh = await self._send(call, texts)
@@ -135,10 +145,10 @@ class EmbeddingCache:
         hits = sum(key in known.answers for key in keys)
         return fresh.model_copy(update={"vectors": in_order(pieces, keys), "hits": hits})
 
-    def _of_known(self, known: Known, keys: Sequence[str]) -> EmbedResult:
+    def _of_known(self, keys: Sequence[str]) -> EmbedResult:
         model = self._call.model
         usage = Usage(input_tokens=0, output_tokens=0)
-        vectors = in_order(known.answers, keys)
+        vectors = in_order(self._known.answers, keys)
         return EmbedResult(model=model, served_by=model, vectors=vectors, usage=usage, hits=len(keys))
 
     async def _send(self, call: Call[EmbedResult], texts: Mapping[str, str]) -> EmbedResult:
@@ -147,46 +157,45 @@ class EmbeddingCache:
             return await send_texts(call, self._proceed, list(texts.values()))
         started = call.clock.monotonic()
         keys = {text: key for key, text in texts.items()}
+        counted = _spent(call)
         kept: set[str] = set()
         writes: list[asyncio.Task[None]] = []
 
-        def arrived(some: Sequence[str], result: EmbedResult) -> None:
-            if is_own(call, result):
-                kept.update(some)
-                paid = None if result.cost is None else result.cost.amount
-                write = self._keep(call, {keys[text]: text for text in some}, result, paid, started)
-                writes.append(self._state.writes.start(write))
+        def keep(some: Sequence[str], result: EmbedResult) -> None:
+            nonlocal counted
+            if not is_own(call, result):
+                return
+            before, counted = counted, _spent(call)
+            paid = None if before is None or counted is None else counted - before
+            kept.update(some)
+            # Encoded at once: the caller may change the numbers as soon as it has them.
+            entries = self._encode(call, {keys[text]: text for text in some}, result, paid or _told(result), started)
+            writes.append(self._state.writes.start(self._store.write(call, entries, self._policy.lasts)))
 
-        fresh = await send_texts(call.replace(arrived=arrived), self._proceed, list(texts.values()))
-        if writes and not self._failed:
+        fresh = await send_texts(call.replace(arrived=keep), self._proceed, list(texts.values()))
+        if not kept:
+            keep(list(texts.values()), fresh)
+        if writes and not self._failed:  # else the call has waited for the store already
             await asyncio.wait(writes)
-        if not kept and is_own(call, fresh):
-            cost = call.record.cost() or fresh.cost
-            paid = None if cost is None else cost.amount - cost.wasted
-            write = self._keep(call, texts, fresh, paid, started)
-            if self._failed:  # the call has waited for the store already
-                self._state.writes.start(write)
-            else:
-                await write
         return fresh
 
-    async def _keep(
+    def _encode(
         self,
         call: Call[EmbedResult],
         texts: Mapping[str, str],
         result: EmbedResult,
         cost: Decimal | None,
         started: float,
-    ) -> None:
+    ) -> dict[str, bytes]:
         entries = encode_vectors(
             result.vectors,
             created=call.clock.wall(),
-            ttl=self._cache.time_of(call, self._policy),
+            ttl=self._cache.time_of(call, self._policy.ttl),
             made_in=call.clock.monotonic() - started,
             costs=shares(cost, list(texts.values())),
         )
         self._state.kept += len(entries)
-        await self._store.write(call, dict(zip(texts, entries, strict=True)), self._policy.lasts)
+        return dict(zip(texts, entries, strict=True))
 
     async def _renew(self, texts: Mapping[str, str]) -> None:
         """Ask for vectors again behind a call that has them; what fails is only told."""
@@ -202,8 +211,14 @@ class EmbeddingCache:
     async def _ask_again(self, call: Call[EmbedResult], texts: Mapping[str, str]) -> None:
         await self._send(call, texts)
 
-    def _lease(self) -> Lease | None:
-        leases = self._cache.leases if self._policy.keeps else None
-        if leases is None:
-            return None
-        return Lease(leases, list_key(list(self._texts)), self._call, self._cache.lease_time, self._state.writes)
+
+def _spent(call: Call[EmbedResult]) -> Decimal | None:
+    """Return what the answers of a call have cost so far, None where that is not known of one."""
+    cost = call.record.cost()
+    if cost is None:
+        return None if call.record.costs else Decimal(0)
+    return cost.amount - cost.wasted
+
+
+def _told(result: EmbedResult) -> Decimal | None:
+    return None if result.cost is None else result.cost.amount

@@ -6,7 +6,7 @@ version (1) | kind (1) | created (8) | ttl (8) | made in (8) | cost (8) | body
 import math
 import struct
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Context, Decimal
 
 HEADER = struct.Struct("<cc3dq")
 VERSION = b"\x02"
@@ -14,7 +14,9 @@ VERSION = b"\x02"
 # A cost is kept as a whole number of these, which is more exact than any price.
 UNIT = Decimal("1e-15")
 UNKNOWN = -1
-_MOST = 2**63 - 1
+_MOST_DOLLARS = 9_000
+# The application's own context may round.
+_EXACT = Context(prec=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ def wrap(kind: bytes, body: bytes, *, created: float, ttl: float, made_in: float
     """Return an entry as bytes.
 
     >>> unwrap(b"c", wrap(b"c", b"hi", created=1.0, ttl=60.0, made_in=0.5, cost=Decimal("0.002"))).saved
-    Decimal('0.002000000000000')
+    Decimal('0.002')
     """
     return HEADER.pack(VERSION, kind, created, ttl, made_in, units(cost)) + body
 
@@ -64,11 +66,11 @@ def unwrap(kind: bytes, data: bytes) -> Entry:
 
 def units(cost: Decimal | None) -> int:
     """Return a cost as a whole number of units."""
-    if cost is None or not 0 <= cost < _MOST * UNIT:
+    if cost is None or not 0 <= cost < _MOST_DOLLARS:
         return UNKNOWN
-    return int((cost / UNIT).to_integral_value(ROUND_HALF_EVEN))
+    return int(_EXACT.to_integral_value(_EXACT.divide(cost, UNIT)))
 
 
 def dollars(cost: int) -> Decimal | None:
     """Return a number of units as US dollars."""
-    return None if cost < 0 else cost * UNIT
+    return None if cost < 0 else _EXACT.multiply(Decimal(cost), UNIT).normalize(_EXACT)

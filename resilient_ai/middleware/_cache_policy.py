@@ -6,11 +6,13 @@ from typing import Any, cast
 
 from resilient_ai.core.cache_control import CacheControl
 from resilient_ai.core.call import Call
+from resilient_ai.core.errors import StatusError
 from resilient_ai.core.operations import Embed, Image, Sampling
 from resilient_ai.middleware._machines.freshness import Freshness
 
-# Statuses that speak of what was asked: an old answer would only hide what is wrong with it.
-FAULTS_OF_THE_REQUEST = frozenset({400, 404, 405, 413, 422})
+_FAULTS_OF_THE_REQUEST = frozenset({400, 404, 405, 413, 422})
+# The part of the time that is left in which the service is asked, where an old answer is in hand.
+PART_FOR_ASKING = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,11 @@ def why_it_may_differ(call: Call[Any]) -> str | None:
     if sampling.temperature == 0 or sampling.seed is not None:
         return None
     return "temperature is not 0 and there is no seed"
+
+
+def is_fault_of_the_request(error: Exception) -> bool:
+    """Return whether an error speaks of what was asked, so that an old answer would only hide what is wrong with it."""
+    return isinstance(error, StatusError) and error.status in _FAULTS_OF_THE_REQUEST
 
 
 def is_shared(call: Call[Any], *, always: bool) -> bool:

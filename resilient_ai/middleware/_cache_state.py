@@ -1,11 +1,12 @@
 """What a cache holds beside its stores."""
 
+import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from resilient_ai.core.cache_control import CacheControl
 from resilient_ai.core.call import Call, CallRecord, Departures, new_id
@@ -13,10 +14,13 @@ from resilient_ai.core.clock import within
 from resilient_ai.core.errors import DeadlineExceeded
 from resilient_ai.core.events import CacheLookedUp
 from resilient_ai.middleware._cache_key import field_digests
+from resilient_ai.middleware._cache_lease import GuardedLeases
 from resilient_ai.middleware._cache_store import Background, GuardedStore
 
 if TYPE_CHECKING:
     from resilient_ai.middleware.cache import Cache
+
+T = TypeVar("T")
 
 _RECENT = 256
 
@@ -71,7 +75,8 @@ class CacheState:
     writes: Background = field(default_factory=Background)
     renewals: Background = field(default_factory=Background)
     recent: Recent = field(default_factory=Recent)
-    refreshing: set[str] = field(default_factory=set[str])
+    # By the names of entries: the loops in which they are fetched anew.
+    refreshing: dict[str, asyncio.AbstractEventLoop] = field(default_factory=dict[str, asyncio.AbstractEventLoop])
     # What streams left is written by a task, as their end cannot wait for a store; it can be read before.
     unwritten: dict[str, bytes] = field(default_factory=dict[str, bytes])
     process: int = field(default_factory=os.getpid)
@@ -87,8 +92,8 @@ class CacheState:
         """Let go of what a parent process was doing, whose tasks a forked child does not have."""
         if self.process != os.getpid():
             self.process = os.getpid()
-            self.writes, self.renewals = Background(), Background()
-            self.refreshing, self.unwritten = set(), {}
+            for left in (self.writes, self.renewals, self.refreshing, self.unwritten):
+                left.clear()
 
     def looked_up(
         self,
@@ -122,22 +127,30 @@ class CacheState:
                 )
             )
 
-    def refresh(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Fetch something anew in the background, unless that is being done."""
-        if name in self.refreshing:
-            work.close()
-            return
-        self.refreshing.add(name)
-        self.renewals.start(work).add_done_callback(lambda _: self.refreshing.discard(name))
+    def claim(self, names: Sequence[str]) -> list[str]:
+        """Return those of the entries that nobody is fetching anew; whoever asks does it from now on."""
+        free = [name for name in names if (loop := self.refreshing.get(name)) is None or loop.is_closed()]
+        self.refreshing.update(dict.fromkeys(free, asyncio.get_running_loop()))
+        return free
+
+    def refresh(self, names: Sequence[str], work: Coroutine[Any, Any, None]) -> None:
+        """Fetch entries anew in the background, which were claimed before."""
+
+        def over(_: object) -> None:
+            for name in names:
+                self.refreshing.pop(name, None)
+
+        self.renewals.start(work).add_done_callback(over)
 
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """A store of a cache, with the options and the state of that cache."""
+    """A store of a cache, with the options, the state and the leases of that cache."""
 
     cache: "Cache"
     store: GuardedStore
     state: CacheState
+    leases: GuardedLeases | None
 
 
 def behind(call: Call[Any]) -> Call[Any]:
@@ -155,15 +168,20 @@ def behind(call: Call[Any]) -> Call[Any]:
     )
 
 
-async def in_time(call: Call[Any], work: Callable[[], Awaitable[None]]) -> None:
-    """Do `work` within what is left of the time of `call`.
+async def in_time(call: Call[Any], work: Callable[[], Awaitable[T]], *, part: float = 1.0) -> T:
+    """Return what `work` returns within what is left of the time of `call`, or a part of that.
 
     Raises:
         DeadlineExceeded: If it takes longer.
     """
-    seconds = call.remaining()
-    if seconds is None:
-        await work()
-    else:
-        error = DeadlineExceeded(timeout=seconds, elapsed=seconds, sent=call.departed.count > 0)
-        await within(call.clock, seconds, work, lambda: error)
+    remaining = call.remaining()
+    if remaining is None:
+        return await work()
+    seconds = remaining * part
+    departed = call.departed.count
+    return await within(
+        call.clock,
+        seconds,
+        work,
+        lambda: DeadlineExceeded(timeout=seconds, elapsed=seconds, sent=call.departed.count > departed),
+    )

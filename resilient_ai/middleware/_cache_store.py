@@ -13,9 +13,10 @@ from resilient_ai.core.protocols import CacheStore
 
 T = TypeVar("T")
 
-# Seconds a call waits for a store that names no `timeout` of its own, and for one that does beyond that.
+# Seconds a call waits for a store that names no `timeout` of its own.
 PATIENCE = 0.05
 _WAIT_OPEN = 2.0
+_WAIT_CLOSE = 6.0  # a disk writes for up to 5 s
 # Keys asked for or written at once. A store has its time for each such part, so that a long list is not taken for a slow store.
 PART = 500
 
@@ -25,7 +26,9 @@ _log = logging.getLogger("resilient_ai")
 class GuardedStore:
     """A store whose faults are misses.
 
-    What takes too long or raises is a fault; after five within a minute the store is left alone for a minute.
+    What takes too long or raises is a fault; after five within a minute the store is left alone for a minute. A store that names
+    a `timeout` bounds and counts its faults by itself, and knows better whether it or the event loop is late; it is only kept
+    from hanging for ever.
 
     Args:
         store: The store.
@@ -37,8 +40,7 @@ class GuardedStore:
     def __init__(self, store: CacheStore) -> None:
         self.store = store
         self.faults = FaultWindow()
-        timeout = getattr(store, "timeout", None)
-        self._patience = PATIENCE + timeout if isinstance(timeout, int | float) else PATIENCE
+        self._patience = patience_with(store)
         self._open: Callable[[], Awaitable[object]] | None = getattr(store, "open", None)
 
     def paused(self, call: Call[Any]) -> bool:
@@ -46,7 +48,7 @@ class GuardedStore:
         return self.faults.paused(call.clock.monotonic())
 
     async def read(self, call: Call[Any], keys: Sequence[str]) -> Mapping[str, bytes] | None:
-        """Return the entries that are there; None where the store failed, though a part of them may be."""
+        """Return the entries that are there; None where the store failed, unless a part of them is there all the same."""
         if self._open is not None:
             opening, self._open = partial(_opened, self._open), None
             if not await self._try(call, opening, _WAIT_OPEN):
@@ -54,7 +56,7 @@ class GuardedStore:
         faults = self._faults_of_store()
         found: dict[str, bytes] = {}
         for start in range(0, len(keys), PART):
-            entries = await self._try(call, partial(self.store.get_many, keys[start : start + PART]))
+            entries = await self._try(call, partial(self._get, keys[start : start + PART]))
             if entries is None:
                 return found or None
             found.update(entries)
@@ -64,18 +66,28 @@ class GuardedStore:
         """Write entries, or drop them where the store fails."""
         left = iter(entries.items())
         while part := dict(islice(left, PART)):
-            await self._try(call, partial(self.store.set_many, part, ttl=ttl), what="write")
+            if not await self._try(call, partial(self._set, part, ttl), what="write"):
+                return
 
     async def forget(self, call: Call[Any], keys: Sequence[str]) -> None:
         """Delete entries that cannot be read, if the store lets us."""
         await self._try(call, lambda: self.store.delete_many(keys), what="delete")
 
     async def close(self) -> None:
-        """Close the store; one that fails must not keep the rest of a stack from closing."""
+        """Close the store; one that fails or hangs must not keep the rest of a stack from closing."""
         try:
-            await self.store.aclose()
+            async with asyncio.timeout(_WAIT_CLOSE):  # no call, and so no clock, is left by then
+                await self.store.aclose()
         except Exception as error:  # noqa: BLE001 - what was not written is lost, which a cache may
             _log.warning("the cache store %s did not close: %s", type(self.store).__name__, type(error).__name__)
+
+    async def _get(self, keys: Sequence[str]) -> dict[str, bytes]:
+        entries = await self.store.get_many(keys)
+        return {key: entries[key] for key in keys if key in entries}  # and nothing that nobody asked for
+
+    async def _set(self, entries: Mapping[str, bytes], ttl: float | None) -> bool:
+        await self.store.set_many(entries, ttl=ttl)
+        return True
 
     def _faults_of_store(self) -> int:
         # A store that makes misses of its faults by itself may count them.
@@ -92,8 +104,7 @@ class GuardedStore:
         remaining = call.remaining()
         hurried = remaining is not None and remaining / 2 < seconds
         try:
-            async with call.clock.timeout(remaining / 2 if remaining is not None and hurried else seconds):
-                return await work()
+            return await bounded(call, remaining / 2 if remaining is not None and hurried else seconds, work)
         except Exception as error:  # noqa: BLE001 - without an answer of the store the call goes on as after a miss
             if not (hurried and isinstance(error, TimeoutError)):
                 self.faults.record(call.clock.monotonic())
@@ -101,6 +112,28 @@ class GuardedStore:
                 name = type(self.store).__name__
                 _log.warning("the cache store %s did not %s: %s", name, what, type(error).__name__)
             return None
+
+
+def patience_with(store: object) -> float:
+    """Return the seconds a store has: few, or as many as keep one from hanging for ever that keeps to a `timeout` by itself."""
+    timeout: object = getattr(store, "timeout", None)
+    return 1.0 + 10 * timeout if isinstance(timeout, int | float) else PATIENCE
+
+
+async def bounded(call: Call[Any], seconds: float, work: Callable[[], Awaitable[T]]) -> T:
+    """Return what `work` returns.
+
+    Raises:
+        Exception: What it raises, `TimeoutError` where it takes longer than `seconds`; also a cancellation of its own making.
+    """
+    try:
+        async with call.clock.timeout(seconds):
+            return await work()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RuntimeError("it cancelled itself") from None
 
 
 async def _opened(opening: Callable[[], Awaitable[object]]) -> bool:
@@ -120,7 +153,18 @@ class Background:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def of_this_loop(self) -> "list[asyncio.Task[Any]]":
-        """Return the tasks of the running loop; those of a loop that has ended never will."""
+    async def finish(self, within: float, *, cancel: bool = False) -> None:
+        """Wait until what was begun in the running loop is over, and what that begins; tasks of other loops never may be."""
         loop = asyncio.get_running_loop()
-        return [task for task in self._tasks if task.get_loop() is loop]
+        async with asyncio.timeout(within):
+            await asyncio.sleep(0)  # what is scheduled begins, such as giving back a lease
+            while tasks := [task for task in self._tasks if task.get_loop() is loop]:
+                if cancel:
+                    for task in tasks:
+                        task.cancel()
+                await asyncio.wait(tasks)
+                await asyncio.sleep(0)
+
+    def clear(self) -> None:
+        """Let go of everything, which is a parent's and not this process's."""
+        self._tasks.clear()

@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import accumulate, pairwise
 from math import inf
 from typing import Any, cast
 
@@ -90,7 +91,9 @@ def shares(cost: Decimal | None, texts: Sequence[str]) -> list[int] | None:
     if total == UNKNOWN:
         return None
     length = sum(map(len, texts))
-    return [total * len(text) // length for text in texts]
+    # From sums, so that what is rounded off one text is added to the next.
+    bounds = [total * reached // length for reached in accumulate(map(len, texts), initial=0)]
+    return [after - before for before, after in pairwise(bounds)]
 
 
 def decode_vectors(
@@ -214,7 +217,8 @@ def _widened(data: bytes | memoryview) -> bytes:
 
 def _converted(data: bytes | memoryview, source: str, target: str) -> bytes:
     numpy: Any = sys.modules.get("numpy")
-    if numpy is not None:  # ten times as fast, where the application has it anyway
+    # Ten times as fast, where the application has it anyway; another thread may be in the middle of importing it.
+    if numpy is not None and not getattr(numpy.__spec__, "_initializing", False):
         with numpy.errstate(over="ignore"):
             return cast("bytes", numpy.frombuffer(data, dtype=f"<{source}").astype(f"<{target}").tobytes())
     count = len(data) // struct.calcsize(source)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from resilient_ai.core.clock import Clock
 from resilient_ai.core.deltas import StreamEvent
+from resilient_ai.core.errors import StreamMisused
 from resilient_ai.core.streams import StreamResult
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
@@ -72,13 +73,17 @@ class FanOut:
     async def _read(self) -> None:
         try:
             events = await self._stream.next_events()
-        except Exception as error:  # noqa: BLE001 - each reader raises it
-            self._error = error
-        else:
             if events:
                 self._parts.append(events)
-            else:
+            elif self._stream.ended == "completed":
                 self._ended = True
+            else:
+                self._error = _closed()
+        except asyncio.CancelledError:  # by the last reader, or by somebody who ends all tasks there are
+            self._error = _closed()
+            raise
+        except Exception as error:  # noqa: BLE001 - each reader raises it
+            self._error = error
         finally:
             self._step = None
 
@@ -107,6 +112,10 @@ class _Reader:
     def abort(self) -> None:
         """Leave the others alone with it."""
         self._leave()
+
+
+def _closed() -> StreamMisused:
+    return StreamMisused("the stream that several readers share was closed before its end; there is no whole answer")
 
 
 def copy_of(error: ErrorT) -> ErrorT:

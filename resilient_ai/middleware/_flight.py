@@ -66,7 +66,10 @@ class Flight(Generic[R]):
             raise
         except BaseException:
             if self._leave(passenger):
-                await asyncio.wait([self._task])
+                try:
+                    await asyncio.wait([self._task])
+                finally:
+                    passenger.record.adopt(self._record)
             raise
         if self._fan_out is not None:
             return cast("R", self._reader(passenger, self._fan_out, call))

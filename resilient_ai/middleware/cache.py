@@ -1,8 +1,8 @@
 """The exact cache: the same question is asked once."""
 
-import asyncio
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
@@ -12,6 +12,7 @@ from resilient_ai.core.cache_control import CacheControl, CacheMode
 from resilient_ai.core.cache_stats import CacheStats
 from resilient_ai.core.call import Call, Next, OperationMiddleware
 from resilient_ai.core.checks import check_able, check_at_least, check_between, check_kind, check_seconds
+from resilient_ai.core.fault_window import FaultWindow
 from resilient_ai.core.operations import Embed
 from resilient_ai.core.protocols import CacheStore, Leases, StoreUsage
 from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult
@@ -19,11 +20,14 @@ from resilient_ai.core.streams import StreamResult
 from resilient_ai.middleware._cache_answers import AnswerCache
 from resilient_ai.middleware._cache_embeddings import EmbeddingCache
 from resilient_ai.middleware._cache_key import answer_key, pattern, text_keys
+from resilient_ai.middleware._cache_lease import GuardedLeases
 from resilient_ai.middleware._cache_policy import Policy, policy_of, why_it_may_differ
 from resilient_ai.middleware._cache_state import CacheState, Shelf
 from resilient_ai.middleware._cache_store import GuardedStore
 
 R = TypeVar("R")
+_WAIT_CLOSE = 5.0
+
 Replaying = Literal["at_once", "recorded"]
 
 
@@ -95,7 +99,7 @@ class Cache(OperationMiddleware):
     keep_truncated: bool = False
     replay: Replaying = "at_once"
     leases: Leases | None = None
-    lease_time: float = 30.0
+    lease_time: float = 10.0
     _state: CacheState = field(init=False, repr=False, compare=False, default_factory=CacheState)
     _shelves: dict[int, Shelf] = field(init=False, repr=False, compare=False, default_factory=dict[int, Shelf])
     _defaults: CacheControl = field(init=False, repr=False, compare=False, default_factory=CacheControl)
@@ -122,8 +126,11 @@ class Cache(OperationMiddleware):
         check_kind("always", self.always, bool)
         check_kind("keep_truncated", self.keep_truncated, bool)
         check_seconds("lease_time", self.lease_time)
+        leases = None
+        if self.leases is not None:
+            leases = GuardedLeases(self.leases, self.lease_time, self._state.writes, FaultWindow())
         for store in self._stores():
-            self._shelves[id(store)] = Shelf(self, GuardedStore(store), self._state)
+            self._shelves[id(store)] = Shelf(self, GuardedStore(store), self._state, leases)
         object.__setattr__(
             self,
             "_defaults",
@@ -182,11 +189,9 @@ class Cache(OperationMiddleware):
             return None
         return policy_of(self._defaults, asked, self.early_refresh)
 
-    def time_of(self, call: Call[Any], policy: Policy) -> float:
+    def time_of(self, call: Call[Any], ttl: float) -> float:
         """Return the seconds for which an entry that is kept now is fresh."""
-        if math.isinf(policy.ttl):
-            return policy.ttl
-        return policy.ttl * (1.0 - self.jitter * call.clock.random())
+        return ttl if math.isinf(ttl) else ttl * (1.0 - self.jitter * call.clock.random())
 
     def keys(self, call: Call[Any]) -> list[str] | None:
         """Return the names of the entries of a call: one for an answer, one per text for vectors; None where it has none."""
@@ -252,13 +257,9 @@ class Cache(OperationMiddleware):
 
     async def aclose(self) -> None:
         """Finish what goes on behind calls and close the stores."""
-        renewals = self._state.renewals.of_this_loop()
-        for renewal in renewals:
-            renewal.cancel()
-        if renewals:
-            await asyncio.wait(renewals)
-        if writes := self._state.writes.of_this_loop():
-            await asyncio.wait(writes)
+        for tasks, cancel in ((self._state.renewals, True), (self._state.writes, False)):
+            with suppress(TimeoutError):  # a store that hangs
+                await tasks.finish(_WAIT_CLOSE, cancel=cancel)
         for shelf in self._shelves.values():
             await shelf.store.close()
 

@@ -89,7 +89,8 @@ class Coalesce:
         texts = operation.texts if isinstance(operation, Embed) else None
         # A loop cannot wait for what another one does, and what a call asks of the cache is part of what it asks.
         loop = asyncio.get_running_loop()
-        return loop, body, texts, operation.kind, call.account, call.priority, call.cache
+        interrupted = getattr(operation, "on_interrupt", None)
+        return loop, body, texts, operation.kind, interrupted, call.account, call.priority, call.cache
 
     def _forget(self, key: Hashable, flight: Flight[Any]) -> None:
         if self._flights.get(key) is flight:

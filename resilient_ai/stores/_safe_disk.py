@@ -86,7 +86,12 @@ class SafeCache(diskcache.Cache):  # type: ignore[misc]
 
     def __init__(self, folder: Path, *, patience: float, settings: dict[str, Any]) -> None:
         self._until = time.monotonic() + patience
-        super().__init__(str(folder), disk=SafeDisk, timeout=cast("Any", patience), **settings)
+        try:
+            super().__init__(str(folder), disk=SafeDisk, timeout=cast("Any", patience), **settings)
+        except BaseException:
+            # diskcache has its connection open long before it can fail, and nobody else has it.
+            self.close()
+            raise
 
     @property
     def _sql(self) -> Callable[..., sqlite3.Cursor]:
@@ -124,10 +129,14 @@ def open_rows(folder: Path, *, size_limit: int, wait: float) -> tuple[Rows, sqli
             make_private(side)
     _inspect(path, wait)
     cache: Any = SafeCache(folder, patience=wait, settings={**_SETTINGS, "size_limit": size_limit})
-    connection = cast("sqlite3.Connection", cache._con)  # noqa: SLF001  # DiskFile says what for
-    connection.text_factory = _text
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_UNTIL_CHECKPOINT}")
-    return Rows(cast("Cache", cache), connection), connection
+    try:
+        connection = cast("sqlite3.Connection", cache._con)  # noqa: SLF001  # DiskFile says what for
+        connection.text_factory = _text
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_UNTIL_CHECKPOINT}")
+        return Rows(cast("Cache", cache), connection), connection
+    except BaseException:
+        cache.close()
+        raise
 
 
 def damaged(error: BaseException) -> bool:

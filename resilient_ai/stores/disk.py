@@ -18,7 +18,9 @@ from resilient_ai.stores import _forks
 from resilient_ai.stores._disk_file import DiskFile, Unavailable
 from resilient_ai.stores._disk_layout import name_range
 from resilient_ai.stores._disk_worker import DiskWorker
+from resilient_ai.stores._first_refused import FirstRefused
 from resilient_ai.stores._patterns import literal_prefix, matcher, matches_all
+from resilient_ai.stores._thread_answer import answer_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +31,10 @@ _MIN_SIZE = 2**20
 _READ_AT_ONCE = 1024  # about 15 ms for vectors of 1024 numbers
 _WAIT_OPEN = 2.0  # from the first use on: what is not open then does not hold up every read
 _WAIT_CHANGE = 5.0
+_REFUSED = (
+    "cache store %s: an entry does not fit its seal and is not used; it was damaged, or written with another secret, and all"
+    " processes that share the directory need the same secret, in the file beside it that ends in .key"
+)
 
 
 class DiskStore:
@@ -85,6 +91,7 @@ class DiskStore:
         self._clock = clock or SystemClock()
         self._window = FaultWindow()
         self._refused = 0
+        self._first_refused = FirstRefused(_REFUSED, str(self.directory))
         self._worker: DiskWorker | None = None
         self._opens_until = 0.0
         self._lock = threading.Lock()
@@ -267,12 +274,12 @@ class DiskStore:
 
     async def _within(self, limit: float, begin: Callable[[], Future[T]], *, keep: bool = False) -> T | None:
         try:
-            async with self._clock.timeout(limit):
-                waiting = asyncio.wrap_future(begin())
-                return await (asyncio.shield(waiting) if keep else waiting)
+            return await answer_of(begin(), within=limit, clock=self._clock, keep=keep)
         except Exception as error:  # noqa: BLE001  # whatever it is, a cache must not fail a call
             self._note(error, self._clock.monotonic())
             return None
+        finally:
+            self._first_refused.note(self.refused)
 
     def _note(self, error: Exception, at: float) -> None:
         self._opens_until = at  # what went wrong while it was opened goes wrong again, and is not waited for

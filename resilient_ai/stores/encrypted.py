@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.core.protocols import CacheStore, StoreUsage
+from resilient_ai.stores._first_refused import FirstRefused
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
 
 _NAME_SIZE = 32
 _BYTES_AT_ONCE = 2**17  # about 2 ms of work, after which other tasks have their turn
-_PASSED_ON = frozenset({"open", "timeout", "delete_matching", "acquire_lease", "release_lease"})
+_PASSED_ON = frozenset({"open", "timeout", "faults", "delete_matching", "acquire_lease", "release_lease"})
+_REFUSED = (
+    "encrypted cache store over a %s: an entry cannot be decrypted and is not used; it was damaged, or encrypted with another"
+    " key, and all processes that share the store need the same keys"
+)
 
 
 class EncryptedStore:
@@ -29,7 +34,7 @@ class EncryptedStore:
     What cannot be decrypted is a miss, counted in `refused`, and stays where it is, as another process may have the key for it.
     To change the key put the new one in front, in all processes, and take the old one away when its entries have ended.
 
-    The store has `open`, `timeout`, `usage`, `scan`, `delete_matching` and the leases if the other one has them.
+    The store has `open`, `timeout`, `faults`, `usage`, `scan`, `delete_matching` and the leases if the other one has them.
 
     Args:
         inner: The store that keeps what was encrypted.
@@ -46,6 +51,7 @@ class EncryptedStore:
     def __init__(self, inner: CacheStore, keys: str | bytes | Sequence[str | bytes]) -> None:
         self.inner = inner
         self.refused = 0
+        self._first_refused = FirstRefused(_REFUSED, type(inner).__name__)
         several = [keys] if isinstance(keys, str | bytes) else list(keys)
         self._fernet = _fernet(several)
         self._keys = f"{len(several)} key{'s' if len(several) > 1 else ''}"
@@ -97,12 +103,12 @@ class EncryptedStore:
             try:
                 text = self._fernet.decrypt(base64.urlsafe_b64encode(row))
             except invalid:
-                self.refused += 1
-                continue
+                text = b""
             if hmac.compare_digest(text[:_NAME_SIZE], _name(key)):
                 found[key] = text[_NAME_SIZE:]
             else:
                 self.refused += 1
+                self._first_refused.note(1)
         return found
 
 
@@ -156,9 +162,13 @@ def _fernet(keys: Sequence[str | bytes]) -> "MultiFernet":
     package = _package()
     if not keys:
         raise ConfigurationError("keys: there must be one at least")
+    return cast("MultiFernet", package.MultiFernet([_one(key, place) for place, key in enumerate(keys, start=1)]))
+
+
+def _one(key: str | bytes, place: int) -> Any:
     try:
-        return cast("MultiFernet", package.MultiFernet([package.Fernet(key) for key in keys]))
+        return _package().Fernet(key)
     except (TypeError, ValueError):
         raise ConfigurationError(
-            "keys: each must be as EncryptedStore.new_key() makes it, 32 bytes in base64"
+            f"keys: each must be as EncryptedStore.new_key() makes it, 32 bytes in base64; number {place} is not"
         ) from None

@@ -13,6 +13,7 @@ from resilient_ai.core.fault_window import FaultWindow
 from resilient_ai.core.protocols import StoreUsage
 from resilient_ai.stores import _forks
 from resilient_ai.stores import _redis_rows as rows
+from resilient_ai.stores._first_refused import FirstRefused
 from resilient_ai.stores._patterns import matcher
 from resilient_ai.stores._redis_address import without_secrets
 from resilient_ai.stores._redis_links import Command, NoneFree, RedisLinks, links_to
@@ -24,6 +25,10 @@ _MAX_VALUE = 4 * 2**20
 _WAIT_OPEN = 2.0
 _WAIT_CHANGE = 5.0
 _NONSENSE = "an answer of another kind"
+_REFUSED = (
+    "cache store at %s: an entry does not fit its seal and is deleted; it was damaged, or written with another secret, and all"
+    " processes that share a prefix need the same secret"
+)
 
 
 class RedisStore:
@@ -75,6 +80,7 @@ class RedisStore:
         self.timeout = timeout
         self.place = without_secrets(url)
         self.refused = 0
+        self._first_refused = FirstRefused(_REFUSED, f"{self.place}, {prefix}*")
         self.dropped = 0
         self._rows = rows.Rows(prefix, secret)
         self._new_links = links_to(url)
@@ -209,6 +215,7 @@ class RedisStore:
             raise self._note(_NONSENSE)
         found, refused = self._rows.read(keys, values, now=self._clock.wall())
         self.refused += len(refused)
+        self._first_refused.note(len(refused))
         await self._forget(refused, within)
         return found
 

@@ -1,11 +1,15 @@
 import asyncio
 import gzip
 import json
+import secrets
 
 import pytest
 
+from resilient_ai.cli._cache_dump import add, dump
 from resilient_ai.middleware._cache_key import model_part, tenant_part
-from resilient_ai.stores import DiskStore
+from resilient_ai.stores import DiskStore, EncryptedStore
+
+from ..stores.redis_server import start_redis  # noqa: TID252 - the tests have no package above them
 
 MODEL = "BAAI/bge-m3"
 HEAD = '{"format": "resilient-ai cache", "version": 1}'
@@ -158,7 +162,7 @@ def test_what_is_no_entry_is_skipped_and_counted(offline, tmp_path):
         (gzip.compress(b"")[:-4], "cache.gz: is no export of a cache"),
         (
             gzip.compress(f"{HEAD}\n".encode())[:-4],
-            "cache.gz: was cut short or damaged; what stood before that was read",
+            "cache.gz: was cut short or damaged; what stood before that was read: 0 entries",
         ),
         (None, "cache.gz: No such file or directory"),
     ],
@@ -198,4 +202,110 @@ def test_a_store_that_cannot_be_used_is_an_error(filled, tmp_path):
     assert result.exit_code == 1
     assert "can be changed by others" in result.stderr.replace("\n", " ")
     assert (tmp_path / "cache.gz").read_bytes() == b"old"
-    assert not (tmp_path / ".cache.gz.draft").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache.gz", "home"]
+
+
+def test_two_exports_at_once_are_both_whole(tmp_path):
+    """They have no draft in common, so that the one that ends last is the file; an older draft of any mode is left alone."""
+    (tmp_path / ".cache.gz.draft").touch(0o666)
+    with dump(tmp_path / "cache.gz") as first:
+        add(first, {key(1): b"first"})
+        with dump(tmp_path / "cache.gz") as second:
+            add(second, {key(2): b"second"})
+    lines = gzip.decompress((tmp_path / "cache.gz").read_bytes()).splitlines()
+    assert [json.loads(line).get("key") for line in lines] == [None, key(1)]
+    assert (tmp_path / "cache.gz").stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".cache.gz.draft", "cache.gz"]
+
+
+@pytest.mark.parametrize("count", [1, 700])
+def test_what_stands_before_the_damage_is_kept(offline, tmp_path, count):
+    """An export that was cut short gives all that can be read of it, and the message says how much that is."""
+    lines = [json.dumps({"key": key(number), "value": "b25l"}) for number in range(count)]
+    write(tmp_path / "cache.gz", HEAD, *lines, "nonsense")
+    (tmp_path / "cache.gz").write_bytes((tmp_path / "cache.gz").read_bytes()[:-4])
+    result = offline.run("cache", "import", "cache.gz")
+    read = f"{count} {'entry' if count == 1 else 'entries'}"
+    assert result.exit_code == 2
+    assert "1 line skipped" in result.stderr
+    assert f"was cut short or damaged; what stood before that was read: {read}\n" in result.stderr
+    assert len(kept(tmp_path)) == count
+
+
+@pytest.fixture
+def encrypted(offline):
+    """A cache of four entries, the key of which is set."""
+    pytest.importorskip("cryptography")
+    offline.env["RESILIENT_AI_CACHE_ENCRYPTION_KEYS"] = EncryptedStore.new_key()
+    plain = [json.dumps({"key": name, "value": "b25l"}) for name in ENTRIES]
+    write(offline.folder / "in.gz", HEAD, *plain)
+    offline.run("cache", "import", "in.gz")
+    return offline
+
+
+UNREADABLE = "could not be read with the keys and the secret that are set"
+
+
+def test_stats_tell_what_cannot_be_read(encrypted):
+    """With another key a full cache is not called empty; with its own nothing is said."""
+    assert UNREADABLE not in encrypted.run("cache", "stats").stderr
+    other = {"RESILIENT_AI_CACHE_ENCRYPTION_KEYS": EncryptedStore.new_key()}
+    result = encrypted.run("cache", "stats", **other)
+    assert (result.exit_code, f"4 entries {UNREADABLE}\n" in result.stderr) == (0, True)
+    assert "empty" not in result.stderr
+    (store,) = json.loads(encrypted.run("cache", "stats", "--json", **other).stdout)["stores"]
+    assert (store["entries"], store["unreadable"]) == (4, 4)
+
+
+def test_an_export_of_nothing_readable_is_none(encrypted, tmp_path):
+    """With another key the exit code is 1, and an earlier export stays."""
+    (tmp_path / "out.gz").write_bytes(b"old")
+    result = encrypted.run("cache", "export", "out.gz", RESILIENT_AI_CACHE_ENCRYPTION_KEYS=EncryptedStore.new_key())
+    assert (result.exit_code, f"error: 4 entries {UNREADABLE}\n" in result.stderr) == (1, True)
+    assert (tmp_path / "out.gz").read_bytes() == b"old"
+
+
+def test_an_export_of_a_part_says_so(encrypted, tmp_path):
+    """What can be read is written, and the exit code tells that it is not all."""
+    write(tmp_path / "in.gz", HEAD, json.dumps({"key": key(5), "value": "b25l"}))
+    other = {"RESILIENT_AI_CACHE_ENCRYPTION_KEYS": EncryptedStore.new_key()}
+    encrypted.run("cache", "import", "in.gz", **other)
+    result = encrypted.run("cache", "export", "out.gz", **other)
+    assert (result.exit_code, f"error: 4 entries {UNREADABLE}\n" in result.stderr) == (1, True)
+    assert "1 entry written to out.gz" in result.stderr
+    assert key(5).encode() in gzip.decompress((tmp_path / "out.gz").read_bytes())
+
+
+@pytest.mark.parametrize("command", [("stats",), ("export", "out.gz")])
+def test_another_secret_of_redis_is_told(offline, tmp_path, command):
+    """Entries that were sealed with another secret are counted, not passed over."""
+    redis = start_redis(tmp_path)
+    try:
+        offline.env["RESILIENT_AI_CACHE_REDIS_URL"] = redis.url
+        write(tmp_path / "in.gz", HEAD, json.dumps({"key": key(1), "value": "b25l"}))
+        offline.run("cache", "import", "in.gz", RESILIENT_AI_CACHE_SECRET=secrets.token_hex())
+        result = offline.run("cache", *command, RESILIENT_AI_CACHE_SECRET=secrets.token_hex())
+    finally:
+        redis.stop()
+    assert (result.exit_code, f"1 entry {UNREADABLE}\n" in result.stderr) == (int(command != ("stats",)), True)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["-m", "baai/bge-m4"], "0 entries cleared; did you mean BAAI/bge-m3, which has 2 entries?"),
+        (["-m", "bge-m3", "--tenant", "acme"], "0 entries cleared; did you mean BAAI/bge-m3, which has 1 entry?"),
+        (["-m", "bge-m3", "--tenant", "nobody"], "0 entries cleared"),
+        (["-m", "nothing/like-it"], "0 entries cleared"),
+        (["-m", MODEL], "2 entries cleared"),
+    ],
+)
+def test_a_model_that_is_not_there_has_one_like_it(filled, args, said):
+    """Where nothing matched, a model of that tenant that has entries is named, if its id is similar."""
+    assert filled.run("cache", "clear", *args).stderr.splitlines()[-1] == said
+
+
+def test_help_says_which_of_several_models_counts(offline):
+    """Entries of a call that names several models are kept under the first, whichever answered."""
+    shown = " ".join(offline.run("cache", "clear", "--help", COLUMNS="200").stdout.replace("│", " ").split())
+    assert "where a call names several, the first of them counts" in shown

@@ -96,7 +96,8 @@ def test_cache_is_looked_at(shell, tmp_path):
     assert (found["cache"]["status"], "0 vectors and answers are kept" in found["cache"]["detail"]) == ("good", True)
     shell.run("embed", "--text", "a", "--text", "b")
     assert "2 vectors and answers are kept" in checks(shell.run("doctor", "--json"))["cache"]["detail"]
-    assert "cache" not in checks(shell.run("doctor", "--json", RESILIENT_AI_CACHE="off"))
+    off = checks(shell.run("doctor", "--json", RESILIENT_AI_CACHE="off"))["cache"]
+    assert (off["status"], off["detail"]) == ("good", "off, as the settings say")
     assert checks(shell.run("doctor", "--json", RESILIENT_AI_HOME="/proc/nowhere"))["cache"]["status"] == "doubtful"
     lost = checks(shell.run("doctor", "--json", RESILIENT_AI_CACHE_REDIS_URL="redis://:hunter2@127.0.0.1:1/0"))["cache"]
     assert (lost["status"], "cannot be used: it cannot be asked" in lost["detail"]) == ("wrong", True)

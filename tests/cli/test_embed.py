@@ -159,4 +159,5 @@ def test_failure_leaves_the_old_file_alone(shell, simulator, tmp_path):
     result = shell.run("embed", "-o", "v.jsonl", "-t", "Kiel")
     assert (result.exit_code, (tmp_path / "v.jsonl").read_text()) == (1, "old\n")
     assert "top up the account" in result.stderr
+    assert "goes on from there" not in result.stderr
     assert [path.name for path in tmp_path.iterdir() if path.name != "home"] == ["v.jsonl"]

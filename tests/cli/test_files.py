@@ -1,7 +1,7 @@
 import pytest
 
 from resilient_ai.cli import _files
-from resilient_ai.cli._files import locked, private
+from resilient_ai.cli._files import locked, private, replacing
 
 
 def test_one_at_a_time_has_the_lock(tmp_path):
@@ -34,3 +34,25 @@ def test_a_private_file_follows_no_link(tmp_path):
     with pytest.raises(OSError, match="symbolic"), private(tmp_path / "link"):
         pass
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_two_who_replace_the_same_file_do_not_meet(tmp_path):
+    """Each writes a file of its own that nobody else can read, and both are whole; the last one stays, and no draft."""
+    path = tmp_path / "file"
+    with replacing(path) as first:
+        first.write(b"first")
+        with replacing(path) as second:
+            second.write(b"second")
+            assert {draft.stat().st_mode & 0o777 for draft in tmp_path.iterdir()} == {0o600}
+        assert path.read_bytes() == b"second"
+    assert [(left.name, left.read_bytes()) for left in tmp_path.iterdir()] == [("file", b"first")]
+
+
+def test_what_is_not_finished_replaces_nothing(tmp_path):
+    """After an error the old file is there, and the new one is not."""
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as file:
+        file.write(b"new")
+        raise ZeroDivisionError
+    assert [(left.name, left.read_bytes()) for left in tmp_path.iterdir()] == [("file", b"old")]

@@ -126,7 +126,7 @@ def test_defaults():
     assert (cache.ttl, cache.mode, cache.always, cache.answers) == (None, "on", False, None)
     assert (cache.max_age, cache.stale_while_revalidate, cache.stale_if_error) == (None, 0.0, 0.0)
     assert (cache.jitter, cache.early_refresh, cache.keep_truncated, cache.replay) == (0.1, 1.0, False, "at_once")
-    assert (cache.leases, cache.lease_time) == (None, 30.0)
+    assert (cache.leases, cache.lease_time) == (None, 10.0)
 
 
 async def test_second_chat_is_a_hit_that_costs_nothing():

@@ -208,6 +208,18 @@ async def test_an_old_answer_is_better_than_an_error(operation, fault, clock):
 
 
 @ids
+async def test_an_old_answer_is_given_before_the_time_is_over(operation, clock):
+    """A service that hangs costs nine tenths of the time of the call, and not the answer."""
+    pipe = pipeline(clock=clock, stack=[Deadline(total=10)], ttl=60, stale_if_error=3600)
+    await send(pipe, operation)
+    await asyncio.sleep(80)
+    pipe.provider.script = [3600.0]
+    started = clock.monotonic()
+    assert (await send(pipe, operation)).cache == "stale"
+    assert clock.monotonic() - started == pytest.approx(9)
+
+
+@ids
 async def test_an_old_answer_hides_no_mistake_of_the_caller(operation, clock):
     """What is wrong with a request is told."""
     pipe = pipeline(clock=clock, ttl=60, stale_if_error=30)
@@ -277,13 +289,14 @@ async def test_what_is_no_wish_is_refused(cache, clock):
 def test_a_forked_child_waits_for_nothing_of_its_parent():
     """What the parent was fetching anew or writing is not under way in the child."""
     state = Cache(MemoryStore())._state
-    state.refreshing.add("key")
+    state.refreshing["key"] = asyncio.new_event_loop()
+    state.refreshing["key"].close()
     state.unwritten["key"] = b"entry"
     state.begin()
-    assert (state.refreshing, state.unwritten) == ({"key"}, {"key": b"entry"})
+    assert (list(state.refreshing), state.unwritten) == (["key"], {"key": b"entry"})
     state.process = -1  # as if this were another process
     state.begin()
-    assert (state.refreshing, state.unwritten, state.process) == (set(), {}, os.getpid())
+    assert (state.refreshing, state.unwritten, state.process) == ({}, {}, os.getpid())
 
 
 # Streams at their pace
@@ -331,6 +344,39 @@ async def test_an_answer_that_was_not_streamed_has_no_pace(clock):
     pipe = pipeline(clock=clock, replay="recorded")
     await send(pipe, CHAT)
     assert await timed(await pipe.send(STREAM), clock) == [(0.0, "Hello."), (0.0, Finished)]
+
+
+async def test_lists_that_overlap_are_fetched_anew_once(clock):
+    """A text that many stale lists share is asked for once."""
+    pipe = pipeline(clock=clock, ttl=60, stale_while_revalidate=600)
+    lists = [Embed(model="m", texts=["popular", f"own {number}"]) for number in range(5)]
+    for operation in lists:
+        await send(pipe, operation)
+    await asyncio.sleep(80)
+    pipe.provider.calls.clear()
+    pipe.provider.script = [2.0]
+    for operation in lists:
+        await send(pipe, operation)
+    await asyncio.sleep(5)
+    assert sorted(text for call in pipe.provider.calls for text in call.operation.texts) == [
+        *(f"own {number}" for number in range(5)),
+        "popular",
+    ]
+
+
+async def test_the_answer_of_a_fallback_is_kept_for_a_while(clock):
+    """Five minutes at most: the first model shall serve again when it can."""
+
+    async def fallback(_call):
+        return chat_result("Hello.", served_by="other")
+
+    pipe = pipeline(fallback, clock=clock)
+    route = Chat(model=["m", "other"], messages="hi", temperature=0)
+    outcomes = []
+    for _ in range(3):
+        outcomes.append((await send(pipe, route)).cache)
+        await asyncio.sleep(200)
+    assert outcomes == ["miss", "hit", "miss"]
 
 
 async def test_vectors_of_a_renewal_replace_the_old_ones(clock):

@@ -4,14 +4,15 @@ import asyncio
 
 import pytest
 
+from resilient_ai.core.deltas import Finished, TextDelta
 from resilient_ai.core.errors import ServerFailed
 from resilient_ai.core.operations import Chat, Embed, Image, Stream
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.results import Choice
 from resilient_ai.core.streams import StreamResult
-from resilient_ai.middleware import Batching, Cache
+from resilient_ai.middleware import Batching, Cache, Deadline
 from resilient_ai.stores import MemoryStore
-from resilient_ai.testing import ScriptedProvider, answer_to, chat_result, vector_of
+from resilient_ai.testing import ScriptedProvider, ScriptedSource, answer_to, chat_result, vector_of
 
 pytestmark = pytest.mark.anyio
 
@@ -24,6 +25,8 @@ OPERATIONS = pytest.mark.parametrize("operation", [CHAT, STREAM, EMBED, PICTURE]
 
 class Table:
     """Leases in a dictionary, as a server that all processes share would keep them."""
+
+    timeout = 5.0
 
     def __init__(self, clock):
         self.clock = clock
@@ -250,3 +253,98 @@ async def test_a_lease_that_ends_while_it_is_renewed_is_not_taken_again(world):
     await send(world.process(lease_time=3.0), CHAT)  # the renewal begins after one second and takes two
     await asyncio.sleep(10)
     assert (world.leases.held, asked) == ({}, 2)
+
+
+async def test_a_lease_that_was_lost_is_not_taken_again(world):
+    """Whoever has it by now keeps it, and nothing goes on after the call."""
+    world.provider.script = [15.0]
+    before = asyncio.all_tasks()
+    pipe = world.process(lease_time=3.0)
+    asking = asyncio.create_task(send(pipe, CHAT))
+    await asyncio.sleep(1)
+    (key,) = world.leases.held
+    world.leases.held[key] = "another", world.clock.monotonic() + 20
+    await asking
+    await asyncio.sleep(3600)
+    assert world.leases.held[key][0] == "another"
+    assert asyncio.all_tasks() == before
+    assert (await send(world.process(), CHAT)).cache == "hit"
+
+
+async def test_a_reader_that_stops_holds_up_nobody(world):
+    """A stream that nobody reads keeps its lease for no longer than that lasts."""
+    stream = await world.process(lease_time=6.0).send(STREAM)
+    await anext(stream)
+    started = world.clock.monotonic()
+    assert (await send(world.process(), CHAT)).cache == "miss"
+    assert world.clock.monotonic() - started < 20
+    await stream.aclose()
+
+
+async def test_a_stream_that_is_read_keeps_its_lease(world):
+    """However long that takes."""
+    pieces = [step for _ in range(20) for step in (2.0, [TextDelta("x")])]
+    source = ScriptedSource([*pieces, [Finished(("stop",))]])
+    world.provider.script = [StreamResult(source, model="m", first=[TextDelta("x")], clock=world.clock)]
+    first = asyncio.create_task(send(world.process(lease_time=6.0), STREAM))
+    await asyncio.sleep(1)
+    assert ((await send(world.process(), CHAT)).cache, (await first).text) == ("hit", "x" * 21)
+
+
+async def test_nobody_waits_for_another_until_the_own_time_is_over(world):
+    """With half of it left the call is sent."""
+    world.provider.script = [1000.0]
+    first = asyncio.create_task(send(world.process(), CHAT))
+    await asyncio.sleep(1)
+    pipe = Pipeline(world.provider, [Deadline(total=60), *world.process().stack], clock=world.clock)
+    started = world.clock.monotonic()
+    assert (await send(pipe, CHAT)).cache == "miss"
+    assert world.clock.monotonic() - started == pytest.approx(30, abs=1)
+    first.cancel()
+
+
+@OPERATIONS
+async def test_leases_that_hang_are_not_waited_for(world, operation):
+    """Neither by the call, nor at the end."""
+
+    async def hang(key, **options):
+        await asyncio.sleep(3600)
+
+    world.leases.acquire_lease = world.leases.release_lease = hang
+    del type(world.leases).timeout
+    try:
+        pipe = world.process()
+        started = world.clock.monotonic()
+        assert (await send(pipe, operation)).cache == "miss"
+        await pipe.aclose()
+        assert world.clock.monotonic() - started < 0.2
+    finally:
+        Table.timeout = 5.0
+
+
+async def test_what_another_process_kept_before_it_failed_is_not_sent_again(world):
+    """Whoever waited for it sends only the rest."""
+    texts = ["a", "b", "c", "d"]
+    world.provider.script = [slow, slow, ServerFailed("boom", status=500)]
+    stack = [Cache(world.store, leases=world.leases), Batching(size=1, in_flight=1)]
+    failing = Pipeline(world.provider, stack, clock=world.clock)
+    first = asyncio.create_task(send(failing, Embed(model="m", texts=texts)))
+    await asyncio.sleep(0.5)
+    result = await send(world.process(), Embed(model="m", texts=texts))
+    assert (result.hits, list(result.vectors)) == (2, [vector_of(text) for text in texts])
+    with pytest.raises(ServerFailed):
+        await first
+
+
+@pytest.mark.parametrize("operation", [CHAT, STREAM], ids=["chat", "stream"])
+async def test_closing_gives_leases_back(world, operation):
+    """Also where nothing was kept and the client is closed at once."""
+    world.provider.script = (
+        [chat_result(choices=(Choice(text="cut", finish_reason="length"),))] if operation is CHAT else []
+    )
+    pipe = world.process()
+    result = await pipe.send(operation)
+    if isinstance(result, StreamResult):
+        await result.aclose()
+    await pipe.aclose()
+    assert world.leases.held == {}

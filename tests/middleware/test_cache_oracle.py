@@ -1,7 +1,9 @@
 """Cache: whatever is known, repeated, reordered or fails, vector i is the vector of text i; and no field is forgotten in a key."""
 
 import asyncio
-from decimal import Decimal
+import sys
+import types
+from decimal import Decimal, localcontext
 
 import pytest
 from hypothesis import given, settings
@@ -14,9 +16,10 @@ from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.results import Cost, EmbedResult, Usage
 from resilient_ai.core.vectors import Vectors
 from resilient_ai.middleware import Batching, Cache, Coalesce, Retry
+from resilient_ai.middleware._cache_entry import dollars, units
 from resilient_ai.middleware._cache_key import LEFT_OUT, answer_key, text_keys
 from resilient_ai.stores import DiskStore, MemoryStore, TieredStore
-from resilient_ai.testing import PIXEL, FakeClock, ScriptedProvider, run, vector_of
+from resilient_ai.testing import PIXEL, FakeClock, ScriptedProvider, answer_to, run, vector_of
 
 pytestmark = pytest.mark.anyio
 
@@ -142,6 +145,112 @@ async def test_hits_tell_what_they_would_have_cost():
     unpriced = Pipeline(ScriptedProvider(), [Cache(MemoryStore())], clock=FakeClock())
     await unpriced.send(Embed(model="m", texts=["a", "b"]))
     assert (await unpriced.send(Embed(model="m", texts=["a"]))).saved is None
+
+
+async def test_costs_of_batches_add_up():
+    """What a list of several batches cost is what its hits save, to the last digit, also where only the ledger knows it."""
+
+    async def priced(call):
+        await asyncio.sleep(1)
+        call.record.costs.append((Decimal(len(call.operation.texts)) * Decimal("0.00000007"), "table", True))
+        return answer_to(call.operation)
+
+    provider = ScriptedProvider(*[priced] * 9)
+    pipe = Pipeline(provider, [Cache(MemoryStore()), Batching(size=7, in_flight=3)], clock=FakeClock())
+    texts = [f"a text of some length {number**3}" for number in range(50)]
+    first = await pipe.send(Embed(model="m", texts=texts))
+    assert (await pipe.send(Embed(model="m", texts=texts))).saved == first.cost.amount == Decimal("0.0000035")
+
+
+@pytest.mark.parametrize("batched", [True, False])
+async def test_who_changes_a_result_changes_nothing_that_is_kept(batched):
+    """Also where the store could not be read, so that the entry is written behind the call."""
+
+    class Flaky(MemoryStore):
+        async def get_many(self, keys):
+            self.get_many = super().get_many
+            raise OSError
+
+    stack = [Cache(Flaky()), *([Batching(size=1)] if batched else [])]
+    pipe = Pipeline(ScriptedProvider(), stack, clock=FakeClock())
+    operation = Embed(model="m", texts=["a", "b"])
+    result = await pipe.send(operation)
+    for index in range(len(result.vectors.buffer)):
+        result.vectors.buffer[index] = 9.0
+    await asyncio.sleep(1)
+    again = await pipe.send(operation)
+    assert (again.cache, list(again.vectors)) == ("hit", [vector_of("a"), vector_of("b")])
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda _keys, _entries: [1, 2],
+        lambda _keys, _entries: "text",
+        lambda _keys, _entries: 3,
+        lambda _keys, _entries: None,
+        lambda keys, entries: dict.fromkeys(["of another", *keys], next(iter(entries.values()), b"")),
+        lambda _keys, entries: {f"of another {number}": entry for number, entry in enumerate(entries.values())},
+    ],
+)
+@pytest.mark.parametrize("kind", [Chat, Embed])
+async def test_a_store_that_lies_fails_no_call(kind, lie):
+    """What it says beside what it was asked is not listened to."""
+
+    class Liar(MemoryStore):
+        async def get_many(self, keys):
+            return lie(keys, await super().get_many(keys))
+
+    pipe = Pipeline(ScriptedProvider(), [Cache(Liar(), stale_if_error=9.0)], clock=FakeClock())
+    operation = Chat(model="m", messages="hi", temperature=0) if kind is Chat else Embed(model="m", texts="a")
+    for _ in range(3):
+        result = await pipe.send(operation)
+        assert kind is Chat or list(result.vectors) == [vector_of("a")]
+
+
+async def test_a_store_that_cancels_itself_cancels_no_call():
+    """Only a caller cancels its call."""
+
+    class Odd(MemoryStore):
+        async def get_many(self, keys):
+            raise asyncio.CancelledError
+
+    pipe = Pipeline(ScriptedProvider(), [Cache(Odd())], clock=FakeClock())
+    assert (await pipe.send(Embed(model="m", texts="a"))).cache == "miss"
+
+
+async def test_a_store_that_cannot_be_closed_is_left():
+    """After some seconds, whatever it does."""
+
+    class Stubborn(MemoryStore):
+        async def aclose(self):
+            await asyncio.sleep(3600)
+
+    pipe = Pipeline(ScriptedProvider(), [Cache(Stubborn())], clock=FakeClock())
+    started = asyncio.get_running_loop().time()
+    await pipe.aclose()
+    assert asyncio.get_running_loop().time() - started < 10
+
+
+def test_numpy_may_be_imported_meanwhile(monkeypatch):
+    """A module that another thread has not finished importing is not used."""
+    half = types.ModuleType("numpy")
+    half.__spec__ = types.SimpleNamespace(_initializing=True)
+    monkeypatch.setitem(sys.modules, "numpy", half)
+    pipe = Pipeline(ScriptedProvider(), [Cache(MemoryStore())], clock=FakeClock())
+
+    async def exact(_call):
+        return EmbedResult(model="m", served_by="m", vectors=Vectors.pack([[0.5, 0.25]]))
+
+    pipe.provider.script = [exact]
+    for _ in range(2):
+        assert list(run(pipe.send(Embed(model="m", texts="a"))).vectors) == [[0.5, 0.25]]
+
+
+def test_costs_are_exact_whatever_the_application_rounds_to():
+    """Its decimal context does not reach ours."""
+    with localcontext(prec=4):
+        assert dollars(units(Decimal("0.0012345678"))) == Decimal("0.0012345678")
 
 
 # Keys

@@ -8,7 +8,13 @@ import pytest
 
 from resilient_ai.core.call import CallRecord
 from resilient_ai.core.deltas import Finished, TextDelta
-from resilient_ai.core.errors import ConfigurationError, DeadlineExceeded, ServerFailed, StreamInterrupted
+from resilient_ai.core.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    ServerFailed,
+    StreamInterrupted,
+    StreamMisused,
+)
 from resilient_ai.core.events import CallJoined
 from resilient_ai.core.operations import Chat, Complete, Embed, Image, Stream
 from resilient_ai.core.pipeline import Pipeline
@@ -16,7 +22,7 @@ from resilient_ai.core.results import Cost
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.middleware import Cache, Coalesce, Deadline, Logging, Retry
 from resilient_ai.stores import MemoryStore
-from resilient_ai.testing import ScriptedProvider, ScriptedSource, answer_to, chat_result, stream_of
+from resilient_ai.testing import FakeClock, ScriptedProvider, ScriptedSource, answer_to, chat_result, run, stream_of
 
 pytestmark = pytest.mark.anyio
 
@@ -451,3 +457,41 @@ async def test_a_stream_that_was_over_at_once_is_whole_for_all(clock):
     pipe = Pipeline(ScriptedProvider(0.5, stream_of("whole")), [Coalesce()], clock=clock)
     answers = await asyncio.gather(*asking(pipe, STREAM, 3))
     assert [answer.text for answer in answers] == ["whole"] * 3
+
+
+async def test_streams_that_want_another_repair_are_apart(clock):
+    """One that is to be restarted is not handed to a reader who did not ask for that."""
+    pipe = Pipeline(ScriptedProvider(0.5), [Coalesce()], clock=clock)
+    streams = [Stream(model="m", messages="hi", temperature=0, on_interrupt=how) for how in ("raise", "restart", None)]
+    await asyncio.gather(*(task for stream in streams for task in asking(pipe, stream, 2)))
+    assert len(pipe.provider.calls) == 3
+
+
+def test_a_shared_stream_that_is_cut_from_outside_is_not_whole():
+    """Somebody who ends all tasks there are, as programs do at their end, leaves no half answer that looks whole."""
+
+    async def main():
+        pipe = Pipeline(ScriptedProvider(script(5.0, [TextDelta("b")])), [Coalesce()], clock=FakeClock())
+        stream = await pipe.send(STREAM)
+        me = asyncio.create_task(stream.result())
+        await asyncio.sleep(1)
+        for task in asyncio.all_tasks() - {asyncio.current_task(), me}:
+            task.cancel()
+        with pytest.raises(StreamMisused, match="closed before its end"):
+            await me
+
+    run(main())
+
+
+async def test_who_leaves_last_knows_what_was_sent(clock):
+    """The record of a call whose deadline passed tells of its request, as without sharing."""
+    records = []
+
+    async def note(call, proceed):
+        records.append(call.record)
+        return await proceed(call)
+
+    pipe = Pipeline(ScriptedProvider(3600.0), [Deadline(total=5), note, Coalesce()], clock=clock)
+    with pytest.raises(DeadlineExceeded):
+        await pipe.send(CHAT)
+    assert [record.sends for record in records] == [1]

@@ -143,6 +143,35 @@ def test_diskcache_gives_up_on_a_lock(file):
     assert time.monotonic() - started < 10
 
 
+async def test_a_busy_loop_is_no_fault_of_the_disk(open_store, file):
+    """The answer is there long before the loop has a turn; it is taken, for values and for leases."""
+    store = open_store(timeout=0.05)
+    await store.open()
+
+    async def hold_up():
+        time.sleep(0.2)  # noqa: ASYNC251  # it is the point
+
+    for _ in range(20):
+        found, _ = await asyncio.gather(store.get_many(["Tom"]), hold_up())
+        assert found == {"Tom": b"old"}
+    taken, _ = await asyncio.gather(store.acquire_lease(KEY, holder="me", seconds=60), hold_up())
+    assert (taken, store.faults) == (True, 0)
+
+
+async def test_the_first_entry_that_is_refused_is_said(open_store, file, caplog):
+    """As another secret makes it a store that never finds anything; once, and without the secret."""
+    secret = file.parent.parent.with_name("cache.key")
+    secret.write_bytes(bytes(range(len(secret.read_bytes()))))
+    store = open_store()
+    for _ in range(2):
+        assert await store.get_many(["Tom"]) == {}
+    await store.acquire_lease(KEY, holder="me", seconds=60)
+    (record,) = caplog.records
+    assert (record.name, record.levelname, store.refused) == ("resilient_ai.stores", "WARNING", 1)
+    assert f"cache store {file.parent.parent}: an entry does not fit its seal" in record.getMessage()
+    assert "need the same secret" in record.getMessage()
+
+
 async def test_time_to_open_is_given_once(open_store, file):
     """What went wrong at the first use is waited for like any other read after it."""
     limits = []

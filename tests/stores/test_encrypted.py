@@ -10,7 +10,7 @@ import pytest
 
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.core.protocols import StoreUsage
-from resilient_ai.stores import EncryptedStore, MemoryStore
+from resilient_ai.stores import EncryptedStore, MemoryStore, TieredStore
 
 pytestmark = pytest.mark.anyio
 OLD, NEW = EncryptedStore.new_key(), EncryptedStore.new_key()
@@ -45,6 +45,7 @@ class Rich(Bare):
     """A store that has everything else as well."""
 
     timeout = 0.25
+    faults = 3
 
     def __init__(self):
         super().__init__()
@@ -133,6 +134,30 @@ def test_what_is_no_key_is_refused_without_being_shown(keys):
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize(("keys", "number"), [("", 1), ([OLD, ""], 2), ([OLD, NEW, "hunter2"], 3)])
+def test_the_key_that_is_wrong_is_named_by_its_place(keys, number):
+    """From 1 on, as people count."""
+    with pytest.raises(ConfigurationError, match=rf"32 bytes in base64; number {number} is not$"):
+        EncryptedStore(Bare(), keys)
+
+
+async def test_a_wrong_key_is_said_once(caplog):
+    """Else it would be a cache that finds nothing and never says why; neither keys nor values are shown."""
+    inner = Bare()
+    await EncryptedStore(inner, OLD).set_many({"a": b"value", "b": b"value"})
+    inner.rows["c"] = inner.rows["a"]
+    moved = EncryptedStore(inner, OLD)
+    assert await moved.get_many(["b", "c"]) == {"b": b"value"}
+    wrong = EncryptedStore(inner, NEW)
+    for key in ("a", "b"):
+        assert await wrong.get_many([key]) == {}
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert {record.name for record in caplog.records} == {"resilient_ai.stores"}
+    assert "over a Bare: an entry cannot be decrypted" in caplog.text
+    assert "need the same keys" in caplog.text
+    assert not any(shown in caplog.text for shown in (OLD, NEW, "value"))
+
+
 def test_keys_are_never_shown():
     """Their number is."""
     store = EncryptedStore(MemoryStore(max_bytes=10), OLD)
@@ -152,7 +177,7 @@ def test_a_missing_package_is_named(monkeypatch):
 def test_it_has_no_more_than_the_store_within():
     """Whoever asks for a method that the other one lacks finds none."""
     store = EncryptedStore(Bare(), OLD)
-    extras = ["open", "timeout", "usage", "scan", "delete_matching", "acquire_lease", "release_lease"]
+    extras = ["open", "timeout", "faults", "usage", "scan", "delete_matching", "acquire_lease", "release_lease"]
     assert not any(hasattr(store, name) for name in extras)
     assert all(hasattr(EncryptedStore(Rich(), OLD), name) for name in extras)
     with pytest.raises(AttributeError, match="'EncryptedStore' object has no attribute 'asked'"):
@@ -167,7 +192,8 @@ async def test_everything_else_is_passed_on():
     assert await store.delete_matching("a*") == 7
     assert await store.acquire_lease("k", holder="me", seconds=3.0) is True
     await store.release_lease("k", holder="me")
-    assert store.timeout == 0.25
+    assert (store.timeout, store.faults) == (0.25, 3)
+    assert TieredStore(MemoryStore(), store).faults == 3
     assert inner.asked == ["open", "a*", ("k", "me", 3.0), ("k", "me")]
     await store.set_many({"a": b"1", "b": b"2", "c": b"3"})
     inner.rows["b"] = b"foreign"

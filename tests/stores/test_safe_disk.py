@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from resilient_ai.stores import _safe_disk
 from resilient_ai.stores._disk_layout import row_name
 from resilient_ai.stores._disk_rows import MAX_VALUE
 from resilient_ai.stores._envelope import Refused
-from resilient_ai.stores._safe_disk import SafeDisk
+from resilient_ai.stores._safe_disk import SafeDisk, open_rows
 from resilient_ai.stores._safe_disk import damaged as is_damaged
 
 pytestmark = pytest.mark.anyio
@@ -161,3 +162,50 @@ def test_other_errors_are_not_damage():
     """A lock passes, and an error of the system says nothing about the file."""
     assert not is_damaged(sqlite3.OperationalError("database is locked"))
     assert not is_damaged(OSError("disk"))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "CREATE TABLE Cache (key, raw)",  # diskcache fails at its index
+        "CREATE VIEW Cache AS SELECT 1 AS key",  # and here earlier
+    ],
+)
+def test_a_database_that_cannot_be_opened_is_closed(tmp_path, opened, table):
+    """Also by diskcache, which has opened its connection by the time it fails."""
+    with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as connection:
+        connection.execute(table)
+    (tmp_path / "cache.db").chmod(0o600)
+    with pytest.raises(sqlite3.OperationalError):
+        open_rows(tmp_path, size_limit=2**30, wait=1.0)
+    assert len(opened) >= 2
+    assert all(map(is_closed, opened))
+
+
+def test_rows_that_cannot_be_read_are_closed(tmp_path, opened, monkeypatch):
+    """The database was open by then."""
+    monkeypatch.setattr(_safe_disk, "_PAGES_UNTIL_CHECKPOINT", "'")
+    with pytest.raises(sqlite3.OperationalError):
+        open_rows(tmp_path, size_limit=2**30, wait=1.0)
+    assert all(map(is_closed, opened))
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Every connection that is opened."""
+    connections = []
+
+    def connect(*args, _connect=sqlite3.connect, **options):
+        connections.append(_connect(*args, **options))
+        return connections[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    return connections
+
+
+def is_closed(connection):
+    try:
+        connection.execute("SELECT 1")
+    except sqlite3.ProgrammingError:
+        return True
+    return False
