@@ -55,9 +55,9 @@ class ClientCache:
     async def forget(self, *, tenant: str | None = None, model: str | None = None) -> int:
         """Delete the entries of a tenant, of a model (of a list, the one that was asked first), or of both; return how many.
 
-        A view with the tag "tenant" deletes those of that tenant alone; else everything is deleted where neither is named. What is
-        under way meanwhile may be kept after it, and another process that keeps copies in its memory (`TieredStore`) may give them
-        out for up to a minute longer.
+        A view with the tag "tenant" deletes those of that tenant alone; else everything is deleted where neither is named. What
+        is under way meanwhile may be kept after it, and another process that keeps copies in its memory (`TieredStore`) may give
+        them out for up to a minute longer.
 
         Raises:
             InvalidInput: If one of the two is no text.

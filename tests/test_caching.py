@@ -93,7 +93,10 @@ async def test_why_it_is_not_answered_from_the_cache():
     assert await why(ai, other) == nearest + "max_tokens, messages"
     assert await why(ai, tags={"tenant": "a"}) == nearest + "tenant"
     await asyncio.sleep(50)
-    assert await why(ai, cache=CacheControl(max_age=40, stale_if_error=20)) == "it was made 50 s ago, which is too long for this call"
+    assert (
+        await why(ai, cache=CacheControl(max_age=40, stale_if_error=20))
+        == "it was made 50 s ago, which is too long for this call"
+    )
     await asyncio.sleep(20)
     assert await why(ai) == "it was kept and is gone: evicted, forgotten, or its time is over"
     assert len(ai._pipeline.provider.calls) == 1

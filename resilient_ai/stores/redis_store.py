@@ -26,7 +26,7 @@ _WAIT_OPEN = 2.0
 _WAIT_CHANGE = 5.0
 _NONSENSE = "an answer of another kind"
 _REFUSED = (
-    "cache store at %s: an entry does not fit its seal and is deleted; it was damaged, or written with another secret, and all"
+    "cache store at %s: an entry does not fit its seal and is a miss; it was damaged, or written with another secret, and all"
     " processes that share a prefix need the same secret"
 )
 
@@ -42,8 +42,9 @@ class RedisStore:
     is taken for a Redis that hangs. Entries travel about 500 at a time; after a trip that failed the rest is not asked for.
 
     Nothing in Redis is believed. Values carry a seal that binds them to their key and their time; what does not fit its seal is
-    counted in `refused` and deleted. Without a `secret` the seal finds damage, but not what somebody forged who may write to that
-    Redis. A write that is dropped may leave an earlier value of the same key in place.
+    counted in `refused` and a miss until it is written again, as another process may have the secret for it. Without a `secret`
+    the seal finds damage, but not what somebody forged who may write to that Redis. A write that is dropped may leave an earlier
+    value of the same key in place.
 
     The store may be used from several threads and event loops, which have up to 16 connections each, and after a fork. A caller
     that finds all of them in use for too long has a miss. After `aclose` it opens again when it is used. It needs one server of
@@ -216,7 +217,6 @@ class RedisStore:
         found, refused = self._rows.read(keys, values, now=self._clock.wall())
         self.refused += len(refused)
         self._first_refused.note(len(refused))
-        await self._forget(refused, within)
         return found
 
     async def _forget(self, keys: Sequence[str], within: float) -> None:
