@@ -1,7 +1,7 @@
 """What the cache of a client knows: keys, reasons, figures, and forgetting."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from typing_extensions import override
 
@@ -64,7 +64,7 @@ class ClientCache:
             TypeError: If a store of the user's own cannot find entries by their keys.
         """
         for name, value in (("tenant", tenant), ("model", model)):
-            given: object = value
+            given = cast("object", value)
             if given is not None and not isinstance(given, str):
                 raise InvalidInput(f"{name}: a text or None, got {value!r}", field=name, value=value)
         own = self._tags.get("tenant")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 256
 _BYTES_AT_ONCE = 16 << 20
+_NO_KEY = "f" * 96
 
 
 @dataclass(slots=True)
@@ -56,10 +57,15 @@ async def fill(store: "Store", file: Path) -> Filled:
         except DamagedCacheFileError as error:
             done.damage = error
         done.entries += await _keep(store, part)
+        await healthy(store)
     return done
 
 
 async def _keep(store: "Store", entries: dict[str, bytes]) -> int:
     await store.set_many(entries)
-    await healthy(store)  # which waits until everything is written, so that nothing piles up and is dropped
+    await store.delete_many(
+        [_NO_KEY]
+    )  # which waits until everything is written, so that nothing piles up and is dropped
+    if getattr(store, "faults", 0):
+        await healthy(store)  # says what is wrong
     return len(entries)

@@ -166,7 +166,7 @@ class Pipeline:
         listener: Listener | None = None,
     ) -> Call[R]:
         """Return the call that `send` would begin with, for whoever wants to know what would become of it."""
-        given: object = operation
+        given = cast("object", operation)
         if not isinstance(given, Operation):
             raise InvalidInput(
                 f"operation: a Chat, Embed or the like, got {given!r:.60}", field="operation", value=given

@@ -121,8 +121,12 @@ class AnswerCache(Generic[R]):
 
     def _serve(self, found: Found) -> R:
         call = self._call
-        outcome: Outcome = "hit" if found.worth in {"fresh", "due"} else "stale"
-        self._state.looked_up(call, outcome, hits=1, age=found.age, saved=found.saved)
+        if found.worth == "spare":
+            self._state.spared(call, hits=1, age=found.age, saved=found.saved)
+        else:
+            stale = found.worth == "stale"
+            outcome: Outcome = "stale" if stale else "hit"
+            self._state.looked_up(call, outcome, hits=1, stale=int(stale), age=found.age, saved=found.saved)
         if found.worth in {"due", "stale"} and self._policy.keeps and self._state.claim([self._key]):
             self._state.refresh([self._key], self._renew())
         answer: object = found.answer
@@ -156,7 +160,7 @@ class AnswerCache(Generic[R]):
     async def _keep(self, call: Call[R], entry: bytes | None) -> None:
         if entry is None:
             return
-        write = self._store.write(call, {self._key: entry}, self._policy.lasts)
+        write = self._state.write(self._store, call, {self._key: entry}, self._policy.lasts)
         if self._failed:  # the call has waited for the store already
             self._state.writes.start(write)
         else:
@@ -190,7 +194,6 @@ class AnswerCache(Generic[R]):
                 _log.warning("an answer of %s was not cached: %s", type(answer).__name__, type(error).__name__)
                 reason = "JSON cannot say it"
             else:
-                self._state.kept += 1
                 self._state.recent.kept(call, self._key)
                 return self._wrapped(call, body, answer, started)
         self._state.recent.refused(self._key, reason)

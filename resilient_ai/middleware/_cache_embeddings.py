@@ -106,15 +106,25 @@ class EmbeddingCache:
     def _report(self) -> None:
         known = self._known
         misses = len(self._texts) - len(known.answers)
-        outcome: Outcome = "stale" if known.is_stale else "hit"
+        outcome: Outcome = "stale" if known.stale else "hit"
         if misses:
             outcome = "error" if self._failed else "miss"
-        age = None if known.oldest is None else max(0.0, self._call.clock.wall() - known.oldest)
-        self._state.looked_up(self._call, outcome, hits=len(known.answers), misses=misses, age=age, saved=known.saved)
+        self._state.looked_up(
+            self._call,
+            outcome,
+            hits=len(known.answers),
+            stale=known.stale,
+            misses=misses,
+            age=None if known.oldest is None else self._age(known.oldest),
+            saved=known.saved,
+        )
         if known.due and self._policy.keeps:
             due = {key: self._texts[key] for key in self._state.claim(known.due)}
             if due:
                 self._state.refresh(list(due), self._renew(due))
+
+    def _age(self, created: float) -> float:
+        return max(0.0, self._call.clock.wall() - created)
 
     async def _filled(self, keys: Sequence[str]) -> EmbedResult:
         """Send what is missing, and return it together with what is known."""
@@ -131,7 +141,8 @@ class EmbeddingCache:
                 if is_fault_of_the_request(error):
                     raise
                 self._known = with_spares(known)
-                self._report()
+                age = self._age(self._known.oldest or call.clock.wall())
+                self._state.spared(call, hits=len(missing), age=age, saved=self._known.saved)
                 return self._of_known(keys)
         else:
             fresh = await self._send(call, wanted)
@@ -170,7 +181,8 @@ class EmbeddingCache:
             kept.update(some)
             # Encoded at once: the caller may change the numbers as soon as it has them.
             entries = self._encode(call, {keys[text]: text for text in some}, result, paid or _told(result), started)
-            writes.append(self._state.writes.start(self._store.write(call, entries, self._policy.lasts)))
+            write = self._state.write(self._store, call, entries, self._policy.lasts)
+            writes.append(self._state.writes.start(write))
 
         fresh = await send_texts(call.replace(arrived=keep), self._proceed, list(texts.values()))
         if not kept:
@@ -194,7 +206,6 @@ class EmbeddingCache:
             made_in=call.clock.monotonic() - started,
             costs=shares(cost, list(texts.values())),
         )
-        self._state.kept += len(entries)
         return dict(zip(texts, entries, strict=True))
 
     async def _renew(self, texts: Mapping[str, str]) -> None:

@@ -81,6 +81,8 @@ def pattern(*, tenant: str | None = None, model: str | None = None) -> str:
     >>> pattern(model="m")
     '????????????????93e12b8aa6f493e9*'
     """
+    if tenant is None and model is None:
+        return "*"
     any_part = "?" * _PART
     return (
         (any_part if tenant is None else tenant_part(tenant)) + (any_part if model is None else model_part(model)) + "*"

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -101,6 +101,7 @@ class CacheState:
         outcome: Outcome,
         *,
         hits: int = 0,
+        stale: int = 0,
         misses: int = 0,
         age: float | None = None,
         saved: Decimal | None = None,
@@ -111,7 +112,7 @@ class CacheState:
         record.age, record.saved = age, saved
         self.hits += hits
         self.misses += misses
-        self.stale += hits if outcome == "stale" else 0
+        self.stale += stale
         self.errors += outcome == "error"
         self.saved += saved or 0
         if call.listeners:
@@ -126,6 +127,17 @@ class CacheState:
                     age=age,
                 )
             )
+
+    def spared(self, call: Call[Any], *, hits: int, age: float, saved: Decimal | None) -> None:
+        """Correct the count of a look in vain, whose old entries are answers after all, as asking again has failed."""
+        self.misses -= hits
+        self.looked_up(call, "stale", hits=hits, stale=hits, age=age, saved=saved)
+
+    async def write(
+        self, store: GuardedStore, call: Call[Any], entries: Mapping[str, bytes], lasts: float | None
+    ) -> None:
+        """Write entries and count them; those that a store has dropped are none."""
+        self.kept += await store.write(call, entries, lasts)
 
     def claim(self, names: Sequence[str]) -> list[str]:
         """Return those of the entries that nobody is fetching anew; whoever asks does it from now on."""

@@ -62,12 +62,14 @@ class GuardedStore:
             found.update(entries)
         return None if not found and self._faults_of_store() > faults else found
 
-    async def write(self, call: Call[Any], entries: Mapping[str, bytes], ttl: float | None) -> None:
-        """Write entries, or drop them where the store fails."""
-        left = iter(entries.items())
+    async def write(self, call: Call[Any], entries: Mapping[str, bytes], ttl: float | None) -> int:
+        """Write entries, or drop them where the store fails; return how many were written."""
+        left, written = iter(entries.items()), 0
         while part := dict(islice(left, PART)):
             if not await self._try(call, partial(self._set, part, ttl), what="write"):
-                return
+                break
+            written += len(part)
+        return written
 
     async def forget(self, call: Call[Any], keys: Sequence[str]) -> None:
         """Delete entries that cannot be read, if the store lets us."""

@@ -48,7 +48,7 @@ class Known:
         oldest: When the oldest of the answers was made, in seconds since 1970-01-01 UTC; None where there is none.
         oldest_spare: The same of the spares.
         saved: US dollars that the answers cost, None where one is not known.
-        is_stale: Whether an answer has outlived its time.
+        stale: How many of the answers have outlived their time.
     """
 
     answers: dict[str, Piece] = field(default_factory=dict[str, Piece])
@@ -58,7 +58,7 @@ class Known:
     oldest: float | None = None
     oldest_spare: float | None = None
     saved: Decimal | None = None
-    is_stale: bool = False
+    stale: int = 0
 
 
 def encode_vectors(
@@ -130,7 +130,7 @@ def decode_vectors(
         saved = -1 if cost < 0 or saved < 0 else saved + cost
         if worth != "fresh":
             known.due.append(key)
-            known.is_stale |= worth == "stale"
+            known.stale += worth == "stale"
     if len({piece.dimensions for found in (known.answers, known.spares) for piece in found.values()}) > 1:
         return Known(damaged=[*known.damaged, *known.answers, *known.spares])
     if known.answers:
@@ -142,7 +142,7 @@ def with_spares(known: Known) -> Known:
     """Return what is known where spares are answers as well."""
     made = [each for each in (known.oldest, known.oldest_spare) if each is not None]
     answers = known.answers | known.spares
-    return Known(answers=answers, damaged=known.damaged, oldest=min(made, default=None), is_stale=True)
+    return Known(answers=answers, damaged=known.damaged, oldest=min(made, default=None))
 
 
 def pieces_of(keys: Sequence[str], vectors: Vectors) -> dict[str, Piece]:

@@ -76,6 +76,11 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     path.write_text("".join(f"berth {number}\n" for number in range(40_000)))
     client = Made()
     client.dimensions = 32
+    small = tmp_path / "small.txt"
+    small.write_text("berth\n")
+    with job(tmp_path / "before", TextFile(small, "small.txt")) as begun:  # what is imported for it is not of the file
+        run(begun.embed(client))
+        begun.assemble(tmp_path / "before.npy", NumpyMatrix)
     tracemalloc.start()
     try:
         with job(tmp_path, TextFile(path, "lines.txt")) as begun:
@@ -86,6 +91,18 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         tracemalloc.stop()
     assert peak < 5e6
     assert np.load(tmp_path / "v.npy", mmap_mode="r").shape == (40_000, 32)
+
+
+def test_everything_that_makes_a_difference_is_in_the_fingerprint():
+    """Parts of another model, other dimensions or another server are not gone on from."""
+    prints = {
+        How(model=model, dimensions=dimensions).fingerprint(server)
+        for model in ("m", "n")
+        for dimensions in (None, 64)
+        for server in ("http://a/v1", "http://b/v1")
+    }
+    assert len(prints) == 8
+    assert How(model="m", dimensions=None).fingerprint("http://a/v1/") in prints
 
 
 @pytest.mark.parametrize(

@@ -364,6 +364,45 @@ async def test_lists_that_overlap_are_fetched_anew_once(clock):
     ]
 
 
+async def test_a_limit_of_a_call_holds_against_what_the_stack_allows(clock):
+    """`max_age` refuses a stale answer as well."""
+    pipe = pipeline(clock=clock, ttl=60, stale_while_revalidate=3600)
+    for operation in (CHAT, EMBED, PICTURE):
+        await send(pipe, operation)
+    await asyncio.sleep(80)
+    for operation in (CHAT, EMBED, PICTURE):
+        assert (await send(pipe, operation, cache=CacheControl(max_age=79))).cache == "miss"
+
+
+async def test_figures_count_each_entry_once(clock):
+    """Stale ones as what they are, and spares as answers after all."""
+    pipe = pipeline(clock=clock, ttl=60, stale_while_revalidate=30, stale_if_error=3600)
+    cache = pipe.stack[0]
+
+    async def counted():
+        stats = await cache.stats()
+        return stats.hits, stats.stale, stats.misses, stats.kept
+
+    await send(pipe, Embed(model="m", texts=["old"]))
+    await asyncio.sleep(80)
+    await send(pipe, Embed(model="m", texts=["new"]))
+    assert await counted() == (0, 0, 2, 2)
+    pipe.provider.script = [3600.0]
+    await send(pipe, Embed(model="m", texts=["old", "new"]))
+    assert await counted() == (2, 1, 2, 2)
+    await asyncio.sleep(50)  # "old" is a spare by now
+    pipe.provider.script = [ServerFailed("boom", status=500)]
+    assert (await send(pipe, Embed(model="m", texts=["old", "new"]))).cache == "stale"
+    assert await counted() == (4, 2, 2, 2)
+    await cache.forget()
+    pipe.provider.script = []
+    assert (await send(pipe, CHAT)).cache == "miss"
+    await asyncio.sleep(100)
+    pipe.provider.script = [ServerFailed("boom", status=500)]
+    assert (await send(pipe, CHAT)).cache == "stale"
+    assert await counted() == (5, 3, 3, 3)
+
+
 async def test_the_answer_of_a_fallback_is_kept_for_a_while(clock):
     """Five minutes at most: the first model shall serve again when it can."""
 

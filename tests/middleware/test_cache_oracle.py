@@ -162,6 +162,19 @@ async def test_costs_of_batches_add_up():
     assert (await pipe.send(Embed(model="m", texts=texts))).saved == first.cost.amount == Decimal("0.0000035")
 
 
+@pytest.mark.parametrize("operation", [Chat(model="m", messages="hi", temperature=0), Embed(model="m", texts="a")])
+async def test_what_was_wasted_is_not_saved(operation):
+    """A hit saves what the answer cost, not what failed tries did."""
+
+    async def retried(call):
+        call.record.costs += [(Decimal("0.5"), "table", False), (Decimal("0.002"), "table", True)]
+        return answer_to(call.operation)
+
+    pipe = Pipeline(ScriptedProvider(retried), [Cache(MemoryStore())], clock=FakeClock())
+    assert (await pipe.send(operation)).cost.amount == Decimal("0.502")
+    assert (await pipe.send(operation)).saved == Decimal("0.002")
+
+
 @pytest.mark.parametrize("batched", [True, False])
 async def test_who_changes_a_result_changes_nothing_that_is_kept(batched):
     """Also where the store could not be read, so that the entry is written behind the call."""

@@ -2,6 +2,9 @@
 
 import asyncio
 import gc
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import pytest
@@ -266,6 +269,42 @@ async def test_calls_that_differ_in_what_matters_are_apart(other):
     pipe = pipeline(paid, paid)
     await asyncio.gather(*asking(pipe, CHAT, 1), *asking(pipe, CHAT, 1, **other))
     assert len(pipe.provider.calls) == 2
+
+
+async def test_a_chat_and_a_stream_are_apart(clock):
+    """One is handed a whole answer and the other one that arrives, though they ask the same."""
+    pipe = pipeline(paid, paid, clock=clock, cached=False)
+    chat, stream = await asyncio.gather(pipe.send(CHAT), pipe.send(STREAM))
+    assert (chat.text, (await stream.result()).text, len(pipe.provider.calls)) == ("Hello.", "Hello.", 2)
+
+
+async def test_keys_of_the_service_are_apart(clock):
+    """Who pays is part of what is shared, where one `Coalesce` stands in the stacks of several clients."""
+    shared, providers = Coalesce(), [ScriptedProvider(1.0), ScriptedProvider(1.0)]
+    for number, provider in enumerate(providers):
+        provider.account = f"key {number}"
+    pipes = [Pipeline(provider, [shared], clock=clock) for provider in providers]
+    await asyncio.gather(*(pipe.send(CHAT) for pipe in pipes))
+    assert [len(provider.calls) for provider in providers] == [1, 1]
+
+
+async def test_two_loops_at_once_are_apart():
+    """What one loop has under way no other one waits for."""
+    pipe = Pipeline(ScriptedProvider(), [Coalesce()])
+    release = threading.Event()
+
+    async def held(call):
+        await asyncio.to_thread(release.wait, 20)
+        return chat_result()
+
+    pipe.provider.script = [held]
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(asyncio.run, pipe.send(CHAT))
+        while not pipe.provider.calls:
+            await asyncio.to_thread(time.sleep, 0.001)
+        second = await asyncio.to_thread(asyncio.run, pipe.send(CHAT))
+        release.set()
+    assert (second.cache, first.result(20).cache) == ("off", "off")
 
 
 async def test_calls_after_one_another_are_apart(clock):

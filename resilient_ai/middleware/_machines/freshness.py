@@ -15,7 +15,7 @@ class Freshness:
     """The limits that a call sets to the age of what it takes, in seconds.
 
     Args:
-        max_age: Age at which an entry is no answer any more, though its own time may not be over.
+        max_age: Age above which an entry is no answer any more, whatever its own time; only where asking again fails it may be.
         stale_while_revalidate: Time after its end for which an entry is still an answer, while a new one is fetched.
         stale_if_error: Time after its end for which an entry is an answer where asking again fails.
         early: How eagerly an entry is fetched anew before its end; 0 is never.
@@ -46,10 +46,11 @@ class Freshness:
         """
         if not age >= -CLOCK_SKEW:
             return "over"
-        late = age - min(ttl, self.max_age)
-        if late <= 0:
-            hurry = self.early * made_in
-            return "due" if hurry and age - ttl >= hurry * math.log(1.0 - chance) else "fresh"
-        if late <= self.stale_while_revalidate:
-            return "stale"
-        return "spare" if late <= self.stale_if_error else "over"
+        late = age - ttl
+        if age <= self.max_age:
+            if late <= 0:
+                hurry = self.early * made_in
+                return "due" if hurry and late >= hurry * math.log(1.0 - chance) else "fresh"
+            if late <= self.stale_while_revalidate:
+                return "stale"
+        return "spare" if max(late, age - self.max_age) <= self.stale_if_error else "over"
