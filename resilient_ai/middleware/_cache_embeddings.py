@@ -211,12 +211,18 @@ class EmbeddingCache:
     async def _renew(self, texts: Mapping[str, str]) -> None:
         """Ask for vectors again behind a call that has them; what fails is only told."""
         call = behind(self._call)
+        lease = None if self._leases is None else self._leases.lease(list_key(list(texts)), call)
+        if lease is not None and await lease.take() is False:
+            return  # another process does
         failed: Exception | None = None
         try:
             await in_time(call, lambda: self._ask_again(call, texts))
             self._state.refreshed += len(texts)
         except Exception as error:  # noqa: BLE001 - nobody waits for it
             failed = error
+        finally:
+            if lease is not None:
+                lease.give_back()
         self._call.emit(CacheRefreshed(call_id=self._call.id, model=call.model, error=failed))
 
     async def _ask_again(self, call: Call[EmbedResult], texts: Mapping[str, str]) -> None:

@@ -20,8 +20,8 @@ R = TypeVar("R")
 class Coalesce:
     """Let calls that ask the same at the same time share one send.
 
-    When a popular question, or a text that many need, is not in the cache, all who ask for it miss at once. The first call goes
-    on; those that come while it is under way wait for its answer and send nothing. A stream is handed to all of them, to late
+    When a popular question, or a list of texts, is not in the cache, all who ask for it miss at once. The first call goes on;
+    those that come while it is under way wait for its answer and send nothing. A stream is handed to all of them, to late
     ones from its beginning.
 
     What is shared goes on for as long as anybody waits: a caller that is cancelled, or whose deadline passes, takes nothing from

@@ -214,14 +214,15 @@ async def test_without_an_answer_about_leases_everyone_sends(clock, operation, t
     assert [answer.cache for answer in answers] == ["miss", "miss"]
 
 
-async def test_a_renewal_is_left_to_one_process(world):
+@pytest.mark.parametrize("operation", [CHAT, Embed(model="m", texts="a")], ids=["chat", "embed"])
+async def test_a_renewal_is_left_to_one_process(world, operation):
     """A stale entry that several find is fetched anew once."""
     processes = [world.process(ttl=60, stale_while_revalidate=30) for _ in range(3)]
-    await send(processes[0], CHAT)
+    await send(processes[0], operation)
     await asyncio.sleep(80)
     world.provider.calls.clear()
     world.provider.script = [2.0]
-    answers = [await send(process, CHAT) for process in processes]
+    answers = [await send(process, operation) for process in processes]
     await asyncio.sleep(5)
     assert ([answer.cache for answer in answers], len(world.provider.calls)) == (["stale"] * 3, 1)
     assert world.leases.held == {}
