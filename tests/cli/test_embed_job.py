@@ -1,5 +1,6 @@
 """The job alone, with a client that makes vectors up: its memory, widths, and what does not fit together."""
 
+import asyncio
 import tracemalloc
 from array import array
 from contextlib import contextmanager
@@ -18,7 +19,6 @@ from resilient_ai.cli.failures import WrongUseError
 from resilient_ai.core.errors import InvalidResponse
 from resilient_ai.core.results import Cost, EmbedResult
 from resilient_ai.core.vectors import Vectors
-from resilient_ai.testing import run
 
 
 class Made:
@@ -67,7 +67,7 @@ def two_chunks(tmp_path, small_chunks):
 
 def first_only(begun, client):
     """Embed the first chunk."""
-    run(begun._embed_chunk(client, begun.plan.chunks[0]))
+    asyncio.run(begun._embed_chunk(client, begun.plan.chunks[0]))
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):
@@ -79,12 +79,12 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     small = tmp_path / "small.txt"
     small.write_text("berth\n")
     with job(tmp_path / "before", TextFile(small, "small.txt")) as begun:  # what is imported for it is not of the file
-        run(begun.embed(client))
+        asyncio.run(begun.embed(client))
         begun.assemble(tmp_path / "before.npy", NumpyMatrix)
     tracemalloc.start()
     try:
         with job(tmp_path, TextFile(path, "lines.txt")) as begun:
-            run(begun.embed(client))
+            asyncio.run(begun.embed(client))
             begun.assemble(tmp_path / "v.npy", NumpyMatrix)
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -114,7 +114,7 @@ def test_numbers_take_four_bytes_where_that_is_exact(tmp_path, two_chunks, value
     client.value = values[0]
     first_only(two_chunks, client)
     client.value = values[1]
-    run(two_chunks.embed(client))
+    asyncio.run(two_chunks.embed(client))
     two_chunks.assemble(tmp_path / "v.npy", NumpyMatrix)
     matrix = np.load(tmp_path / "v.npy")
     assert (matrix.dtype, matrix[0][0], matrix[-1][0]) == (width, *values)
@@ -141,14 +141,14 @@ def test_vectors_of_another_kind_are_refused(tmp_path, two_chunks, attribute, va
     first_only(two_chunks, client)
     setattr(client, attribute, value)
     with pytest.raises(InvalidResponse, match=sentence):
-        run(two_chunks.embed(client))
+        asyncio.run(two_chunks.embed(client))
     assert two_chunks.done == two_chunks.plan.chunks[0].count
 
 
 def test_lines_that_come_twice_are_embedded_once(tmp_path, small_chunks):
     """Chunks of the same texts share a part."""
     with job(tmp_path, Given(["Kiel"] * 8)) as begun:
-        run(begun.embed(Made()))
+        asyncio.run(begun.embed(Made()))
         begun.assemble(tmp_path / "v.npy", NumpyMatrix)
     assert begun.now.requests < len(begun.plan.chunks)
     assert np.load(tmp_path / "v.npy").shape == (8, 4)
@@ -167,7 +167,7 @@ def test_a_source_that_changes_meanwhile_is_noticed(tmp_path):
 
 def test_a_part_that_goes_meanwhile_is_noticed(tmp_path, two_chunks):
     """No file is written with a gap."""
-    run(two_chunks.embed(Made()))
+    asyncio.run(two_chunks.embed(Made()))
     next(two_chunks.parts.folder.glob("*.part")).unlink()
     with pytest.raises(WrongUseError, match="the same command makes it again"):
         two_chunks.assemble(tmp_path / "v.npy", NumpyMatrix)
@@ -192,6 +192,6 @@ def test_costs_that_nobody_told_stay_unknown(two_chunks):
     first_only(two_chunks, client)
     assert money(two_chunks.now) == "$0.5"
     client.cost = None
-    run(two_chunks.embed(client))
+    asyncio.run(two_chunks.embed(client))
     assert money(two_chunks.now) == "at least $0.5"
     assert (money(Totals(complete=False)), Totals(complete=False).known_cost) == ("unknown", None)
