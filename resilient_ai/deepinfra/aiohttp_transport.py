@@ -10,6 +10,7 @@ import io
 import os
 import ssl
 import threading
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextvars import ContextVar
 from typing import TypeAlias
@@ -22,8 +23,6 @@ from aiohttp.http_parser import RawResponseMessage
 from aiohttp.streams import StreamReader
 from aiohttp.tracing import Trace
 from typing_extensions import override
-
-_Pool: TypeAlias = tuple[aiohttp.ClientSession, AsyncGenerator[aiohttp.ClientSession]]
 
 # The extension of a request that holds what to call once there is a connection, before the first byte is written.
 ON_LEAVING = "resilient_ai.on_leaving"
@@ -67,7 +66,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         key = os.getpid(), kept
         return self._pools.get(key) or self._pools.setdefault(key, _Pools())
 
-    async def _session(self, *, kept: bool) -> aiohttp.ClientSession:
+    async def _session(self, *, kept: bool) -> "_Session":
         loop = asyncio.get_running_loop()
         pools = self._of_this_process(kept=kept)
         known = pools.get(loop)
@@ -77,9 +76,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             pools.add(loop, known)
         return known[0]
 
-    async def _lifetime(self, *, kept: bool) -> AsyncGenerator[aiohttp.ClientSession]:
+    async def _lifetime(self, *, kept: bool) -> "AsyncGenerator[_Session]":
         # A loop that shuts down closes its asynchronous generators first, and so this session while it still can.
-        session = aiohttp.ClientSession(
+        http = aiohttp.ClientSession(
             connector=_Connector(limit=self._max_connections, ssl=self._verify, force_close=not kept).of_wires(),
             timeout=self._timeout,
             auto_decompress=False,
@@ -87,6 +86,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         )
+        session = _Session(http)
         try:
             yield session
         finally:
@@ -94,14 +94,14 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        session = await self._session(kept=OWN_CONNECTION not in request.extensions)
         with _as_httpx_errors():
-            response = await self._exchange(request)
+            response = await self._exchange(session.http, request)
         return httpx.Response(
-            response.status, headers=response.raw_headers, stream=_AiohttpBody(response), request=request
+            response.status, headers=response.raw_headers, stream=session.body_of(response), request=request
         )
 
-    async def _exchange(self, request: httpx.Request) -> aiohttp.ClientResponse:
-        session = await self._session(kept=OWN_CONNECTION not in request.extensions)
+    async def _exchange(self, session: aiohttp.ClientSession, request: httpx.Request) -> aiohttp.ClientResponse:
         loop = asyncio.get_running_loop()
         started = loop.time()
         route = _Route(request.extensions.get(ON_LEAVING))
@@ -134,6 +134,28 @@ async def _send(session: aiohttp.ClientSession, request: httpx.Request) -> aioht
         data=io.BytesIO(content) if len(content) > _RAW_BODY_LIMIT else content or None,
         allow_redirects=False,
     )
+
+
+class _Session:
+    """A session of aiohttp's, and the answers that are still read from it."""
+
+    def __init__(self, http: aiohttp.ClientSession) -> None:
+        self.http = http
+        self._bodies: weakref.WeakSet[_AiohttpBody] = weakref.WeakSet()
+
+    def body_of(self, response: aiohttp.ClientResponse) -> "_AiohttpBody":
+        body = _AiohttpBody(response)
+        self._bodies.add(body)
+        return body
+
+    async def close(self) -> None:
+        # Once the loop has closed, an answer cannot give its connection back any more.
+        for body in list(self._bodies):
+            body.abort()
+        await self.http.close()
+
+
+_Pool: TypeAlias = tuple[_Session, AsyncGenerator[_Session]]
 
 
 class _Pools:

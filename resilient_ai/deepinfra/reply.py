@@ -112,12 +112,16 @@ class Reply:
             task.add_done_callback(_drains.discard)
 
     async def _drain(self) -> None:
-        with contextlib.suppress(TimeoutError, ProviderError):
-            async with asyncio.timeout(_DRAIN):
-                while await self.chunk():
-                    pass
-                return
-        self.abort()
+        whole = False
+        try:
+            with contextlib.suppress(TimeoutError, ProviderError):
+                async with asyncio.timeout(_DRAIN):
+                    while await self.chunk():
+                        pass
+                whole = True
+        finally:
+            if not whole:  # also when it is cancelled with its loop
+                self.abort()
 
     def abort(self) -> None:
         """Drop the connection at once; from any thread, any number of times."""

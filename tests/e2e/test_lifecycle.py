@@ -1,6 +1,7 @@
 """Cancelling, event loops, threads and forks leave nothing behind."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import os
@@ -9,10 +10,12 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from resilient_ai import AsyncClient, Client, RateLimited, Settings, StreamMisused
 from resilient_ai.simulator import Fault, serve
@@ -282,3 +285,48 @@ def test_a_forked_child_leaves_the_parents_calls_alone(sim, tmp_path):
     assert code == 0
     assert all(answer.cost.source == "provider" for answer in answers)
     assert total.unknown == 0
+
+
+EVENTS = (
+    b'data: {"choices": [{"index": 0, "delta": {"content": "Hello."}, "finish_reason": null}]}\n\n'
+    b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\n'
+    b"data: [DONE]\n\n"
+)
+
+
+def hanging(body):
+    """Send a part of a chunked body and say no more, until the reader or the server leaves."""
+
+    async def answer(writer):
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        writer.write(head + b"%x\r\n%b\r\n" % (len(body), body))
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    return answer
+
+
+@pytest.mark.parametrize("closes", [True, False], ids=["closed", "left open"])
+@pytest.mark.parametrize("events", [EVENTS, EVENTS[:95]], ids=["whole", "half"])
+def test_a_loop_that_ends_leaves_no_connection(settings, events, closes):
+    """Neither one whose last bytes are still waited for, nor one whose stream is still read by somebody."""
+    kept = []
+
+    async def main(url):
+        ai = AsyncClient(api_key="k", base_url=url, settings=settings)
+        stream = await ai.stream("m", "hi").__aenter__()
+        kept.append(stream)
+        if events is EVENTS:
+            assert (await stream.result()).text == "Hello."
+        if closes:
+            await ai.aclose()
+
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(RawServer(hanging(events))) as server,
+        warnings.catch_warnings(record=True, action="always") as record,
+    ):
+        asyncio.run(main(server.url))
+        kept.clear()
+        gc.collect()
+    assert [str(one.message) for one in record if issubclass(one.category, ResourceWarning)] == []
