@@ -200,7 +200,7 @@ def test_a_forked_child_has_a_loop_of_its_own(portal):
     assert portal.run(echo, 1) == 1
     near, far = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(target=child, args=(far,))
-    with portal._loops[os.getpid()].lock:
+    with portal._slots[os.getpid()].lock:
         process.start()
     try:
         assert near.poll(10)
