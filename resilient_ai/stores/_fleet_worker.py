@@ -34,10 +34,6 @@ class Client(Protocol):
         """Begin a list of commands that travel together."""
         ...
 
-    def script_load(self, script: str) -> Any:
-        """Have a script remembered under its hash."""
-        ...
-
     def close(self) -> None:
         """Close the connection."""
         ...
@@ -102,6 +98,7 @@ class FleetWorker:
         self._shared_at = 0.0
         self._loud_at = -_LOUD_EVERY
         self.reason = ""  # of the last fault
+        self._heard_at = time.monotonic()
         self.ended: Future[None] = Future()
         threading.Thread(target=self._run, name="resilient-ai-fleet", daemon=True).start()
 
@@ -109,6 +106,14 @@ class FleetWorker:
     def shared(self) -> bool:
         """Whether limits are shared now."""
         return not self._down and time.monotonic() >= self._shared_at
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the thread turned to Redis last, or had an answer.
+
+        A thread that waits for Python's lock has not asked yet, and that is no silence of Redis.
+        """
+        return time.monotonic() - self._heard_at
 
     def usable(self) -> bool:
         """Whether Redis may be asked. After a fault it is first tried by a job that nobody waits for."""
@@ -205,13 +210,20 @@ class FleetWorker:
     def _ask(self, jobs: Sequence[Job]) -> list[Any]:
         if self._client is None:
             self._client = self._connect()
-            _load(self._client)
-        answers = _send(self._client, jobs)
+            self._exchange(_load, self._client)
+        answers = self._exchange(_send, self._client, jobs)
         if any(isinstance(answer, self._no_script) for answer in answers):
             # A server that was restarted or flushed has forgotten every script, so that none of them has run.
-            _load(self._client)
-            answers = _send(self._client, jobs)
+            self._exchange(_load, self._client)
+            answers = self._exchange(_send, self._client, jobs)
         return answers
+
+    def _exchange(self, trip: Callable[..., list[Any]], *arguments: object) -> list[Any]:
+        self._heard_at = time.monotonic()
+        try:
+            return trip(*arguments)
+        finally:
+            self._heard_at = time.monotonic()
 
     def _answer_none(self, jobs: Sequence[Job]) -> None:
         wanted = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
@@ -280,9 +292,11 @@ def _send(client: Client, jobs: Sequence[Job]) -> list[Any]:
     return cast("list[Any]", pipeline.execute(raise_on_error=False))
 
 
-def _load(client: Client) -> None:
+def _load(client: Client) -> list[Any]:
+    pipeline = client.pipeline(transaction=False)
     for script in scripts.ALL:
-        client.script_load(script)
+        pipeline.script_load(script)
+    return cast("list[Any]", pipeline.execute())
 
 
 @cache

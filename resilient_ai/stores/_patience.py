@@ -9,7 +9,7 @@ _MOST = 10  # times the patience, in all
 
 
 class Patience:
-    """Ends what it surrounds with `TimeoutError` once there was no sign of life for `seconds`, or after ten times that in all.
+    """Ends what it surrounds with `TimeoutError` once there was no sign of life for `seconds`, or after `most` in all.
 
     An event loop that is busy takes long to read what has long been there. That is not the other side's silence, so before it
     gives up it lets the loop hand over what has arrived.
@@ -17,10 +17,12 @@ class Patience:
     Args:
         seconds: How long silence may last.
         heard: Returns when there was a sign of life last, as a time of the running loop.
+        most: Seconds in all; None for ten times `seconds`.
     """
 
-    def __init__(self, seconds: float, heard: Callable[[], float]) -> None:
+    def __init__(self, seconds: float, heard: Callable[[], float], *, most: float | None = None) -> None:
         self._seconds = seconds
+        self._most = _MOST * seconds if most is None else most
         self._heard = heard
         self._loop = asyncio.get_running_loop()
         self._timer = asyncio.timeout(None)
@@ -40,7 +42,7 @@ class Patience:
 
     def _look(self) -> None:
         now = self._loop.time()
-        ends = min(max(self._began, self._heard()) + self._seconds, self._began + _MOST * self._seconds)
+        ends = min(max(self._began, self._heard()) + self._seconds, self._began + self._most)
         if now < ends:
             self._looked = False
             self._handle = self._loop.call_at(ends, self._look)

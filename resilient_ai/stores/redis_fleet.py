@@ -11,9 +11,15 @@ from resilient_ai.core.checks import check_at_least, check_seconds, check_share
 from resilient_ai.stores import _fleet_scripts as scripts
 from resilient_ai.stores import _forks
 from resilient_ai.stores._fleet_worker import Client, FleetWorker, Job, Keys
+from resilient_ai.stores._patience import Patience
 from resilient_ai.stores._redis_address import package_missing, unusable, without_secrets
 
 _WAIT_CLOSE = 2.0
+
+# The thread itself notices a silent Redis after `timeout`. A call that gives up before the thread does so after a few times that:
+# on a busy machine a thread is held up as long, and only what no socket can time, such as the look-up of a name, takes longer.
+_THREAD_PATIENCE = 4
+_MOST_PATIENCE = 10
 
 
 class RedisFleet:
@@ -44,7 +50,7 @@ class RedisFleet:
         url: Such as "redis://:password@host:6379/0", "rediss://" for TLS, or "unix:///path". Never shown with its secrets.
         prefix: What the names of its keys begin with; those with the same prefix share.
         share: The part of a limit, above 0 to 1, this process may use alone while Redis cannot be asked; with n processes 1/n.
-        timeout: Seconds an answer may take. More than 0.
+        timeout: Seconds for which Redis may be silent; a call waits ten times as long at most. More than 0.
         lease: Seconds after which the permits of a process that died come back; at least 1 ms.
 
     Raises:
@@ -195,16 +201,17 @@ class RedisFleet:
     async def _ask(self, worker: FleetWorker, job: Job, undo: Callable[[], object] = lambda: None) -> object:
         if not worker.usable():
             return None
-        answer = worker.put(job)
+        answer, loop = worker.put(job), asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self.timeout):
+            async with Patience(
+                _THREAD_PATIENCE * self.timeout,
+                lambda: loop.time() - worker.silence,
+                most=_MOST_PATIENCE * self.timeout,
+            ):
                 return await asyncio.wrap_future(answer)
         except TimeoutError:
-            # A loop that was busy finds both the answer and the end of its patience.
-            if answer.done() and not answer.cancelled():
-                return cast("object", answer.result())
             _drop(job, undo)
-            worker.fault(f"no answer within {self.timeout:g} s")
+            worker.fault(f"no answer within {_THREAD_PATIENCE * self.timeout:g} s")
             return None
         except BaseException:
             _drop(job, undo)
