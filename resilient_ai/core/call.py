@@ -12,8 +12,18 @@ from resilient_ai.core.cache_control import CacheControl
 from resilient_ai.core.clock import Clock
 from resilient_ai.core.collector import outside_of_collector
 from resilient_ai.core.events import Event, SendStarted
+from resilient_ai.core.ledger import SendClosed
 from resilient_ai.core.operations import Operation
-from resilient_ai.core.results import CacheStatus, ChatResult, Cost, CostSource, EmbedResult, ImageResult, Result
+from resilient_ai.core.results import (
+    CacheStatus,
+    ChatResult,
+    Considered,
+    Cost,
+    CostSource,
+    EmbedResult,
+    ImageResult,
+    Result,
+)
 from resilient_ai.core.streams import StreamResult
 
 R = TypeVar("R")
@@ -55,6 +65,7 @@ class CallRecord:
         saved: US dollars that what was not sent would have cost, None where not known.
         costs: One entry per send that ended: the cost (None where not known), its source, and whether its answer was used.
         refused: The models that could not serve, and why; None where all could.
+        considered: The models among which the route was chosen.
     """
 
     sends: int = 0
@@ -65,6 +76,7 @@ class CallRecord:
         default_factory=list[tuple[Decimal | None, CostSource, bool]]
     )
     refused: dict[str, str] | None = None
+    considered: tuple[Considered, ...] = ()
 
     def cost(self) -> Cost | None:
         """Return what the call cost so far; None where an answer that was used has no known cost."""
@@ -90,17 +102,25 @@ class CallRecord:
         update: dict[str, Any] = {"attempts": self.sends, "cache": self.cache}
         if self.age is not None or self.saved is not None:
             update |= {"cache_age": self.age, "saved": self.saved}
-        if self.costs or self.cache in FOR_NOTHING:
+        if (self.costs or self.cache in FOR_NOTHING) and not self._is_told_by(result.cost):
             update["cost"] = self.cost()
             update["maybe_billed"] = sum(amount is None and not used for amount, _, used in self.costs)
         if self.refused:
             update["refused"] = self.refused
+        if self.considered:
+            update["considered"] = self.considered
         return result.model_copy(update=update)
+
+    def _is_told_by(self, own: Cost | None) -> bool:
+        """Whether there is nothing to add to what an answer says, as it is nearly always: one send, which told its cost."""
+        if own is None or own.wasted or not own.complete:
+            return False
+        return self.costs == [(own.amount, own.source, True)]
 
     def adopt(self, other: "CallRecord") -> None:
         """Take over what happened to a call that was sent in place of this one."""
         self.sends, self.cache, self.age, self.saved = other.sends, other.cache, other.age, other.saved
-        self.costs, self.refused = other.costs, other.refused
+        self.costs, self.refused, self.considered = other.costs, other.refused, other.considered
 
 
 class Departures:
@@ -129,6 +149,14 @@ class Departures:
 
 def _nothing_stands_against_it() -> None:
     pass
+
+
+def _nobody_counts(row: SendClosed) -> None:
+    pass
+
+
+def _nobody_competes() -> bool:
+    return True
 
 
 def _nobody_keeps(texts: Sequence[str], result: EmbedResult) -> None:
@@ -161,6 +189,9 @@ class Call(Generic[R]):
         insist: Whether a circuit that is open shall let it through ahead of time, where no other probe is under way.
         recheck: Called by whoever has let the call wait; raises where it would be refused by now.
         arrived: Told of vectors as soon as they are there, with their texts, by whoever sends a list in several requests.
+        settled: Told how each send of it ended and what it cost, by whoever accounts for it; never waits.
+        claim: Called once by whoever accounts for it, as soon as there is an answer; returns whether that is the one to be used,
+            and not the second of two that were asked for side by side.
         waited_for: Where several callers share the call, returns the last of their deadlines, None if one has none.
     """
 
@@ -185,6 +216,8 @@ class Call(Generic[R]):
     insist: bool = False
     recheck: Callable[[], None] = _nothing_stands_against_it
     arrived: Callable[[Sequence[str], EmbedResult], None] = _nobody_keeps
+    settled: Callable[[SendClosed], None] = _nobody_counts
+    claim: Callable[[], bool] = _nobody_competes
     waited_for: Callable[[], float | None] | None = None
 
     def replace(self, **changes: Any) -> Self:
@@ -276,6 +309,9 @@ class Middleware(Protocol):
     - `sets_deadline`: True where it gives calls their deadline. Without one in the stack `timeout=` is refused.
     - `worst_case(inner)`: returns the `WorstCase` with it from the one of all that is inside; `inner.models` says how many
       models a call names.
+    - `look_inward(inner)`: told, when the stack is built, of the middleware inside of it, outermost first.
+    - `stands_against(call)`: returns in a few words why it would refuse the call now, or let it wait; None where nothing does.
+      It never waits and changes nothing.
     - `health()`: returns what its parts know now, such as a `BreakerState` for each model.
     - `aclose()`: lets go of what it holds, asynchronously; the pipeline awaits it when it is closed.
     """

@@ -22,7 +22,8 @@ ResilientAIError
   CallRejected                  we ended it; nothing was sent unless it says so                   .sent
     CircuitOpen                 .model .retry_after
     LimitReached                .limit .retry_after
-    BudgetExceeded              .spent .limit
+    BudgetExceeded              .spent .limit .left .budget .retry_after
+    PriceUnknown                a hard budget cannot count this model           .model
     DeadlineExceeded            .timeout .elapsed .sent .partial
     ModelUnfit                  this model of a list lacks what the call needs  .model .lacks
     NoModelAvailable            .refused .retry_after
@@ -171,7 +172,10 @@ class StatusError(ProviderError):
         param: The field the service complains about, often None.
         body: The parsed or raw body, shortened.
         retry_after: Seconds the service asked to wait, or None.
+        in_answer: Whether it was told inside of an answer that had begun with status 200, so that it may have cost something.
     """
+
+    in_answer: bool = False
 
     def __init__(
         self,
@@ -305,14 +309,41 @@ class BudgetExceeded(CallRejected):
     """The call could spend more than a budget has left.
 
     Attributes:
-        spent: What has been spent or reserved in the window, in the budget's currency.
-        limit: What the budget allows in the window.
+        spent: What has been spent or reserved in the window, in US dollars; None where the book of budgets could not be asked.
+        limit: What the budget allows in the window, in US dollars.
+        left: What may still be spent in the window, in US dollars; None where nobody knows.
+        budget: The name of the budget.
+        retry_after: Seconds until the window ends, or until a rolling one moves on; None where it never does.
     """
 
-    def __init__(self, message: str, *, spent: object, limit: object) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        spent: object,
+        limit: object,
+        left: object = None,
+        budget: str = "",
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.spent = spent
         self.limit = limit
+        self.left = left
+        self.budget = budget
+        self.retry_after = retry_after
+
+
+class PriceUnknown(CallRejected):
+    """No price of the model is known, so a hard budget cannot count what it would cost.
+
+    Attributes:
+        model: The model without a price.
+    """
+
+    def __init__(self, message: str, *, model: str) -> None:
+        super().__init__(message)
+        self.model = model
 
 
 class DeadlineExceeded(CallRejected):

@@ -51,6 +51,40 @@ class SendSettled(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PriceDrifted(Event):
+    """The service billed a send at another price than the price table has, by more than 1 %.
+
+    Args:
+        send_id: The row in the ledger.
+        cost: What the service says it cost, in US dollars.
+        list_cost: What the price table says, in US dollars.
+    """
+
+    send_id: str
+    cost: Decimal
+    list_cost: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetThresholdReached(Event):
+    """What counts against a budget has passed a part of its limit, for the first time in this window as this process sees it.
+
+    Args:
+        budget: The name of the budget, with the values of its scope.
+        threshold: The part that was passed, such as 0.8.
+        spent: US dollars spent or reserved in the window.
+        limit: US dollars the budget allows.
+        until: When the window ends, in seconds since 1970-01-01 UTC; None for a rolling or endless one.
+    """
+
+    budget: str
+    threshold: float
+    spent: Decimal
+    limit: Decimal
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetryScheduled(Event):
     """The call will be tried again after a wait.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from decimal import Decimal
 from typing import Literal
 
 from typing_extensions import override
@@ -88,7 +89,41 @@ class SendBudgetState:
     capacity: float
 
 
-PartState = BreakerState | LimitState | RateState | SendBudgetState
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetState:
+    """What this process knows of one budget.
+
+    Args:
+        key: The words "budget", its name, and the values of its scope.
+        spent: US dollars spent or reserved in the window, when it was looked at last.
+        limit: US dollars it allows.
+        hard: Whether calls are refused beyond it.
+        until: When the window ends, in seconds since 1970-01-01 UTC; None for a rolling or endless one.
+    """
+
+    key: tuple[str, str, str]
+    spent: Decimal
+    limit: Decimal
+    hard: bool
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceState:
+    """How the prices that one model is billed at differ from the price table.
+
+    Args:
+        key: Origin and model.
+        drift: What the service bills, divided by what the table says; a decaying average. 1 where both agree.
+        sends: Sends of which both are known.
+    """
+
+    key: tuple[str, str]
+    drift: float
+    sends: int
+
+
+PartState = BreakerState | LimitState | RateState | SendBudgetState | BudgetState | PriceState
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +138,8 @@ class Health:
     limits: tuple[LimitState, ...] = ()
     rates: tuple[RateState, ...] = ()
     budgets: tuple[SendBudgetState, ...] = ()
+    spending: tuple[BudgetState, ...] = ()
+    prices: tuple[PriceState, ...] = ()
 
     @classmethod
     def of(cls, parts: Iterable[PartState]) -> "Health":
@@ -113,6 +150,8 @@ class Health:
             tuple(part for part in known if isinstance(part, LimitState)),
             tuple(part for part in known if isinstance(part, RateState)),
             tuple(part for part in known if isinstance(part, SendBudgetState)),
+            tuple(part for part in known if isinstance(part, BudgetState)),
+            tuple(part for part in known if isinstance(part, PriceState)),
         )
 
     @property
@@ -122,7 +161,14 @@ class Health:
 
     @override
     def __str__(self) -> str:
-        groups = (("breaker", self.breakers), ("limit", self.limits), ("rate", self.rates), ("budget", self.budgets))
+        groups = (
+            ("breaker", self.breakers),
+            ("limit", self.limits),
+            ("rate", self.rates),
+            ("budget", self.budgets),
+            ("spending", self.spending),
+            ("price", self.prices),
+        )
         lines = [f"{name:<8} {_text(part)}" for name, parts in groups for part in parts]
         return "\n".join(lines)
 

@@ -125,6 +125,10 @@ class Pipeline:
         self._closed = False
         self._has_deadline = any(getattr(layer, "sets_deadline", False) for layer in self.stack)
         self._account: str = getattr(provider, "account", "")
+        for position, layer in enumerate(self.stack):
+            look_inward = getattr(layer, "look_inward", None)
+            if look_inward is not None:
+                look_inward(self.stack[position + 1 :])
         self._run = _fold(provider, self.stack)
 
     async def send(

@@ -1,14 +1,11 @@
 """What middleware need of their neighbours, as protocols, so that no neighbour is imported."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from resilient_ai.core.operations import Embed, Operation
-from resilient_ai.core.results import Usage
-
-SendState = Literal["sent", "settled", "estimated", "unknown", "never_sent"]
 
 
 class PriceBook(Protocol):
@@ -21,12 +18,13 @@ class PriceBook(Protocol):
         input_tokens: int,
         output_tokens: int,
         cached_tokens: int = 0,
+        cache_write_tokens: int = 0,
         service_tier: str | None = None,
     ) -> Decimal | None:
         """Return what these tokens cost on `model`."""
         ...
 
-    def embedding_cost(self, model: str, *, input_tokens: int) -> Decimal | None:
+    def embedding_cost(self, model: str, *, input_tokens: int, service_tier: str | None = None) -> Decimal | None:
         """Return what embedding these tokens costs."""
         ...
 
@@ -42,6 +40,14 @@ class Abilities(Protocol):
 
     def lacks(self, operation: Operation[Any]) -> str | None:
         """Return what the model of `operation` lacks to serve it, such as "tools"; None if nothing is known to be missing."""
+        ...
+
+    def output_limit(self, model: str) -> int | None:
+        """Return the most tokens that one answer of the model may have."""
+        ...
+
+    def service_tiers(self, model: str) -> Sequence[str] | None:
+        """Return the tiers the model offers beside the default one."""
         ...
 
     def dimensions(self, operation: Embed) -> int | None:
@@ -190,67 +196,4 @@ class Leases(Protocol):
 
     async def release_lease(self, key: str, *, holder: str) -> None:
         """Give it back, after everything that was set before is there to be read; does nothing where `holder` has it not."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendOpened:
-    """A row of the ledger as it is written before bytes leave.
-
-    Args:
-        send_id: Unique name of this send.
-        call_id: The call it belongs to; a call of several tries or batches has several sends.
-        at: Seconds since 1970-01-01 UTC.
-        kind: The operation: "chat", "stream", "complete", "embed" or "image".
-        tags: Tenant, user, feature and whatever else the caller named.
-    """
-
-    send_id: str
-    call_id: str
-    at: float
-    kind: str
-    model: str
-    attempt: int
-    tags: Mapping[str, str] = field(default_factory=dict[str, str])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendClosed:
-    """The end of a row: exactly one per send.
-
-    Args:
-        state: "settled" with the service's own figure, "estimated" by us, "unknown", or "never_sent".
-        cost: US dollars, None where not known.
-        error: Name of the error's class, None where it succeeded.
-    """
-
-    send_id: str
-    state: SendState
-    cost: Decimal | None = None
-    usage: Usage | None = None
-    error: str | None = None
-    elapsed: float = 0.0
-
-
-class Ledger(Protocol):
-    """The book of all sends.
-
-    `opened` and `closed` are called on the path of every request, also while a task is being cancelled, so they are
-    synchronous and never wait; writing happens behind them.
-    """
-
-    def opened(self, row: SendOpened) -> None:
-        """Write down that a request is about to leave."""
-        ...
-
-    def closed(self, row: SendClosed) -> None:
-        """Write down how it ended."""
-        ...
-
-    async def flush(self) -> None:
-        """Wait until everything that was reported is on disk."""
-        ...
-
-    async def aclose(self) -> None:
-        """Flush, and let go of files and connections."""
         ...

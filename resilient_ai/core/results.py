@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 CacheStatus = Literal["hit", "stale", "joined", "miss", "off"]
-CostSource = Literal["provider", "table", "mixed", "cache"]
+CostSource = Literal["provider", "table", "estimate", "mixed", "cache"]
 OutputT = TypeVar("OutputT", default=Any)
 
 
@@ -72,7 +72,9 @@ class Cost(FrozenModel):
     Args:
         amount: What the whole call cost, failed sends of known cost included.
         wasted: The part of `amount` that was spent on sends whose answer was not used.
-        source: "provider" for the service's own figure, "table" for the price table, "mixed" for both, "cache" for nothing sent.
+        source: "provider" for the service's own figure; "table" for what it reported, at the prices of the price table;
+            "estimate" for tokens that we counted ourselves, as a stream broke off; "mixed" for several of these; "cache" for
+            nothing sent.
         complete: False where a failed send may have cost something nobody told us.
 
     >>> str(Cost(amount=Decimal("0.0000097"), source="provider"))
@@ -109,6 +111,24 @@ class Cost(FrozenModel):
         return f"{'' if self.complete else 'at least '}{self.amount:f} {self.currency}"
 
 
+class Considered(FrozenModel):
+    """A model that could have served a call, and what was thought of it.
+
+    Args:
+        model: Its id.
+        place: Where it stood in the order in which models were to be asked, from 1; None where it was left out.
+        why: Why it stood there, or was left out.
+        cost: US dollars the call was expected to cost on it, None where nothing is known.
+        seconds: Seconds its first token, or its whole answer, was expected to take, None where nothing is known.
+    """
+
+    model: str
+    place: int | None
+    why: str
+    cost: Decimal | None = None
+    seconds: float | None = None
+
+
 class Result(FrozenModel):
     """What all results have in common.
 
@@ -120,6 +140,7 @@ class Result(FrozenModel):
         attempts: Requests that were sent for this answer, over all tries, models and batches; 0 for a cache hit.
         maybe_billed: Failed requests among them that the service may have billed as well, without our knowing how much.
         refused: Models that were to serve and could not, with the reason of each.
+        considered: The models among which the route was chosen, and why it was chosen so; empty where nothing was to choose.
         cache: "hit" if it was kept; "stale" if it was kept and its time was over; "joined" if an identical call under way got it;
             "miss" if it, or a part of it, was looked up in vain; "off" if it was not looked up.
         cache_age: Seconds since the answer that was kept was made, of several vectors the oldest; None where none was.
@@ -135,6 +156,7 @@ class Result(FrozenModel):
     attempts: int = 0
     maybe_billed: int = 0
     refused: Mapping[str, str] = Field(default_factory=dict[str, str])
+    considered: tuple[Considered, ...] = ()
     cache: CacheStatus = "off"
     cache_age: float | None = None
     saved: Decimal | None = None

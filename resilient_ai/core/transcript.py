@@ -85,6 +85,14 @@ class Transcript:
         """The text of the first choice as it came."""
         return "".join(self._choice(0).text)
 
+    def sizes(self) -> list[tuple[int, int]]:
+        """Return for every text that has come, reasoning and calls of tools included, its pieces and its characters."""
+        parts: list[list[str]] = []
+        for choice in self._choices.values():
+            parts += [choice.text, choice.reasoning]
+            parts += [[call.name, *call.arguments] for call in choice.tool_calls.values()]
+        return [(sum(map(bool, pieces)), sum(map(len, pieces))) for pieces in parts]
+
     @property
     def calls_tools(self) -> bool:
         """Whether a piece of a tool call has come."""

@@ -12,9 +12,9 @@ import pytest
 from resilient_ai.core import events
 from resilient_ai.core.call import Call, CallRecord, OperationMiddleware, new_id
 from resilient_ai.core.events import Event, SendStarted
+from resilient_ai.core.ledger import SendClosed, SendOpened
 from resilient_ai.core.operations import Chat, Complete, Embed, Image, Stream
 from resilient_ai.core.pipeline import Pipeline
-from resilient_ai.core.protocols import SendClosed, SendOpened
 from resilient_ai.core.results import Cost
 from resilient_ai.testing import ManualClock, ScriptedProvider, chat_result
 
@@ -117,6 +117,8 @@ def test_the_cost_of_a_call_is_that_of_its_sends():
         amount=Decimal("0.12"), wasted=one, source="mixed"
     )
     assert cost((None, "provider", False), (two, "table", True)) == Cost(amount=two, source="table", complete=False)
+    assert cost((two, "estimate", True)) == Cost(amount=two, source="estimate")
+    assert cost((two, "estimate", False), (one, "table", True)).source == "mixed"
 
 
 def test_a_hit_costs_nothing():
@@ -132,6 +134,13 @@ def test_the_stamp_tells_the_facts_of_the_call():
     assert (plain.attempts, plain.cache, plain.cost) == (2, "miss", own)
     assert CallRecord().stamp(chat_result(served_by="kept")).served_by == "kept"
     assert CallRecord(costs=[(None, "provider", True)]).stamp(chat_result(cost=own)).cost is None
+    sent = [(Decimal(1), "table", False), (Decimal(3), "provider", True)]
+    assert CallRecord(costs=sent[1:]).stamp(chat_result(cost=own)).cost is own
+    assert CallRecord(costs=sent).stamp(chat_result(cost=own)).cost == Cost(
+        amount=Decimal(4), wasted=Decimal(1), source="mixed"
+    )
+    partial = own.model_copy(update={"complete": False})
+    assert CallRecord(costs=sent[1:]).stamp(chat_result(cost=partial)).cost == own
     assert CallRecord(cache="hit").stamp(chat_result()).cost == Cost(amount=Decimal(0), source="cache")
 
 

@@ -83,6 +83,16 @@ def test_arguments_in_very_many_pieces():
     assert [(call.id, call.name, call.arguments) for call in answer.tool_calls] == [("x", "f", "".join(pieces))]
 
 
+def test_pieces_and_characters_of_every_text():
+    """Each text of each answer is told apart, reasoning and calls of tools included; empty pieces are none."""
+    transcript = Transcript("m")
+    transcript.add([TextDelta(""), TextDelta("ab"), TextDelta("c"), ReasoningDelta("d", 1)])
+    transcript.add([ToolCallDelta(0, "1", "tide", "{}", 1), ToolCallDelta(0, None, None, "", 1)])
+    assert sorted(size for size in transcript.sizes() if any(size)) == [(1, 1), (2, 3), (2, 6)]
+    transcript.add([Restarted()])
+    assert transcript.sizes() == []
+
+
 def test_log_probabilities_are_joined():
     """Those of all pieces together belong to the answer; none at all is None."""
     one, two = TokenLogprob(token="a", logprob=-1), TokenLogprob(token="b", logprob=-2)

@@ -1,0 +1,104 @@
+"""What budgets count with: amounts that are added to counters, together or not at all."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Decimal
+from typing import Protocol
+
+# A counter is a whole number of millionths of a millionth of a dollar, so that no sum drifts in any database.
+PER_DOLLAR = 10**12
+
+
+def units(amount: Decimal) -> int:
+    """Return an amount in US dollars as a counter holds it, rounded up.
+
+    >>> units(Decimal("0.0000000000001"))
+    1
+    """
+    return int((amount * PER_DOLLAR).to_integral_value(ROUND_CEILING))
+
+
+def dollars(count: int) -> Decimal:
+    """Return what a counter holds in US dollars.
+
+    >>> dollars(2_500_000_000)
+    Decimal('0.0025')
+    """
+    return (Decimal(count) / PER_DOLLAR).normalize() + 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """An amount that counts against one budget.
+
+    A budget has a counter for each slice of time. One with calendar windows has one slice per window. One whose window rolls
+    cuts time into small slices, and all from `first` to `slice` count.
+
+    Args:
+        key: Names the budget and the values of its scope, such as "25 USD per day tenant=a".
+        slice: Where it is added: seconds since 1970-01-01 UTC at which the slice begins.
+        first: The oldest slice that counts.
+        amount: In millionths of a millionth of a dollar; negative where something is given back.
+        limit: What the slices may come to with it; None where it is never refused.
+        scope: The tags of sends that count against it, for whoever can look up what was spent before the budget was there.
+        until: When the slice may be forgotten, in seconds since 1970-01-01 UTC; after the end of its window.
+    """
+
+    key: str
+    slice: int
+    first: int
+    amount: int
+    limit: int | None
+    until: int
+    scope: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """What became of charges.
+
+    Args:
+        admitted: Whether all were added; if one did not fit, none was.
+        spent: What each counter held before, in the order of the charges.
+    """
+
+    admitted: bool
+    spent: tuple[int, ...]
+
+
+class BudgetBook(Protocol):
+    """Counters of what was spent, shared by whoever shares the book.
+
+    What is reserved counts as spent from the moment it is admitted, and what it turns out not to have cost is given back. So a
+    process that dies takes nothing with it: what it had reserved stays spent, which is the worst it can have cost.
+    """
+
+    async def charge(self, charges: Sequence[Charge]) -> Admission:
+        """Add all charges in one step, or none of them where one does not fit.
+
+        A counter that nobody has used starts at what the sends of its scope and slice have cost so far, where the book knows.
+
+        Raises:
+            BookUnavailable: If the book cannot be asked.
+        """
+        ...
+
+    def settle(self, charges: Sequence[Charge]) -> None:
+        """Add charges without looking at limits; never waits, never raises, and may be called from the garbage collector."""
+        ...
+
+    async def spent(self, charges: Sequence[Charge]) -> tuple[int, ...]:
+        """Return what the counters of these charges hold, from `first` to `slice`, and add nothing.
+
+        Raises:
+            BookUnavailable: If the book cannot be asked.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Write what was settled, and let go of files and connections."""
+        ...
+
+
+class BookUnavailable(Exception):
+    """A book of budgets could not be asked, or not in time."""

@@ -1,0 +1,269 @@
+"""The book of all sends: what is written into it, and what can be asked of it."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Literal, Protocol
+
+from resilient_ai.core.results import Usage
+
+SendState = Literal["sent", "settled", "estimated", "unknown", "never_sent"]
+Column = Literal["model", "kind", "day", "tenant", "user", "feature", "environment", "state"]
+COLUMNS: tuple[Column, ...] = ("model", "kind", "day", "tenant", "user", "feature", "environment", "state")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendOpened:
+    """A row of the ledger as it is written before bytes leave.
+
+    Args:
+        send_id: Unique name of this send.
+        call_id: The call it belongs to; a call of several tries or batches has several sends.
+        at: Seconds since 1970-01-01 UTC.
+        kind: The operation: "chat", "stream", "complete", "embed" or "image".
+        tags: Tenant, user, feature and whatever else the caller named.
+    """
+
+    send_id: str
+    call_id: str
+    at: float
+    kind: str
+    model: str
+    attempt: int
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendClosed:
+    """The end of a row: exactly one per send.
+
+    Args:
+        state: "settled" with the service's own figure, "estimated" by us, "unknown", or "never_sent".
+        cost: US dollars, None where not known.
+        list_cost: What the price table says it costs, None where it cannot say; beside `cost` it shows prices that have moved.
+        used: Whether its answer was given to the caller; what was not is wasted.
+        service_tier: The tier that served it, where the service says so.
+        error: Name of the error's class, None where it succeeded.
+        elapsed: Seconds from the opening of the row to its end.
+    """
+
+    send_id: str
+    state: SendState
+    cost: Decimal | None = None
+    list_cost: Decimal | None = None
+    used: bool = True
+    usage: Usage | None = None
+    service_tier: str | None = None
+    error: str | None = None
+    elapsed: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallSpared:
+    """A call, or a part of one, that was not sent because its answer was there or on its way.
+
+    Args:
+        at: Seconds since 1970-01-01 UTC.
+        outcome: "hit", "stale", or "joined".
+        hits: Answers, or vectors.
+        saved: US dollars it would have cost, None where not known.
+    """
+
+    call_id: str
+    at: float
+    kind: str
+    model: str
+    outcome: Literal["hit", "stale", "joined"]
+    hits: int
+    saved: Decimal | None
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class Ledger(Protocol):
+    """Where sends are written down.
+
+    `opened`, `closed` and `spared` are called on the path of every request, also while a task is being cancelled and from the
+    garbage collector, so they are synchronous and never wait; writing happens behind them.
+    """
+
+    def opened(self, row: SendOpened) -> None:
+        """Write down that a request is about to leave."""
+        ...
+
+    def closed(self, row: SendClosed) -> None:
+        """Write down how it ended."""
+        ...
+
+    async def flush(self) -> None:
+        """Wait until everything that was reported is on disk."""
+        ...
+
+    async def aclose(self) -> None:
+        """Flush, and let go of files and connections."""
+        ...
+
+
+class Savings(Protocol):
+    """Where it is written down what was not sent; a ledger is one."""
+
+    def spared(self, row: CallSpared) -> None:
+        """Write down what was not sent; as the methods of a `Ledger` it never waits."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerTotal:
+    """Sums over sends.
+
+    Args:
+        sends: Rows of the book, those included that were never sent.
+        cost: US dollars, over the sends whose cost is known.
+        wasted: The part of `cost` that was spent on sends whose answer nobody got.
+        unknown: Sends whose cost is not known: in flight, of unknown end, or of a model without a price.
+        input_tokens: Tokens of the prompts, as far as they are known.
+        output_tokens: Tokens of the answers, as far as they are known.
+    """
+
+    sends: int
+    cost: Decimal
+    wasted: Decimal = Decimal(0)
+    unknown: int
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerRow(LedgerTotal):
+    """Sums over the sends of one group.
+
+    Args:
+        key: What the sends of the group have in common, in the order of the columns that were asked for.
+    """
+
+    key: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerSend:
+    """One send as the book has it; `state` is "sent" while it is in flight, and `used` then None."""
+
+    send_id: str
+    call_id: str
+    at: float
+    kind: str
+    model: str
+    attempt: int
+    state: SendState
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    cost: Decimal | None = None
+    list_cost: Decimal | None = None
+    used: bool | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    service_tier: str | None = None
+    error: str | None = None
+    elapsed: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerCall:
+    """What one call came to.
+
+    Args:
+        at: When its first send was opened, in seconds since 1970-01-01 UTC.
+        models: The models that were asked, in the order of the alphabet.
+        sends: Requests, those included that never left.
+        cost: US dollars, over the sends whose cost is known.
+        wasted: The part of `cost` that was spent on sends whose answer nobody got.
+        unknown: Sends whose cost is not known.
+        tags: Those of the call.
+    """
+
+    call_id: str
+    at: float
+    kind: str
+    models: tuple[str, ...]
+    sends: int
+    cost: Decimal
+    wasted: Decimal
+    unknown: int
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedTotal:
+    """What the cache and shared sends have spared.
+
+    Args:
+        calls: Calls that were answered, at least in part, without a send.
+        hits: Answers and vectors that were not asked for.
+        saved: US dollars they would have cost, as far as that is known.
+        unknown: Calls of which it is not known.
+    """
+
+    calls: int
+    hits: int
+    saved: Decimal
+    unknown: int
+
+
+class CostBook(Protocol):
+    """A ledger that can be asked. Every question sees what was reported before it.
+
+    `since` and `until` are seconds since 1970-01-01 UTC: sends from that moment on, and sends before that moment. `tags` counts
+    only sends with all of these tags; "model" and "kind" may be named there as if they were tags.
+    """
+
+    async def total(
+        self, *, since: float | None = None, until: float | None = None, tags: Mapping[str, str] | None = None
+    ) -> LedgerTotal:
+        """Add up sends."""
+        ...
+
+    async def by(
+        self,
+        *columns: Column,
+        since: float | None = None,
+        until: float | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> list[LedgerRow]:
+        """Add up sends in groups, sorted by their keys; a send without a tag has None in its place, which comes first."""
+        ...
+
+    async def sends(
+        self,
+        *,
+        limit: int | None = 100,
+        call_id: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> list[LedgerSend]:
+        """Return the latest sends, the newest first; all of them where `limit` is None."""
+        ...
+
+    async def calls(
+        self,
+        *,
+        limit: int | None = 100,
+        since: float | None = None,
+        until: float | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> list[LedgerCall]:
+        """Return the latest calls, the newest first; a call counts where its sends do."""
+        ...
+
+    async def saved(
+        self, *, since: float | None = None, until: float | None = None, tags: Mapping[str, str] | None = None
+    ) -> SavedTotal:
+        """Add up what was not sent."""
+        ...
+
+    def scan(
+        self, *, since: float | None = None, until: float | None = None, tags: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Sequence[LedgerSend]]:
+        """Return all sends, the oldest first, some at a time, in bounded memory."""
+        ...

@@ -1,0 +1,41 @@
+"""The unit of counters."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilient_ai.core.budgets import PER_DOLLAR, dollars, units
+
+
+@pytest.mark.parametrize(
+    ("amount", "count"),
+    [
+        ("0", 0),
+        ("1", 10**12),
+        ("0.0025", 2_500_000_000),
+        ("0.000000000001", 1),
+        ("0.0000000000000001", 1),
+        ("1.0000000000001", 10**12 + 1),
+        ("9007.199254740993", 9_007_199_254_740_993),
+        ("-0.0025", -2_500_000_000),
+    ],
+)
+def test_an_amount_is_rounded_up_to_a_whole_number(amount, count):
+    """So that what is reserved is never less than what may be spent."""
+    assert units(Decimal(amount)) == count
+
+
+@given(count=st.integers(-(2**62), 2**62))
+def test_there_and_back(count):
+    """Nothing is lost, however much it is."""
+    assert units(dollars(count)) == count
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0"), (25 * PER_DOLLAR, "25"), (1, "0.000000000001"), (-PER_DOLLAR, "-1")]
+)
+def test_dollars_read_well(count, text):
+    """Without zeros at the end."""
+    assert f"{dollars(count):f}" == text
