@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Making an environment in $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cli,encryption,numpy,parquet,redis,simulator]' --group dev
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cli,encryption,numpy,parquet,plot,postgres,redis,simulator]' --group dev
 	@touch $@
 
 demo: $(STAMP)  ## Watch the client work against a simulated DeepInfra, without a key

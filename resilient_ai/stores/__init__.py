@@ -1,9 +1,12 @@
 """Where cached answers and the book of sends are kept: in memory, on disk, in SQLite or Redis; and limits a fleet shares."""
 
-from resilient_ai.stores._ledger_queries import LedgerRow, LedgerSend, LedgerTotal
+from resilient_ai.core.ledger import LedgerRow, LedgerSend, LedgerTotal
 from resilient_ai.stores.disk import DiskStore
 from resilient_ai.stores.encrypted import EncryptedStore
 from resilient_ai.stores.memory import MemoryStore
+from resilient_ai.stores.memory_budgets import MemoryBudgets
+from resilient_ai.stores.postgres_ledger import PostgresLedger
+from resilient_ai.stores.redis_budgets import RedisBudgets
 from resilient_ai.stores.redis_fleet import RedisFleet
 from resilient_ai.stores.redis_store import RedisStore
 from resilient_ai.stores.sqlite_ledger import SQLiteLedger
@@ -15,7 +18,10 @@ __all__ = [
     "LedgerRow",
     "LedgerSend",
     "LedgerTotal",
+    "MemoryBudgets",
     "MemoryStore",
+    "PostgresLedger",
+    "RedisBudgets",
     "RedisFleet",
     "RedisStore",
     "SQLiteLedger",

@@ -4,84 +4,58 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from resilient_ai.core.protocols import SendState
-from resilient_ai.stores._ledger_rows import TAG_COLUMNS
+from resilient_ai.core.ledger import COLUMNS, LedgerCall, LedgerRow, LedgerSend, LedgerTotal, SavedTotal
+from resilient_ai.stores._ledger_filters import TAG_COLUMNS, where
 
 if TYPE_CHECKING:
     import sqlite3
 
-Column = Literal["model", "kind", "day", "tenant", "user", "feature", "environment", "state"]
-
-_COLUMNS: Mapping[str, str] = {
-    "model": "model",
-    "kind": "kind",
-    "day": "date(at, 'unixepoch')",
-    "tenant": "tenant",
-    "user": "user",
-    "feature": "feature",
-    "environment": "environment",
-    "state": "state",
-}
 _SUMS = """
     count(*),
     coalesce(decimal_sum(cost), '0'),
+    coalesce(decimal_sum(cost) FILTER (WHERE used = 0), '0'),
     count(*) FILTER (WHERE cost IS NULL AND state <> 'never_sent'),
     coalesce(sum(input_tokens), 0),
     coalesce(sum(output_tokens), 0)
 """
+_SAVINGS = """
+    count(DISTINCT call_id),
+    coalesce(sum(hits), 0),
+    coalesce(decimal_sum(saved), '0'),
+    count(DISTINCT call_id) FILTER (WHERE saved IS NULL)
+"""
+_AMOUNTS = ("cost", "list_cost")
+_PLAIN = tuple(name for name in LedgerSend.__slots__ if name not in {"tags", "used", *_AMOUNTS})
+_SEND = ", ".join((*_PLAIN, *_AMOUNTS, "used", "tags", *TAG_COLUMNS))
+_TAGS = ", ".join(f"first.{name}" for name in ("tags", *TAG_COLUMNS))
+_PIECE = 1_000  # rows a scan looks at, at a time
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerTotal:
-    """Sums over sends.
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which rows a question is about: from `since` on, before `until`, with all of these tags."""
 
-    Args:
-        sends: Rows of the book, those included that were never sent.
-        cost: US dollars, over the sends whose cost is known.
-        unknown: Sends whose cost is not known: in flight, of unknown end, or of a model without a price.
-        input_tokens: Tokens of the prompts, as far as they are known.
-        output_tokens: Tokens of the answers, as far as they are known.
-    """
+    since: float | None = None
+    until: float | None = None
+    tags: Mapping[str, str] | None = field(default=None)
 
-    sends: int
-    cost: Decimal
-    unknown: int
-    input_tokens: int
-    output_tokens: int
+    def sql(self, table: str = "") -> tuple[str, list[object]]:
+        """Return it as a condition, and the values of its question marks."""
+        return where(self.since, self.until, self.tags, table)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerRow(LedgerTotal):
-    """Sums over the sends of one group.
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a scan has come, and the newest row that it will tell of."""
 
-    Args:
-        key: What the sends of the group have in common, in the order of the columns that were asked for.
-    """
-
-    key: tuple[str | None, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerSend:
-    """One send as the book has it; `state` is "sent" while it is in flight."""
-
-    send_id: str
-    call_id: str
     at: float
-    kind: str
-    model: str
-    attempt: int
-    state: SendState
-    tags: Mapping[str, str] = field(default_factory=dict[str, str])
-    cost: Decimal | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    error: str | None = None
-    elapsed: float | None = None
+    row: int
+    newest: int
+
+
+Piece = tuple[list[LedgerSend], Mark | None]
 
 
 def expressions(columns: Sequence[str]) -> list[str]:
@@ -90,70 +64,139 @@ def expressions(columns: Sequence[str]) -> list[str]:
     Raises:
         ValueError: If there is none, or one is not known.
     """
-    unknown = [column for column in columns if column not in _COLUMNS]
+    unknown = [column for column in columns if column not in COLUMNS]
     if unknown or not columns:
-        raise ValueError(f"columns must be some of {', '.join(_COLUMNS)}, got {unknown or 'none'}")
-    return [_COLUMNS[column] for column in columns]
+        raise ValueError(f"columns must be some of {', '.join(COLUMNS)}, got {unknown or 'none'}")
+    return ["date(at, 'unixepoch')" if column == "day" else column for column in columns]
 
 
-def total(
-    connection: "sqlite3.Connection", since: float | None, until: float | None, tags: Mapping[str, str]
-) -> LedgerTotal:
+def total(connection: "sqlite3.Connection", which: Filter) -> LedgerTotal:
     """Add up sends."""
-    where, values = _where(since, until, tags)
-    (row,) = connection.execute(f"SELECT {_SUMS} FROM sends WHERE {where}", values).fetchall()  # noqa: S608  # fixed words
+    terms, values = which.sql()
+    (row,) = connection.execute(f"SELECT {_SUMS} FROM sends WHERE {terms}", values).fetchall()  # noqa: S608  # fixed words
     return LedgerTotal(**_sums(row))
 
 
-def by(
-    connection: "sqlite3.Connection", columns: Sequence[str], since: float | None, until: float | None
-) -> list[LedgerRow]:
+def by(connection: "sqlite3.Connection", columns: Sequence[str], which: Filter) -> list[LedgerRow]:
     """Add up sends in groups, sorted by their keys."""
-    where, values = _where(since, until, {})
+    terms, values = which.sql()
     keys = ", ".join(columns)
-    sql = f"SELECT {keys}, {_SUMS} FROM sends WHERE {where} GROUP BY {keys} ORDER BY {keys}"  # noqa: S608  # fixed words
+    sql = f"SELECT {keys}, {_SUMS} FROM sends WHERE {terms} GROUP BY {keys} ORDER BY {keys}"  # noqa: S608  # fixed words
     count = len(columns)
     return [LedgerRow(key=row[:count], **_sums(row[count:])) for row in connection.execute(sql, values)]
 
 
-def sends(connection: "sqlite3.Connection", limit: int, call_id: str | None) -> list[LedgerSend]:
+def sends(connection: "sqlite3.Connection", limit: int | None, call_id: str | None, which: Filter) -> list[LedgerSend]:
     """Return the latest sends, the newest first."""
-    names = [name for name in LedgerSend.__slots__ if name not in {"tags", "cost"}]
-    columns = ", ".join((*names, "cost", "tags", *TAG_COLUMNS))
-    sql = f"SELECT {columns} FROM sends WHERE ?1 IS NULL OR call_id = ?1 ORDER BY at DESC, rowid DESC LIMIT ?2"  # noqa: S608
-    return [_send(names, row) for row in connection.execute(sql, (call_id, limit))]
+    terms, values = which.sql()
+    if call_id is not None:
+        terms += " AND call_id = ?"
+        values.append(call_id)
+    sql = f"SELECT {_SEND} FROM sends WHERE {terms} ORDER BY at DESC, rowid DESC LIMIT ?"  # noqa: S608  # fixed words
+    return [_send(row) for row in connection.execute(sql, (*values, _limit(limit)))]
 
 
-def _send(names: Sequence[str], row: Sequence[Any]) -> LedgerSend:
-    cost, rest, *columns = row[len(names) :]
+def calls(connection: "sqlite3.Connection", limit: int | None, which: Filter) -> list[LedgerCall]:
+    """Return the latest calls, the newest first."""
+    # Walks back through the index of times and takes each call at its first send, so that it can stop after `limit`.
+    first, of_first = which.sql("first.")
+    earlier, of_earlier = which.sql("earlier.")
+    every, of_every = which.sql("sends.")
+    sql = f"""
+        WITH first AS MATERIALIZED (
+            SELECT first.rowid AS row, first.* FROM sends AS first
+            WHERE {first} AND NOT EXISTS (
+                SELECT 1 FROM sends AS earlier
+                WHERE earlier.call_id = first.call_id AND (earlier.at, earlier.rowid) < (first.at, first.rowid) AND {earlier}
+            )
+            ORDER BY first.at DESC, first.rowid DESC LIMIT ?
+        )
+        SELECT first.call_id, first.at, first.kind, json_group_array(DISTINCT sends.model), count(*),
+            coalesce(decimal_sum(sends.cost), '0'),
+            coalesce(decimal_sum(sends.cost) FILTER (WHERE sends.used = 0), '0'),
+            count(*) FILTER (WHERE sends.cost IS NULL AND sends.state <> 'never_sent'),
+            {_TAGS}
+        FROM first JOIN sends ON sends.call_id = first.call_id WHERE {every}
+        GROUP BY first.row ORDER BY first.at DESC, first.row DESC
+    """  # noqa: S608  # fixed words
+    return [_call(row) for row in connection.execute(sql, (*of_first, *of_earlier, _limit(limit), *of_every))]
+
+
+def saved(connection: "sqlite3.Connection", which: Filter) -> SavedTotal:
+    """Add up what was not sent."""
+    terms, values = which.sql()
+    sql = f"SELECT {_SAVINGS} FROM spared WHERE {terms}"  # noqa: S608  # fixed words
+    ((count, hits, amount, unknown),) = connection.execute(sql, values).fetchall()
+    return SavedTotal(calls=count, hits=hits, saved=Decimal(amount), unknown=unknown)
+
+
+def start(connection: "sqlite3.Connection") -> Mark:
+    """Return where a scan begins; what is written from now on is not in it."""
+    ((newest,),) = connection.execute("SELECT coalesce(max(rowid), 0) FROM sends").fetchall()
+    return Mark(float("-inf"), 0, newest)
+
+
+def piece(connection: "sqlite3.Connection", which: Filter, mark: Mark) -> Piece:
+    """Return the sends after a mark that are among the next thousand rows, the oldest first, and the next mark."""
+    period, bounds = where(which.since, which.until, None)
+    after = f"{period} AND (at, rowid) > (?, ?)"
+    begins = (*bounds, mark.at, mark.row)
+    # Counted before tags are looked at: else one piece of a rare tag could be the whole book.
+    ends = connection.execute(
+        f"SELECT at, rowid FROM sends WHERE {after} ORDER BY at, rowid LIMIT 1 OFFSET ?",  # noqa: S608  # fixed words
+        (*begins, _PIECE - 1),
+    ).fetchall()
+    terms, values = where(None, None, which.tags)
+    if ends:
+        terms += " AND (at, rowid) <= (?, ?)"
+        values += ends[0]
+    sql = f"SELECT {_SEND} FROM sends WHERE {after} AND rowid <= ? AND {terms} ORDER BY at, rowid"  # noqa: S608  # fixed words
+    found = [_send(row) for row in connection.execute(sql, (*begins, mark.newest, *values))]
+    return found, Mark(ends[0][0], ends[0][1], mark.newest) if ends else None
+
+
+def _limit(limit: int | None) -> int:
+    return -1 if limit is None else limit
+
+
+def _send(row: Sequence[Any]) -> LedgerSend:
+    cost, list_cost, used, *tags = row[len(_PLAIN) :]
+    return LedgerSend(
+        **dict(zip(_PLAIN, row, strict=False)),
+        cost=None if cost is None else Decimal(cost),
+        list_cost=None if list_cost is None else Decimal(list_cost),
+        used=None if used is None else bool(used),
+        tags=_tags(tags),
+    )
+
+
+def _call(row: Sequence[Any]) -> LedgerCall:
+    call_id, at, kind, models, count, cost, wasted, unknown, *tags = row
+    return LedgerCall(
+        call_id=call_id,
+        at=at,
+        kind=kind,
+        models=tuple(sorted(json.loads(models))),
+        sends=count,
+        cost=Decimal(cost),
+        wasted=Decimal(wasted),
+        unknown=unknown,
+        tags=_tags(tags),
+    )
+
+
+def _tags(row: Sequence[Any]) -> dict[str, str]:
+    rest, *columns = row
     tags = {name: value for name, value in zip(TAG_COLUMNS, columns, strict=True) if value is not None}
-    tags |= cast("dict[str, str]", json.loads(rest)) if rest else {}
-    known = dict(zip(names, row, strict=False))
-    return LedgerSend(**known, cost=None if cost is None else Decimal(cost), tags=tags)
-
-
-def _where(since: float | None, until: float | None, tags: Mapping[str, str]) -> tuple[str, list[object]]:
-    terms: list[str] = ["1"]
-    values: list[object] = []
-    for term, bound in (("at >= ?", since), ("at < ?", until)):
-        if bound is not None:
-            terms.append(term)
-            values.append(bound)
-    for name, value in tags.items():
-        if name in TAG_COLUMNS:
-            terms.append(f"{name} = ?")
-        else:
-            terms.append("tag_of(tags, ?) = ?")
-            values.append(name)
-        values.append(value)
-    return " AND ".join(terms), values
+    return tags | cast("dict[str, str]", json.loads(rest)) if rest else tags
 
 
 def _sums(row: Sequence[Any]) -> dict[str, Any]:
-    sends, cost, unknown, input_tokens, output_tokens = row
+    count, cost, wasted, unknown, input_tokens, output_tokens = row
     return {
-        "sends": sends,
+        "sends": count,
         "cost": Decimal(cost),
+        "wasted": Decimal(wasted),
         "unknown": unknown,
         "input_tokens": input_tokens,
         "output_tokens": output_tokens,

@@ -1,42 +1,64 @@
 """Turns reports of sends into rows of the ledger."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from resilient_ai.core.protocols import SendClosed, SendOpened
+from resilient_ai.core.ledger import CallSpared, SendClosed, SendOpened
 from resilient_ai.core.results import Usage
+from resilient_ai.stores._ledger_budgets import Settlement, settle
+from resilient_ai.stores._ledger_filters import TAG_COLUMNS
 
 if TYPE_CHECKING:
     import sqlite3
 
-TAG_COLUMNS = ("tenant", "user", "feature", "environment")
 
-_OPEN = """
-INSERT OR IGNORE INTO sends
-    (session, send_id, call_id, at, kind, model, attempt, tenant, user, feature, environment, tags)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
+_BEGIN_COLUMNS = ("session", "send_id", "call_id", "at", "kind", "model", "attempt", *TAG_COLUMNS, "tags")
+_END_COLUMNS = (
+    "state",
+    "cost",
+    "list_cost",
+    "used",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "service_tier",
+    "error",
+    "elapsed",
+)
+_SPARED_COLUMNS = ("call_id", "at", "kind", "model", "outcome", "hits", "saved", *TAG_COLUMNS, "tags")
+
 # A send that was given up as unknown may still turn out to have had an end; any other end is final.
-_CLOSE = """
-UPDATE sends
-SET state = ?, cost = ?, input_tokens = ?, output_tokens = ?, cached_tokens = ?, reasoning_tokens = ?, error = ?, elapsed = ?
+_OPEN = f"""
+INSERT INTO sends ({", ".join((*_BEGIN_COLUMNS, *_END_COLUMNS))})
+VALUES ({", ".join("?" for _ in (*_BEGIN_COLUMNS, *_END_COLUMNS))})
+ON CONFLICT (send_id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _END_COLUMNS)}
+WHERE excluded.state <> 'sent' AND state IN ('sent', 'unknown')
+"""  # noqa: S608  # fixed words
+_CLOSE = f"""
+UPDATE sends SET {", ".join(f"{name} = ?" for name in _END_COLUMNS)}
 WHERE send_id = ? AND state IN ('sent', 'unknown')
-"""
+"""  # noqa: S608  # fixed words
+_SPARE = f"INSERT INTO spared ({', '.join(_SPARED_COLUMNS)}) VALUES ({', '.join('?' for _ in _SPARED_COLUMNS)})"  # noqa: S608
 _NO_USAGE = Usage()
+_NO_END = ("sent", *(None for _ in _END_COLUMNS[1:]))
 
-Report = SendOpened | SendClosed
+Report = SendOpened | SendClosed | CallSpared | Settlement
 
 
 def write(connection: "sqlite3.Connection", session: int, reports: Sequence[Report]) -> None:
     """Write reports in one transaction, or none of them."""
-    opened = [_opened(session, report) for report in reports if isinstance(report, SendOpened)]
-    closed = [_closed(report) for report in reports if isinstance(report, SendClosed)]
+    rows, ends, spared, settlements = _sorted(session, reports)
     connection.execute("BEGIN IMMEDIATE")
     try:
-        connection.executemany(_OPEN, opened)
-        connection.executemany(_CLOSE, closed)
+        # In this order: an end that stands alone came before any begin of the same name.
+        connection.executemany(_CLOSE, ends)
+        connection.executemany(_OPEN, rows)
+        connection.executemany(_SPARE, spared)
+        settle(connection, settlements)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:  # a full disk has rolled it back already
@@ -44,24 +66,74 @@ def write(connection: "sqlite3.Connection", session: int, reports: Sequence[Repo
         raise
 
 
-def _opened(session: int, row: SendOpened) -> tuple[object, ...]:
-    tags = {_text(name): _text(value) for name, value in row.tags.items()}
-    columns = [tags.pop(name, None) for name in TAG_COLUMNS]
-    rest = json.dumps(tags, ensure_ascii=False, sort_keys=True) if tags else None
+def _sorted(
+    session: int, reports: Sequence[Report]
+) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]], list[tuple[object, ...]], list[Settlement]]:
+    """Return rows, ends of rows that are there already, what was spared, and what was settled.
+
+    Most sends begin and end within the time that reports are gathered, and then are written once.
+    """
+    begun: dict[str, tuple[SendOpened, SendClosed | None]] = {}
+    ends: list[tuple[object, ...]] = []
+    spared: list[tuple[object, ...]] = []
+    settlements: list[Settlement] = []
+    for report in reports:
+        if isinstance(report, SendOpened):
+            begun.setdefault(report.send_id, (report, None))
+        elif isinstance(report, SendClosed):
+            row = begun.get(report.send_id)
+            if row is None:
+                ends.append((*_closed(report), _text(report.send_id)))
+            elif row[1] is None or row[1].state == "unknown":
+                begun[report.send_id] = (row[0], report)
+        elif isinstance(report, CallSpared):
+            spared.append(_spared(report))
+        else:
+            settlements.append(report)
+    rows = [(session, *_opened(begin), *(_NO_END if end is None else _closed(end))) for begin, end in begun.values()]
+    return rows, ends, spared, settlements
+
+
+def _opened(row: SendOpened) -> tuple[object, ...]:
     names = (_text(row.send_id), _text(row.call_id), row.at, _text(row.kind), _text(row.model), row.attempt)
-    return (session, *names, *columns, rest)
+    return (*names, *_tags(row.tags))
 
 
 def _closed(row: SendClosed) -> tuple[object, ...]:
     usage = row.usage or _NO_USAGE
-    tokens = (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens)
-    return (row.state, _amount(row.cost), *tokens, row.error, row.elapsed, _text(row.send_id))
+    return (
+        row.state,
+        _amount(row.cost),
+        _amount(row.list_cost),
+        row.used,
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cached_tokens,
+        usage.cache_write_tokens,
+        usage.reasoning_tokens,
+        None if row.service_tier is None else _text(row.service_tier),
+        row.error,
+        row.elapsed,
+    )
 
 
-def _amount(cost: Decimal | None) -> str | None:
-    return format(cost, "f") if cost is not None and cost.is_finite() else None
+def _spared(row: CallSpared) -> tuple[object, ...]:
+    names = (_text(row.call_id), row.at, _text(row.kind), _text(row.model), row.outcome, row.hits)
+    return (*names, _amount(row.saved), *_tags(row.tags))
+
+
+def _tags(given: Mapping[str, str]) -> tuple[str | None, ...]:
+    if not given:
+        return (None, None, None, None, None)
+    tags = {_text(name): _text(value) for name, value in given.items()}
+    columns = [tags.pop(name, None) for name in TAG_COLUMNS]
+    return (*columns, json.dumps(tags, ensure_ascii=False, sort_keys=True) if tags else None)
+
+
+def _amount(amount: Decimal | None) -> str | None:
+    return format(amount, "f") if amount is not None and amount.is_finite() else None
 
 
 def _text(value: str) -> str:
     # SQLite holds UTF-8, which cannot say half of a surrogate pair.
-    return value.encode("utf-8", "replace").decode()
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()

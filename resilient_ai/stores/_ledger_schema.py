@@ -14,12 +14,13 @@ from resilient_ai.stores._private import private_file
 from resilient_ai.stores._process import identity
 
 MEMORY = ":memory:"
-VERSION = 1
 _BUSY = 0.2  # seconds SQLite itself waits for a lock before the batch is tried again
 # Wide enough that no sum of prices is ever rounded.
 _EXACT = decimal.Context(prec=200)
 
-_TABLES = """
+# What each version added to the one before. Files of every version are about, so none of these is ever changed.
+_MIGRATIONS = (
+    """
 CREATE TABLE sessions (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     pid INTEGER NOT NULL,
@@ -50,7 +51,39 @@ CREATE TABLE sends (
 CREATE INDEX sends_at ON sends (at);
 CREATE INDEX sends_call ON sends (call_id);
 CREATE INDEX sends_in_flight ON sends (session) WHERE state = 'sent';
-"""
+""",
+    """
+ALTER TABLE sends ADD COLUMN list_cost TEXT;
+ALTER TABLE sends ADD COLUMN used INTEGER;
+ALTER TABLE sends ADD COLUMN cache_write_tokens INTEGER;
+ALTER TABLE sends ADD COLUMN service_tier TEXT;
+CREATE TABLE spared (
+    id INTEGER PRIMARY KEY,
+    call_id TEXT NOT NULL,
+    at REAL NOT NULL,
+    kind TEXT NOT NULL,
+    model TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    hits INTEGER NOT NULL,
+    saved TEXT,
+    tenant TEXT,
+    user TEXT,
+    feature TEXT,
+    environment TEXT,
+    tags TEXT
+);
+CREATE INDEX spared_at ON spared (at);
+CREATE TABLE budget_counters (
+    key TEXT NOT NULL,
+    slice INTEGER NOT NULL,
+    spent INTEGER NOT NULL CHECK (typeof(spent) = 'integer'),
+    until INTEGER NOT NULL,
+    PRIMARY KEY (key, slice)
+) WITHOUT ROWID;
+CREATE INDEX budget_counters_until ON budget_counters (until);
+""",
+)
+VERSION = len(_MIGRATIONS)
 
 
 class DecimalSum:
@@ -78,9 +111,10 @@ def check(path: str) -> None:
     if path == MEMORY or not Path(path).is_file():
         return
     try:
-        with contextlib.closing(
-            sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, timeout=0)
-        ) as connection:
+        address = f"{Path(path).absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=0, isolation_level=None)) as connection:
+            # Both answers are of one moment: else another process may make the tables in between.
+            connection.execute("BEGIN")
             ((version,),) = connection.execute("PRAGMA user_version").fetchall()
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.OperationalError:
@@ -114,12 +148,17 @@ def connect(path: str, *, full: bool) -> tuple[sqlite3.Connection, int]:
     try:
         connection.execute("PRAGMA journal_mode = WAL").fetchall()
         connection.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
-        connection.create_aggregate("decimal_sum", 1, cast("Any", DecimalSum))  # typeshed knows only numbers
-        connection.create_function("tag_of", 2, tag_of, deterministic=True)
+        equip(connection)
         return connection, _begin(connection)
     except BaseException:
         connection.close()
         raise
+
+
+def equip(connection: sqlite3.Connection) -> None:
+    """Teach a connection the functions that questions need."""
+    connection.create_aggregate("decimal_sum", 1, cast("Any", DecimalSum))  # typeshed knows only numbers
+    connection.create_function("tag_of", 2, tag_of, deterministic=True)
 
 
 def tag_of(tags: str | None, name: str) -> str | None:
@@ -139,9 +178,10 @@ def end(connection: sqlite3.Connection, session: int) -> None:
 def _begin(connection: sqlite3.Connection) -> int:
     connection.execute("BEGIN IMMEDIATE")
     ((version,),) = connection.execute("PRAGMA user_version").fetchall()
-    if version < 1:
-        for statement in _TABLES.split(";\n")[:-1]:
+    for statements in _MIGRATIONS[version:]:
+        for statement in statements.split(";\n")[:-1]:
             connection.execute(statement)
+    if version < VERSION:
         connection.execute(f"PRAGMA user_version = {VERSION}")
     for session, pid, process in connection.execute("SELECT id, pid, process FROM sessions").fetchall():
         if identity(pid) != process:

@@ -23,24 +23,39 @@ _GATHER = 0.005
 _MOST = 1_000
 _LOUD_EVERY = 10_000
 _PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0)
+_STEP = 0.05  # seconds between two looks at those who do not wait for ever
 
 
 class _Question:
-    """Something to do with the connection once everything reported before is written."""
+    """Something to do with the connection once everything reported before is written.
 
-    def __init__(self, ask: Callable[[Any], Any], *, last: bool = False) -> None:
+    Args:
+        ask: What to do.
+        give_up_at: When nobody waits for the answer any more, as `time.monotonic` tells it.
+        last: Whether the thread ends with it; only then it is asked also where there is no connection.
+    """
+
+    def __init__(self, ask: Callable[[Any], Any], *, give_up_at: float = float("inf"), last: bool = False) -> None:
         self.future: Future[Any] = Future()
+        self.give_up_at = give_up_at
         self.last = last
         self._ask = ask
 
     def answer(self, connection: sqlite3.Connection | None) -> None:
         """Ask, and hand the answer over."""
-        if not self.future.set_running_or_notify_cancel():
+        if self.future.done() or not self.future.set_running_or_notify_cancel():
             return
         try:
+            if connection is None and not self.last:
+                raise sqlite3.OperationalError("the file cannot be opened")  # noqa: TRY301  # as if SQLite had said so
             self.future.set_result(self._ask(connection))
         except Exception as error:  # noqa: BLE001  # it belongs to whoever asked
             self.future.set_exception(error)
+
+    def refuse(self) -> None:
+        """Tell whoever asked that it took too long."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(TimeoutError("the ledger is locked or cannot be written"))
 
 
 class LedgerWriter:
@@ -61,9 +76,12 @@ class LedgerWriter:
         self._full = full
         self._max_waiting = max_waiting
         self._queue: SimpleQueue[Report | _Question] = SimpleQueue()
+        self._impatient: set[_Question] = set()
+        self._hurry = threading.Event()  # set when a question is there, which need not wait for reports to gather
         self._give_up_at = float("inf")
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._starting = threading.Lock()
+        self._losing = threading.RLock()
         # Held here, so that a fork does not close it along with what the child has of the thread.
         self._connection: sqlite3.Connection | None = None
         self._session = 0
@@ -82,9 +100,14 @@ class LedgerWriter:
         if self._thread is None:
             self._start()
 
-    def ask(self, question: Callable[[sqlite3.Connection], T]) -> "Future[T]":
-        """Ask something once everything reported so far is written."""
-        return self._enqueue(_Question(question))
+    def ask(self, question: Callable[[sqlite3.Connection], T], *, give_up_at: float = float("inf")) -> "Future[T]":
+        """Ask something once everything reported so far is written.
+
+        Args:
+            question: What to do with the connection.
+            give_up_at: When the answer is to be `TimeoutError` where the file has been locked since.
+        """
+        return self._enqueue(_Question(question, give_up_at=give_up_at))
 
     def finish(self, within: float) -> "Future[None]":
         """Write everything and close the file; what cannot be written within so many seconds is lost."""
@@ -92,7 +115,10 @@ class LedgerWriter:
         return self._enqueue(_Question(self._close, last=True))
 
     def _enqueue(self, question: _Question) -> "Future[Any]":
+        if question.give_up_at < float("inf"):
+            self._impatient.add(question)
         self._queue.put(question)
+        self._hurry.set()
         if self._thread is None:
             self._start()
         return question.future
@@ -100,10 +126,17 @@ class LedgerWriter:
     def _start(self) -> None:
         if sys.is_finalizing():
             return  # a thread that is started now would never run, and starting it would never return
-        with self._lock:
+        # Not waited for: the garbage collector may have interrupted whoever holds it, in this very thread. Whoever holds it sees
+        # what was put in: a thread that starts as well as one that ends.
+        if not self._starting.acquire(blocking=False):
+            return
+        try:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="resilient-ai-ledger", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="resilient-ai-ledger", daemon=True)
+                thread.start()
+                self._thread = thread
+        finally:
+            self._starting.release()
 
     def _run(self) -> None:
         last = False
@@ -114,8 +147,9 @@ class LedgerWriter:
                 connection = self._until_open()
                 with using_file():
                     question.answer(connection)
+                self._impatient.discard(question)
                 last = question.last
-        with self._lock:
+        with self._starting:
             self._thread = None
         # Whoever put something in before the line above saw a thread and started none.
         if not self._queue.empty():
@@ -124,8 +158,9 @@ class LedgerWriter:
     def _gather(self) -> tuple[list[Report], _Question | None]:
         reports: list[Report] = []
         item = self._queue.get()
-        if not isinstance(item, _Question):
-            time.sleep(_GATHER)
+        # Cleared before the queue is looked through, so that a question that is not found there has set it anew.
+        self._hurry.clear()
+        patient = True
         while not isinstance(item, _Question):
             reports.append(item)
             if len(reports) >= _MOST:
@@ -133,7 +168,12 @@ class LedgerWriter:
             try:
                 item = self._queue.get_nowait()
             except Empty:
-                return reports, None
+                if patient:
+                    patient = False
+                    self._hurry.wait(_GATHER)
+                if self._queue.empty():
+                    return reports, None
+                item = self._queue.get()
         # A question sees what was reported before it; what comes after it is for the next round.
         return reports, item
 
@@ -193,13 +233,18 @@ class LedgerWriter:
     def _wait(self, pause: float, error: Exception) -> bool:
         if pause == _PAUSES[0]:
             _log.warning("ledger %s cannot be written just now, so reports wait: %s", self.path, error)
-        if time.monotonic() + pause > self._give_up_at:
+        ends = time.monotonic() + pause
+        if ends > self._give_up_at:
             return False
-        time.sleep(pause)
+        while (now := time.monotonic()) < ends:
+            for question in [each for each in list(self._impatient) if each.give_up_at <= now]:
+                question.refuse()
+                self._impatient.discard(question)
+            time.sleep(min(_STEP, ends - now))
         return True
 
     def _lose(self, count: int, reason: object) -> None:
-        with self._lock:
+        with self._losing:
             loud = self.lost // _LOUD_EVERY != (self.lost + count) // _LOUD_EVERY or not self.lost
             self.lost += count
         if loud:

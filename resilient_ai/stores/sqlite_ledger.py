@@ -4,23 +4,38 @@ import asyncio
 import atexit
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from resilient_ai.core.protocols import SendClosed, SendOpened
-from resilient_ai.stores import _forks, _ledger_queries
-from resilient_ai.stores._ledger_queries import Column, LedgerRow, LedgerSend, LedgerTotal
+from resilient_ai.core.budgets import Admission, BookUnavailable, Charge
+from resilient_ai.core.ledger import (
+    CallSpared,
+    Column,
+    LedgerCall,
+    LedgerRow,
+    LedgerSend,
+    LedgerTotal,
+    SavedTotal,
+    SendClosed,
+    SendOpened,
+)
+from resilient_ai.stores import _forks, _ledger_budgets, _ledger_queries
+from resilient_ai.stores._ledger_budgets import Settlement
+from resilient_ai.stores._ledger_queries import Filter, Mark, Piece
 
 if TYPE_CHECKING:
     import sqlite3
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 Durability = Literal["queued", "durable"]
 
 _WITHIN_AT_EXIT = 2.0
+_WITHIN_LOCKED = 2.0  # seconds a charge waits for a file that is locked
 _ledgers: "weakref.WeakSet[SQLiteLedger]" = weakref.WeakSet()
 
 
@@ -38,6 +53,10 @@ class SQLiteLedger:
     Amounts are kept as decimal text and added up exactly. Questions see everything that was reported before them. The
     ledger may be used from several threads and event loops and after a fork, and several processes may share a file on
     a local disk. At the end of the program what waits is written, within 2 s.
+
+    It is a book of budgets as well: counters lie in the same file and are charged by one process at a time, so that a limit
+    holds over all processes that share it; in memory it holds within the process. A budget that is new counts what the sends of
+    its scope have cost so far. Where the file is locked, a charge waits for 2 s.
 
     Args:
         path: The file, created with mode 0600 if missing; ":memory:" keeps the book in memory until `aclose`.
@@ -58,10 +77,10 @@ class SQLiteLedger:
     ...     return total
     >>> from decimal import Decimal
     >>> asyncio.run(main())
-    LedgerTotal(sends=1, cost=Decimal('0.0000097'), unknown=0, input_tokens=0, output_tokens=0)
+    LedgerTotal(sends=1, cost=Decimal('0.0000097'), wasted=Decimal('0'), unknown=0, input_tokens=0, output_tokens=0)
     """
 
-    def __init__(self, path: str | Path, *, durability: Durability = "queued") -> None:
+    def __init__(self, path: str | Path, *, durability: Durability = "durable") -> None:
         if durability not in {"queued", "durable"}:
             raise ValueError(f"durability must be 'queued' or 'durable', got {durability!r}")
         # Only whoever keeps a ledger pays for SQLite.
@@ -97,6 +116,10 @@ class SQLiteLedger:
         """Write down how it ended; takes microseconds. The first end counts, unless it was "unknown"."""
         self._writer.put(row)
 
+    def spared(self, row: CallSpared) -> None:
+        """Write down what was not sent; takes microseconds."""
+        self._writer.put(row)
+
     async def flush(self) -> None:
         """Wait until everything that was reported is written, however long that takes."""
         await self._ask(lambda _: None)
@@ -115,23 +138,39 @@ class SQLiteLedger:
             with suppress(TimeoutError):
                 self._writer.finish(within).result(timeout=within)
 
-    async def total(self, since: float | None = None, until: float | None = None, **tags: str) -> LedgerTotal:
+    async def total(
+        self,
+        since: float | None = None,
+        until: float | None = None,
+        *,
+        tags: Mapping[str, str] | None = None,
+        **named: str,
+    ) -> LedgerTotal:
         """Add up sends.
 
         Args:
             since: Seconds since 1970-01-01 UTC; sends from that moment on.
             until: Seconds since 1970-01-01 UTC; sends before that moment.
-            tags: Only sends with these tags, such as `tenant="a"`.
+            tags: Only sends with all of these tags; "model" and "kind" may be named as if they were tags.
+            named: More tags, such as `tenant="a"`.
         """
-        return await self._ask(lambda connection: _ledger_queries.total(connection, since, until, tags))
+        which = Filter(since, until, {**(tags or {}), **named})
+        return await self._read(lambda connection: _ledger_queries.total(connection, which))
 
-    async def by(self, *columns: Column, since: float | None = None, until: float | None = None) -> list[LedgerRow]:
+    async def by(
+        self,
+        *columns: Column,
+        since: float | None = None,
+        until: float | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> list[LedgerRow]:
         """Add up sends in groups.
 
         Args:
             columns: What makes a group: "model", "kind", "day" (in UTC), "tenant", "user", "feature", "environment", "state".
             since: Seconds since 1970-01-01 UTC; sends from that moment on.
             until: Seconds since 1970-01-01 UTC; sends before that moment.
+            tags: Only sends with all of these tags; "model" and "kind" may be named as if they were tags.
 
         Returns:
             One row per group, sorted by their keys; a send without a tag has None in its place.
@@ -140,29 +179,145 @@ class SQLiteLedger:
             ValueError: If there is no column, or one is not known.
         """
         keys = _ledger_queries.expressions(columns)
-        return await self._ask(lambda connection: _ledger_queries.by(connection, keys, since, until))
+        which = Filter(since, until, tags)
+        return await self._read(lambda connection: _ledger_queries.by(connection, keys, which))
 
-    async def sends(self, *, limit: int = 100, call_id: str | None = None) -> list[LedgerSend]:
+    async def sends(
+        self,
+        *,
+        limit: int | None = 100,
+        call_id: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> list[LedgerSend]:
         """Return the latest sends, the newest first.
 
         Args:
-            limit: How many at most. At least 1.
+            limit: How many at most. At least 1; None for all of them.
             call_id: Only sends of this call.
+            since: Seconds since 1970-01-01 UTC; sends from that moment on.
+            until: Seconds since 1970-01-01 UTC; sends before that moment.
+            tags: Only sends with all of these tags; "model" and "kind" may be named as if they were tags.
 
         Raises:
             ValueError: If `limit` is less than 1.
         """
-        if limit < 1:
-            raise ValueError(f"limit must be >= 1, got {limit}")
-        return await self._ask(lambda connection: _ledger_queries.sends(connection, limit, call_id))
+        which = Filter(since, until, tags)
+        _check_limit(limit)
+        return await self._read(lambda connection: _ledger_queries.sends(connection, limit, call_id, which))
+
+    async def calls(
+        self,
+        *,
+        limit: int | None = 100,
+        since: float | None = None,
+        until: float | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> list[LedgerCall]:
+        """Return what the latest calls came to, the newest first; arguments and errors are those of `sends`.
+
+        A call counts where its sends do, so of one that began before `since` only what came later is there.
+        """
+        which = Filter(since, until, tags)
+        _check_limit(limit)
+        return await self._read(lambda connection: _ledger_queries.calls(connection, limit, which))
+
+    async def saved(
+        self, *, since: float | None = None, until: float | None = None, tags: Mapping[str, str] | None = None
+    ) -> SavedTotal:
+        """Add up what was not sent; arguments are those of `total`."""
+        which = Filter(since, until, tags)
+        return await self._read(lambda connection: _ledger_queries.saved(connection, which))
+
+    async def scan(
+        self, *, since: float | None = None, until: float | None = None, tags: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Sequence[LedgerSend]]:
+        """Return all sends that are there, the oldest first, up to a thousand at a time; arguments are those of `total`.
+
+        Reports are written between two pieces, so however long the book is, a scan holds nobody up.
+        """
+        which = Filter(since, until, tags)
+        mark: Mark | None = await self._read(_ledger_queries.start)
+        while mark is not None:
+            ask: Callable[[sqlite3.Connection], Piece] = partial(_ledger_queries.piece, which=which, mark=mark)
+            found, mark = await self._read(ask)
+            if found:
+                yield found
+
+    async def charge(self, charges: Sequence[Charge]) -> Admission:
+        """Add all charges in one step, or none of them where one does not fit.
+
+        Whoever is cancelled while waiting keeps nothing: what was admitted nevertheless is given back.
+
+        Raises:
+            BookUnavailable: If the file has been locked for 2 s, or cannot be written.
+        """
+        give_up_at = time.monotonic() + _WITHIN_LOCKED
+        asked = self._writer.ask(
+            lambda connection: _ledger_budgets.charge(connection, charges, give_up_at), give_up_at=give_up_at
+        )
+        try:
+            return await _answer_of(asked)
+        except BaseException:
+            if not asked.cancel():
+                asked.add_done_callback(partial(_give_back, self, charges))
+            raise
+
+    def settle(self, charges: Sequence[Charge]) -> None:
+        """Add charges without looking at limits; takes microseconds."""
+        self._writer.put(Settlement(tuple(charges)))
+
+    async def spent(self, charges: Sequence[Charge]) -> tuple[int, ...]:
+        """Return what the counters of these charges hold, from `first` to `slice`, and add nothing.
+
+        Raises:
+            BookUnavailable: If the file has been locked for 2 s, or cannot be read.
+        """
+        give_up_at = time.monotonic() + _WITHIN_LOCKED
+        return await _answer_of(
+            self._writer.ask(lambda connection: _ledger_budgets.spent(connection, charges), give_up_at=give_up_at)
+        )
 
     def after_fork(self) -> None:
         """Leave the parent's thread, connection and unwritten reports to the parent."""
         _forks.abandoned.append(self._writer)
         self._writer = self._new_writer()
 
+    async def _read(self, question: "Callable[[sqlite3.Connection], T]") -> T:
+        """Ask something that may take long, in another thread than the one that writes."""
+        import sqlite3  # noqa: PLC0415 - as above
+
+        from resilient_ai.stores._ledger_reader import read  # noqa: PLC0415 - as above
+
+        await self.flush()
+        if not self.in_memory:
+            # The file may have been moved away, or replaced by another, while its writer has it open.
+            with suppress(sqlite3.Error):
+                return await read(self.path, question)
+        return await self._ask(question)
+
     async def _ask(self, question: "Callable[[sqlite3.Connection], T]") -> T:
         return await asyncio.wrap_future(self._writer.ask(question))
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be >= 1, got {limit}")
+
+
+async def _answer_of(asked: "Future[T]") -> T:
+    import sqlite3  # noqa: PLC0415 - as above
+
+    try:
+        return await asyncio.wrap_future(asked)
+    except (sqlite3.Error, OverflowError, TimeoutError) as error:
+        raise BookUnavailable(f"the ledger cannot be asked: {error}") from error
+
+
+def _give_back(ledger: SQLiteLedger, charges: Sequence[Charge], asked: "Future[Admission]") -> None:
+    if not asked.cancelled() and asked.exception() is None and asked.result().admitted:
+        ledger.settle([replace(one, amount=-one.amount) for one in charges])
 
 
 @atexit.register

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 
-from resilient_ai.core.protocols import SendOpened
+from resilient_ai.core.ledger import SendOpened
 from resilient_ai.stores import SQLiteLedger
 from resilient_ai.stores._forks import Gate
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from resilient_ai.core.protocols import SendClosed, SendOpened
+from resilient_ai.core.ledger import SendClosed, SendOpened
 from resilient_ai.stores._ledger_rows import write
 from resilient_ai.stores._ledger_schema import MEMORY, connect
 

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from resilient_ai.core.protocols import SendClosed, SendOpened
+from resilient_ai.core.ledger import SendClosed, SendOpened
 from resilient_ai.core.results import Usage
 from resilient_ai.stores._ledger_schema import MEMORY
 from resilient_ai.stores._ledger_writer import LedgerWriter
@@ -206,6 +206,31 @@ class TestLocks:
         lock("ROLLBACK")
         assert (writer.lost, writer.in_memory) == (1, False)
         assert writer.ask(count).result() == 0
+
+    def test_those_in_a_hurry_do_not_wait(self, writer_on, lock, caplog):
+        """Their time runs while reports cannot be written, and who has gone meanwhile is not told."""
+        writer = writer_on()
+        writer.ask(count).result()
+        lock("BEGIN IMMEDIATE")
+        writer.put(opened())
+        patient = writer.ask(count)
+        gone, hurried = (writer.ask(count, give_up_at=0.0) for _ in range(2))
+        assert gone.cancel()
+        with caplog.at_level(logging.CRITICAL, LOG), pytest.raises(TimeoutError, match="the ledger is locked"):
+            hurried.result()
+        lock("ROLLBACK")
+        assert patient.result() == 1
+
+    def test_what_is_asked_of_a_file_that_never_opened(self, writer_on, lock, caplog):
+        """It fails once the writer has given up."""
+        writer = writer_on()
+        lock("BEGIN IMMEDIATE")
+        answer = writer.ask(count)
+        with caplog.at_level(logging.CRITICAL, LOG):
+            writer.finish(0.0).result()
+        with pytest.raises(sqlite3.OperationalError, match="the file cannot be opened"):
+            answer.result()
+        lock("ROLLBACK")
 
     def test_a_session_that_cannot_be_ended_is_left_to_others(self, writer_on, lock):
         """What had been written is there, and finishing fails nobody."""

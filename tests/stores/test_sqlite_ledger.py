@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import signal
 import sqlite3
 import stat
@@ -14,9 +15,9 @@ from decimal import Decimal
 import pytest
 
 from resilient_ai.core.errors import ConfigurationError
-from resilient_ai.core.protocols import SendClosed, SendOpened
-from resilient_ai.core.results import Usage
-from resilient_ai.stores import LedgerRow, LedgerSend, LedgerTotal, SQLiteLedger
+from resilient_ai.core.ledger import SendClosed, SendOpened
+from resilient_ai.stores import SQLiteLedger, _ledger_queries
+from resilient_ai.stores._ledger_queries import Filter
 
 pytestmark = pytest.mark.anyio
 
@@ -54,7 +55,7 @@ def script(body, *arguments):
     lines = [
         "import asyncio, os, signal, sys",
         "from decimal import Decimal",
-        "from resilient_ai.core.protocols import SendClosed, SendOpened",
+        "from resilient_ai.core.ledger import SendClosed, SendOpened",
         "from resilient_ai.stores import SQLiteLedger",
         "ledger = SQLiteLedger(sys.argv[1])",
         "def begin(name): ledger.opened(SendOpened(send_id=name, call_id='c', at=1.0, kind='chat', model='m', attempt=1))",
@@ -65,211 +66,73 @@ def script(body, *arguments):
     return subprocess.Popen([sys.executable, "-c", "\n".join(lines), *map(str, arguments)], stdout=subprocess.PIPE)
 
 
-class TestWhatIsKept:
-    """Rows, and the questions about them."""
-
-    async def test_a_send_from_begin_to_end(self, open_ledger):
-        """Every field of both reports comes back."""
-        ledger = open_ledger()
-        tags = {"tenant": "a", "user": "b", "feature": "f", "environment": "e", "team": "t"}
-        usage = Usage(input_tokens=10, output_tokens=5, cached_tokens=3, reasoning_tokens=2)
-        ledger.opened(opened(tags=tags, attempt=2))
-        ledger.closed(closed(cost="0.25", usage=usage, error="ServerFailed", elapsed=1.5))
-        assert await ledger.sends() == [
-            LedgerSend(
-                send_id="s",
-                call_id="c",
-                at=NOON,
-                kind="chat",
-                model="m",
-                attempt=2,
-                state="settled",
-                tags=tags,
-                cost=Decimal("0.25"),
-                input_tokens=10,
-                output_tokens=5,
-                cached_tokens=3,
-                reasoning_tokens=2,
-                error="ServerFailed",
-                elapsed=1.5,
-            )
-        ]
-
-    async def test_a_send_in_flight(self, open_ledger):
-        """It is there before its end is known, and its cost is not known."""
-        ledger = open_ledger()
-        ledger.opened(opened())
-        (send,) = await ledger.sends()
-        assert (send.state, send.cost, send.elapsed, send.tags) == ("sent", None, None, {})
-        assert await ledger.total() == LedgerTotal(sends=1, cost=Decimal(0), unknown=1, input_tokens=0, output_tokens=0)
-
-    async def test_an_empty_book(self, open_ledger):
-        """Sums of nothing are zero, and there are no groups."""
-        ledger = open_ledger()
-        assert await ledger.total() == LedgerTotal(sends=0, cost=Decimal(0), unknown=0, input_tokens=0, output_tokens=0)
-        assert await ledger.by("model") == []
-        assert await ledger.sends() == []
-
-    @pytest.mark.parametrize(
-        ("amounts", "total"),
-        [
-            (["0.1", "0.2"], "0.3"),
-            (["0.0000000000000000001"] * 3, "0.0000000000000000003"),
-            (["123456789012345678", "0.0000000000000000001"], "123456789012345678.0000000000000000001"),
-            (["1E-7", "2E+3"], "2000.0000001"),
-            (["0.0000097"] * 1000, "0.0097"),
-        ],
-    )
-    async def test_amounts_add_up_exactly(self, open_ledger, amounts, total):
-        """No amount passes through a binary fraction, and none is rounded."""
-        ledger = open_ledger()
-        for number, amount in enumerate(amounts):
-            write(ledger, f"s{number}", amount)
-        assert (await ledger.total()).cost == Decimal(total)
-
-    async def test_an_amount_keeps_its_digits(self, open_ledger):
-        """What was reported as 0.10 is 0.10."""
-        ledger = open_ledger()
-        write(ledger, cost="0.10")
-        assert str((await ledger.sends())[0].cost) == "0.10"
-
-    @pytest.mark.parametrize("cost", [None, "NaN", "sNaN", "Infinity"])
-    async def test_unknown_is_not_zero(self, open_ledger, cost):
-        """A send without a price is counted as unknown, one that cost nothing is not."""
-        ledger = open_ledger()
-        write(ledger, "free", "0")
-        write(ledger, "priceless", cost)
-        total = await ledger.total()
-        assert (total.sends, total.cost, total.unknown) == (2, 0, 1)
-        assert {send.send_id: send.cost for send in await ledger.sends()} == {"free": 0, "priceless": None}
-
-    async def test_what_was_never_sent_owes_nothing(self, open_ledger):
-        """Its cost is not unknown."""
-        ledger = open_ledger()
-        write(ledger, state="never_sent")
-        total = await ledger.total()
-        assert (total.sends, total.unknown) == (1, 0)
-
-    async def test_tokens_that_are_not_known_add_nothing(self, open_ledger):
-        """The others are added up."""
-        ledger = open_ledger()
-        write(ledger, "a", usage=Usage(input_tokens=7))
-        write(ledger, "b", usage=Usage(input_tokens=5, output_tokens=2))
-        total = await ledger.total()
-        assert (total.input_tokens, total.output_tokens) == (12, 2)
-
-    async def test_the_first_end_counts(self, open_ledger):
-        """A second one changes nothing, unless the first was unknown."""
-        ledger = open_ledger()
-        write(ledger, "a", "1")
-        ledger.closed(closed("a", "2"))
-        write(ledger, "b", state="unknown")
-        ledger.closed(closed("b", "4", "estimated"))
-        found = {send.send_id: (send.cost, send.state) for send in await ledger.sends()}
-        assert found == {"a": (1, "settled"), "b": (4, "estimated")}
-
-    async def test_a_send_is_written_once(self, open_ledger):
-        """The same begin again, and the end of a send that never began, change nothing."""
-        ledger = open_ledger()
-        write(ledger, cost="1")
-        ledger.opened(opened())
-        ledger.closed(closed("stranger", "5"))
-        total = await ledger.total()
-        assert (total.sends, total.cost) == (1, 1)
-
-    async def test_text_that_is_no_unicode(self, open_ledger):
-        """Half of a surrogate pair becomes a question mark instead of a lost report."""
-        ledger = open_ledger()
-        write(ledger, "s\ud800", "1", tags={"team\udfff": "x", "tenant": "ü\ud800"})
-        (send,) = await ledger.sends()
-        assert (send.send_id, send.tags, send.cost) == ("s?", {"team?": "x", "tenant": "ü?"}, 1)
-        assert ledger.lost == 0
-
-
 class TestQuestions:
-    """Sums by groups, times and tags."""
+    """What `test_ledger_conformance.py` does not ask."""
 
-    @pytest.fixture
-    def book(self, open_ledger):
+    async def test_tags_as_arguments(self, open_ledger):
+        """They may be named beside those of `tags`, and both narrow."""
         ledger = open_ledger()
-        day = 86_400.0
-        write(ledger, "1", "0.1", at=NOON, model="a", tags={"tenant": "x", "team": "red"}, call_id="one")
-        write(ledger, "2", "0.2", at=NOON + 1, model="b", kind="embed", tags={"tenant": "y"}, call_id="one")
-        write(ledger, "3", "0.4", at=NOON + day, model="a", tags={"tenant": "x", "user": "u", "team": "blue"})
-        ledger.opened(opened("4", at=NOON + 2 * day, model="a", tags={"feature": "f", "environment": "e"}))
-        return ledger
+        write(ledger, "1", "1", tags={"tenant": "x", "team": "red"})
+        write(ledger, "2", "2", tags={"tenant": "x"}, model="n")
+        assert (await ledger.total(NOON, NOON + 1, tenant="x")).sends == 2
+        assert (await ledger.total(tags={"tenant": "x"}, team="red")).cost == 1
+        assert (await ledger.total(tenant="x", model="n")).cost == 2
 
-    @pytest.mark.parametrize(
-        ("columns", "groups"),
-        [
-            (["model"], {("a",): (3, "0.5"), ("b",): (1, "0.2")}),
-            (["kind"], {("chat",): (3, "0.5"), ("embed",): (1, "0.2")}),
-            (["day"], {("2027-01-15",): (2, "0.3"), ("2027-01-16",): (1, "0.4"), ("2027-01-17",): (1, "0")}),
-            (["tenant"], {(None,): (1, "0"), ("x",): (2, "0.5"), ("y",): (1, "0.2")}),
-            (["user"], {(None,): (3, "0.3"), ("u",): (1, "0.4")}),
-            (["feature"], {(None,): (3, "0.7"), ("f",): (1, "0")}),
-            (["environment"], {(None,): (3, "0.7"), ("e",): (1, "0")}),
-            (["state"], {("sent",): (1, "0"), ("settled",): (3, "0.7")}),
-            (
-                ["tenant", "model"],
-                {(None, "a"): (1, "0"), ("x", "a"): (2, "0.5"), ("y", "b"): (1, "0.2")},
-            ),
-        ],
-    )
-    async def test_groups(self, book, columns, groups):
-        """Each group has its own sums, sorted by the keys; a missing tag is None."""
-        rows = await book.by(*columns)
-        assert [row.key for row in rows] == list(groups)
-        assert {row.key: (row.sends, row.cost) for row in rows} == {
-            key: (sends, Decimal(cost)) for key, (sends, cost) in groups.items()
+    @pytest.mark.parametrize("ask", ["total", "by", "sends", "calls", "saved", "scan"])
+    async def test_times_are_found_through_an_index(self, open_ledger, ask):
+        """No question about a time reads the whole book."""
+        ledger = open_ledger()
+        which = Filter(NOON, NOON + 1, {"tenant": "x", "team": "red"})
+        plans = []
+
+        class Planning:
+            """A connection that asks how each statement will be run."""
+
+            def __init__(self, connection):
+                self._connection = connection
+
+            def execute(self, sql, values=()):
+                plans.extend(row[3] for row in self._connection.execute(f"EXPLAIN QUERY PLAN {sql}", values))
+                return self._connection.execute(sql, values)
+
+        questions = {
+            "total": lambda book: _ledger_queries.total(book, which),
+            "by": lambda book: _ledger_queries.by(book, ["tenant"], which),
+            "sends": lambda book: _ledger_queries.sends(book, 5, None, which),
+            "calls": lambda book: _ledger_queries.calls(book, 5, which),
+            "saved": lambda book: _ledger_queries.saved(book, which),
+            "scan": lambda book: _ledger_queries.piece(book, which, _ledger_queries.Mark(0.0, 0, 100)),
         }
-
-    async def test_a_group_has_all_sums(self, book):
-        """Unknown costs and tokens are those of the group."""
-        write(book, "5", model="z", usage=Usage(input_tokens=3, output_tokens=4))
-        assert (await book.by("model"))[-1] == LedgerRow(
-            key=("z",), sends=1, cost=Decimal(0), unknown=1, input_tokens=3, output_tokens=4
+        await ledger._ask(lambda connection: questions[ask](Planning(connection)))
+        reads = [plan for plan in plans if re.match(r"(SCAN|SEARCH) (sends|spared|first|earlier)\b", plan)]
+        assert reads
+        assert all(
+            "INDEX sends_at (at>" in read or "INDEX spared_at (at>" in read or "sends_call" in read
+            for read in reads
+            if read != "SCAN first"
         )
 
-    @pytest.mark.parametrize("columns", [[], ["colour"], ["model", "at; DROP TABLE sends"]])
-    async def test_columns_are_checked(self, book, columns):
-        """None, and one that is not known, are refused by name."""
-        with pytest.raises(ValueError, match=r"columns must be some of model, kind, day.*, got (none|\[')"):
-            await book.by(*columns)
+    async def test_a_long_scan_lets_others_through(self, open_ledger):
+        """Between two pieces, a charge, a report and a question are served."""
+        ledger = open_ledger()
+        for number in range(3000):
+            write(ledger, f"s{number}")
+        seen = []
+        async for sends in ledger.scan():
+            write(ledger, f"meanwhile {len(seen)}", "1", model="n")
+            assert (await ledger.total(model="n")).sends == len(seen) + 1
+            seen.append(len(sends))
+        assert seen == [1000, 1000, 1000]
 
-    async def test_a_period_has_its_begin_and_not_its_end(self, book):
-        """`since` belongs to it, `until` does not, in sums and in groups."""
-        assert (await book.total(since=NOON + 1)).sends == 3
-        assert (await book.total(until=NOON + 1)).sends == 1
-        assert (await book.total(since=NOON + 1, until=NOON + 2)).cost == Decimal("0.2")
-        assert [row.sends for row in await book.by("model", since=NOON + 1, until=NOON + 86_401)] == [1, 1]
-
-    @pytest.mark.parametrize(
-        ("tags", "sends"),
-        [
-            ({"tenant": "x"}, 2),
-            ({"team": "red"}, 1),
-            ({"tenant": "x", "team": "blue"}, 1),
-            ({"tenant": "y", "team": "blue"}, 0),
-            ({"city": "Rome"}, 0),
-            ({"environment": "e", "feature": "f"}, 1),
-        ],
-    )
-    async def test_sums_of_some_tags(self, book, tags, sends):
-        """Tags with and without a column of their own narrow alike."""
-        assert (await book.total(**tags)).sends == sends
-
-    async def test_the_latest_sends(self, book):
-        """The newest first, at most `limit`, of one call if asked for."""
-        assert [send.send_id for send in await book.sends()] == ["4", "3", "2", "1"]
-        assert [send.send_id for send in await book.sends(limit=2)] == ["4", "3"]
-        assert [send.send_id for send in await book.sends(call_id="one")] == ["2", "1"]
-        assert await book.sends(call_id="none") == []
-
-    async def test_the_limit_is_checked(self, book):
-        """It is at least 1."""
-        with pytest.raises(ValueError, match="limit must be >= 1, got 0"):
-            await book.sends(limit=0)
+    async def test_a_rare_tag_is_looked_for_piece_by_piece(self, open_ledger):
+        """Each piece is of a thousand rows, whether they have the tag or not."""
+        ledger = open_ledger()
+        for number in range(2500):
+            write(ledger, f"s{number:04}", tags={"team": "red"} if number in {7, 2400} else {})
+        assert [[send.send_id for send in sends] async for sends in ledger.scan(tags={"team": "red"})] == [
+            ["s0007"],
+            ["s2400"],
+        ]
 
 
 class TestLife:
@@ -277,7 +140,7 @@ class TestLife:
 
     def test_options_show_and_are_checked(self, tmp_path):
         """An unknown durability is refused at construction."""
-        assert repr(SQLiteLedger(tmp_path / "l.db")) == f"SQLiteLedger('{tmp_path}/l.db', durability='queued')"
+        assert repr(SQLiteLedger(tmp_path / "l.db")) == f"SQLiteLedger('{tmp_path}/l.db', durability='durable')"
         with pytest.raises(ValueError, match="durability must be 'queued' or 'durable', got 'maybe'"):
             SQLiteLedger(tmp_path / "l.db", durability="maybe")
 
@@ -526,13 +389,13 @@ class TestFiles:
     def test_a_newer_version_is_refused(self, tmp_path):
         """At construction, and the file is left as it is."""
         with closing(sqlite3.connect(tmp_path / "l.db")) as connection:
-            connection.execute("PRAGMA user_version = 2")
+            connection.execute("PRAGMA user_version = 3")
         before = (tmp_path / "l.db").read_bytes()
-        with pytest.raises(ConfigurationError, match="is a ledger of version 2; this package knows version 1"):
+        with pytest.raises(ConfigurationError, match="is a ledger of version 3; this package knows version 2"):
             SQLiteLedger(tmp_path / "l.db")
         assert (tmp_path / "l.db").read_bytes() == before
 
-    @pytest.mark.parametrize("version", [0, 1])
+    @pytest.mark.parametrize("version", [0, 1, 2])
     def test_another_database_is_refused(self, tmp_path, version):
         """One with tables of something else is not written to."""
         with closing(sqlite3.connect(tmp_path / "l.db")) as connection:

@@ -1,0 +1,244 @@
+"""The one thread that talks to the Redis of a `RedisBudgets`: in order, many jobs in one step, each done once or not at all."""
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cache
+from queue import Empty, SimpleQueue
+from typing import Any, Literal
+
+from resilient_ai.core.budgets import Admission, BookUnavailable, Charge
+from resilient_ai.stores import _redis_budget_scripts as scripts
+from resilient_ai.stores._redis_client import Client
+
+_log = logging.getLogger("resilient_ai")
+
+_MOST = 256  # jobs in one step
+_MOST_CHARGES = 500  # in one job of what is owed
+_AGAIN = 1.0  # seconds for which nobody asks after a fault
+_LOUD_EVERY = 60.0
+_WRITER_LIFE = 7 * 86_400  # seconds for which Redis remembers the last step of a process
+_LARGEST = 2**62  # a counter has 64 bits
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Charges to be added where they fit ("charge"), added in any case ("settle"), or only looked at ("ask")."""
+
+    kind: Literal["charge", "settle", "ask"]
+    charges: Sequence[Charge]
+    answer: "Future[Admission]" = field(default_factory=Future[Admission])
+
+
+class BudgetWorker:
+    """Does jobs in a thread of its own.
+
+    After a fault charges and questions are answered with `BookUnavailable` at once, for a second. What was settled meanwhile is
+    owed: it is added up and handed in as soon as Redis is back. Of the step whose answer did not come, Redis is asked what has
+    become of it, so that nothing is settled twice, and a charge whose caller was told that it failed is taken back.
+
+    Args:
+        connect: Makes the client; called in the thread.
+        no_script: The error of a server that does not know a script.
+        prefix: What the names of keys begin with.
+        place: Where Redis is, without secrets, for the log.
+    """
+
+    def __init__(self, connect: Callable[[], Client], *, no_script: type[Exception], prefix: str, place: str) -> None:
+        self._connect = connect
+        self._no_script = no_script
+        self._prefix = prefix
+        self._place = place
+        self._writer = f"{prefix}:writer:{os.urandom(8).hex()}"
+        self._client: Client | None = None
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._step = 0
+        self._doubt: tuple[int, Sequence[Job]] | None = None
+        self._owed: dict[tuple[str, int], Charge] = {}
+        self._down = False
+        self._ask_again_at = 0.0
+        self._loud_at = -_LOUD_EVERY
+        self.ended: Future[None] = Future()
+        threading.Thread(target=self._run, name="resilient-ai-budgets", daemon=True).start()
+
+    @property
+    def usable(self) -> bool:
+        """Whether Redis may be asked now."""
+        return not self._down or time.monotonic() >= self._ask_again_at
+
+    def put(self, job: Job) -> "Future[Admission]":
+        """Have a job done; never waits, and may be called while the garbage collector runs."""
+        self._jobs.put(job)
+        return job.answer
+
+    def end(self) -> None:
+        """Hand in what is owed, close the connection and end the thread, after what was put before."""
+        self._jobs.put(None)
+
+    def _run(self) -> None:
+        going = True
+        while going:
+            jobs, going = self._gather()
+            if jobs or self._owed or self._doubt is not None:
+                self._do(jobs)
+        if self._owed or self._doubt is not None:
+            self._ask_again_at = 0.0
+            self._do([])
+        if self._owed or self._doubt is not None:
+            _log.warning("Redis at %s has not got what was settled at last: it stays reserved", self._place)
+        self._close()
+        self.ended.set_result(None)
+
+    def _gather(self) -> tuple[list[Job], bool]:
+        """Wait for jobs, or until what is owed may be handed in; return what is there, and whether there will be more."""
+        jobs: list[Job] = []
+        waits = self._owed or self._doubt is not None
+        patience = max(0.0, self._ask_again_at - time.monotonic()) if waits else None
+        with suppress(Empty):
+            item = self._jobs.get(timeout=patience)
+            while item is not None:
+                jobs.append(item)
+                if len(jobs) == _MOST:
+                    return jobs, True
+                item = self._jobs.get_nowait()
+            return jobs, False
+        return jobs, True
+
+    def _do(self, jobs: Sequence[Job]) -> None:
+        wanted = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
+        if not self.usable:
+            self._give_up(wanted, "Redis could not be reached a moment ago")
+            return
+        taken = wanted
+        try:
+            client = self._ready()
+            taken = [*self._take_owed(), *wanted]
+            if taken:
+                for job, admission in zip(taken, self._take_step(client, taken), strict=True):
+                    job.answer.set_result(admission)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it says that the book cannot be asked
+            self._lose(error, taken)
+        else:
+            self._down = False
+
+    def _ready(self) -> Client:
+        if self._client is None:
+            self._client = self._connect()
+            _load(self._client)
+        if self._doubt is not None:
+            self._step += 1
+            life = str(_WRITER_LIFE)
+            known, fate = self._eval(self._client, scripts.FENCE, (self._writer,), (str(self._step), life))
+            self._clear_doubt(*self._doubt, int(known), str(fate, "ascii"))
+            self._doubt = None
+        return self._client
+
+    def _clear_doubt(self, step: int, jobs: Sequence[Job], known: int, fate: str) -> None:
+        for place, job in enumerate(jobs):
+            if step != known:  # the step was not taken
+                if job.kind == "settle":
+                    self._owe(job.charges)
+            elif job.kind == "charge" and fate[place : place + 1] == "1":
+                self._owe(back(job.charges))
+
+    def _take_step(self, client: Client, jobs: Sequence[Job]) -> list[Admission]:
+        self._step += 1
+        self._doubt = (self._step, jobs)
+        keys = (self._writer, *(f"{self._prefix}:budget:{_safe(one.key)}" for job in jobs for one in job.charges))
+        arguments = [str(self._step), str(_WRITER_LIFE)]
+        for job in jobs:
+            arguments += (job.kind, str(len(job.charges)))
+            for charge in job.charges:
+                arguments += _arguments(charge)
+        status, *answers = self._eval(client, scripts.APPLY, keys, arguments)
+        if status != b"done":
+            raise ValueError("not an answer of ours")
+        # Read as a whole before the doubt ends: what cannot be read says nothing about what was done.
+        read = [_read(job, *answer) for job, answer in zip(jobs, answers, strict=True)]
+        self._doubt = None
+        return read
+
+    def _eval(self, client: Client, script: str, keys: Sequence[str], arguments: Sequence[str]) -> Any:
+        try:
+            return client.evalsha(_hash(script), len(keys), *keys, *arguments)
+        except self._no_script:
+            # A server that was restarted or flushed has forgotten every script, so that none of it has run.
+            _load(client)
+            return client.evalsha(_hash(script), len(keys), *keys, *arguments)
+
+    def _take_owed(self) -> list[Job]:
+        charges = list(self._owed.values())
+        self._owed.clear()
+        parts = range(0, len(charges), _MOST_CHARGES)
+        jobs = [Job("settle", charges[first : first + _MOST_CHARGES]) for first in parts]
+        for job in jobs:
+            job.answer.set_running_or_notify_cancel()
+        return jobs
+
+    def _owe(self, charges: Iterable[Charge]) -> None:
+        for charge in charges:
+            known = self._owed.get((charge.key, charge.slice))
+            amount = charge.amount if known is None else known.amount + charge.amount
+            self._owed[charge.key, charge.slice] = replace(charge, amount=amount)
+
+    def _give_up(self, jobs: Sequence[Job], reason: str) -> None:
+        in_doubt = () if self._doubt is None else self._doubt[1]
+        for job in jobs:
+            if job.kind == "settle" and job not in in_doubt:
+                self._owe(job.charges)
+            job.answer.set_exception(BookUnavailable(reason))
+
+    def _lose(self, error: Exception, jobs: Sequence[Job]) -> None:
+        self._close()
+        now = time.monotonic()
+        self._down = True
+        self._ask_again_at = now + _AGAIN
+        # The text of an error may quote the address, and that a password.
+        reason = f"Redis at {self._place} cannot be asked ({type(error).__name__})"
+        if now - self._loud_at >= _LOUD_EVERY:
+            self._loud_at = now
+            _log.warning("%s: hard budgets refuse calls, or let them go, as they were told", reason)
+        self._give_up(jobs, reason)
+
+    def _close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            with suppress(Exception):  # a broken connection cannot be closed better
+                client.close()
+
+
+def back(charges: Sequence[Charge]) -> list[Charge]:
+    """Return what takes charges back."""
+    return [replace(charge, amount=-charge.amount) for charge in charges]
+
+
+def _read(job: Job, good: Any, *spent: Any) -> Admission:
+    if good not in {0, 1} or len(spent) != (0 if job.kind == "settle" else len(job.charges)):
+        raise ValueError("not an answer of ours")
+    return Admission(admitted=good == 1, spent=tuple(map(int, spent)))
+
+
+def _safe(key: str) -> str:
+    return key.encode(errors="backslashreplace").decode()
+
+
+def _arguments(charge: Charge) -> tuple[str, str, str, str, str]:
+    amount = max(-_LARGEST, min(_LARGEST, charge.amount))
+    limit = "" if charge.limit is None else str(max(-_LARGEST, min(_LARGEST, charge.limit)))
+    return str(charge.slice), str(charge.first), str(amount), limit, str(max(1, charge.until - charge.slice))
+
+
+def _load(client: Client) -> None:
+    for script in (scripts.APPLY, scripts.FENCE):
+        client.script_load(script)
+
+
+@cache
+def _hash(script: str) -> str:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

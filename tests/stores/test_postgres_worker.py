@@ -1,0 +1,142 @@
+"""A queue and its thread: what is put in is done in order, whenever it comes."""
+
+import threading
+import time
+from concurrent.futures import Future
+
+import pytest
+
+from resilient_ai.stores._postgres_worker import Worker
+
+
+@pytest.fixture
+def crew():
+    """Make workers, and end their threads."""
+    workers = []
+
+    def make(work, end=lambda: None, **options):
+        workers.append(Worker("test", work, end, **options))
+        return workers[-1]
+
+    yield make
+    for worker in workers:
+        worker.finish(0.0).result(10)
+
+
+def test_everything_is_done_in_order_and_in_groups(crew):
+    """No group is larger than it may be, and nobody waits for the last one."""
+    groups = []
+    worker = crew(lambda items: groups.append(list(items)), most=7, gather=0.01)
+    for number in range(100):
+        worker.put(number)
+    worker.finish(5.0).result(10)
+    assert [item for group in groups for item in group] == list(range(100))
+    assert max(map(len, groups)) == 7
+
+
+def test_the_thread_begins_with_the_first_item_and_ends_with_the_last(crew):
+    """And once more where it is used again."""
+    ended = []
+    worker = crew(lambda items: None, lambda: ended.append(threading.current_thread().name))
+    assert not worker.running
+    for time_of_it in (1, 2):
+        worker.put("a")
+        worker.finish(5.0).result(10)
+        assert (worker.running, ended) == (False, ["test"] * time_of_it)
+
+
+def test_whoever_waits_for_a_mark_does_not_wait_for_more(crew):
+    """A group is gathered for a while, but not where its first item is awaited."""
+    worker = crew(lambda items: [item.set_result(None) for item in items], gather=30.0)
+    mark = Future()
+    worker.put(mark)
+    assert mark.result(10) is None
+
+
+def test_work_is_called_now_and_then(crew):
+    """Also where nothing came."""
+    called = threading.Semaphore(0)
+    worker = crew(lambda items: items or called.release(), every=0.01)
+    worker.put("a")
+    assert all(called.acquire(timeout=10) for _ in range(3))
+
+
+def test_putting_in_while_the_thread_is_being_started_waits_for_nobody(crew):
+    """As the garbage collector does, in the very thread that starts it."""
+    seen = []
+    worker = crew(seen.extend)
+    with worker._starting:
+        worker.put("in between")
+    assert not worker.running
+    worker.put("later")
+    worker.finish(5.0).result(10)
+    assert seen == ["in between", "later"]
+
+
+def test_without_a_thread_everything_waits(crew, monkeypatch):
+    """Until one can be had."""
+    seen = []
+    worker = crew(seen.extend)
+
+    def none_left(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        worker.put(1)
+    assert (worker.running, worker.waiting) == (False, 1)
+    worker.put(2)
+    worker.finish(5.0).result(10)
+    assert seen == [1, 2]
+
+
+def test_a_pause_ends_when_somebody_wants_to_finish(crew):
+    """It is tried in short steps from then on, until there is no time left."""
+    steps, begun = [], threading.Event()
+
+    def work(items):
+        begun.set()
+        while items and worker.pause(60.0):
+            steps.append(time.monotonic())
+
+    worker = crew(work)
+    worker.put("a")
+    begun.wait(10)
+    worker.finish(0.35).result(10)
+    assert 2 <= len(steps) <= 4
+
+
+def test_what_is_put_in_while_the_thread_ends_is_done(crew):
+    """By another one."""
+    seen, ending, goes_on = [], threading.Event(), threading.Event()
+
+    def end():
+        ending.set()
+        goes_on.wait(10)
+
+    worker = crew(seen.extend, end)
+    worker.put("early")
+    finished = worker.finish(5.0)
+    ending.wait(10)
+    worker.put("late")
+    goes_on.set()
+    finished.result(10)
+    worker.finish(5.0).result(10)
+    assert seen == ["early", "late"]
+
+
+def test_work_that_fails_is_told_and_does_not_end_the_thread(crew, caplog):
+    """What comes later is done."""
+    seen = []
+
+    def work(items):
+        seen.extend(items)
+        if items == ["bad"]:
+            raise KeyError("unexpected")
+
+    worker = crew(work, most=1)
+    for item in ("bad", "good"):
+        worker.put(item)
+    worker.finish(5.0).result(10)
+    assert seen == ["bad", "good"]
+    assert "thread test: something went wrong that must not" in caplog.text
