@@ -24,6 +24,7 @@ from resilient_ai.middleware._cache_lease import Lease, take_turn
 from resilient_ai.middleware._cache_policy import PART_FOR_ASKING, Policy, is_fault_of_the_request
 from resilient_ai.middleware._cache_state import Outcome, Shelf, behind, in_time
 from resilient_ai.middleware._machines.freshness import Worth
+from resilient_ai.middleware._savings import write_spared
 
 R = TypeVar("R")
 
@@ -127,6 +128,8 @@ class AnswerCache(Generic[R]):
             stale = found.worth == "stale"
             outcome: Outcome = "stale" if stale else "hit"
             self._state.looked_up(call, outcome, hits=1, stale=int(stale), age=found.age, saved=found.saved)
+        is_fresh = found.worth in {"fresh", "due"}
+        write_spared(self._cache.savings, call, "hit" if is_fresh else "stale", hits=1, saved=found.saved)
         if found.worth in {"due", "stale"} and self._policy.keeps and self._state.claim([self._key]):
             self._state.refresh([self._key], self._renew())
         answer: object = found.answer

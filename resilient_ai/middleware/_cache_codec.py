@@ -9,7 +9,7 @@ from resilient_ai.core.errors import OutputInvalid
 from resilient_ai.core.results import ChatResult, ImageResult
 
 # What belongs to one call and not to the answer; every hit gets its own.
-_OF_THE_CALL = frozenset({"cost", "attempts", "cache", "cache_age", "saved", "maybe_billed", "refused"})
+_OF_THE_CALL = frozenset({"cost", "attempts", "cache", "cache_age", "saved", "maybe_billed", "refused", "considered"})
 # Milliseconds since the first piece, and characters that had come by then.
 Pace = Sequence[tuple[int, int]]
 

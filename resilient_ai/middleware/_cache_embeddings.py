@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import Literal
 
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.errors import CallRejected, ProviderError
@@ -24,6 +25,7 @@ from resilient_ai.middleware._cache_vectors import (
     shares,
     with_spares,
 )
+from resilient_ai.middleware._savings import write_spared
 
 
 class EmbeddingCache:
@@ -131,6 +133,7 @@ class EmbeddingCache:
         call, texts, known = self._call, self._texts, self._known
         missing = self._missing()
         if not missing:
+            self._write_spared(known, stale=known.stale > 0)
             return self._of_known(keys)
         wanted = {key: texts[key] for key in missing}
         if all(key in known.spares for key in missing):
@@ -143,6 +146,7 @@ class EmbeddingCache:
                 self._known = with_spares(known)
                 age = self._age(self._known.oldest or call.clock.wall())
                 self._state.spared(call, hits=len(missing), age=age, saved=self._known.saved)
+                self._write_spared(self._known, stale=True)
                 return self._of_known(keys)
         else:
             fresh = await self._send(call, wanted)
@@ -152,9 +156,14 @@ class EmbeddingCache:
             fresh = fresh.model_copy(update={"usage": Usage.total([usage, fresh.usage])})
         if len(missing) == len(keys):  # nothing was known, and no text comes twice
             return fresh
+        self._write_spared(known, stale=known.stale > 0)
         pieces = known.answers | pieces_of(missing, fresh.vectors)
         hits = sum(key in known.answers for key in keys)
         return fresh.model_copy(update={"vectors": in_order(pieces, keys), "hits": hits})
+
+    def _write_spared(self, known: Known, *, stale: bool) -> None:
+        outcome: Literal["hit", "stale"] = "stale" if stale else "hit"
+        write_spared(self._cache.savings, self._call, outcome, hits=len(known.answers), saved=known.saved)
 
     def _of_known(self, keys: Sequence[str]) -> EmbedResult:
         model = self._call.model

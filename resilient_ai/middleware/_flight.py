@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast
 
 from resilient_ai.core.call import Call, CallRecord, Next
+from resilient_ai.core.ledger import Savings
+from resilient_ai.core.operations import Embed
 from resilient_ai.core.results import EmbedResult
 from resilient_ai.core.streams import StreamEnd, StreamResult
 from resilient_ai.core.vectors import Vectors
 from resilient_ai.middleware._fan_out import FanOut, copy_of
+from resilient_ai.middleware._savings import write_spared
 
 R = TypeVar("R")
 
@@ -18,11 +21,12 @@ _leaving: set[asyncio.Task[Any]] = set()
 
 
 class _Passenger:
-    """One of those who wait: its record, and until when it does."""
+    """One of those who wait: its call, its record, and until when it does."""
 
-    __slots__ = ("deadline", "record")
+    __slots__ = ("call", "deadline", "record")
 
     def __init__(self, call: Call[Any]) -> None:
+        self.call = call
         self.record = call.record
         self.deadline = call.deadline
 
@@ -34,13 +38,20 @@ class Flight(Generic[R]):
         call: The first of the calls.
         proceed: Sends it.
         when_over: Called once nobody may join any more.
+        savings: Where those who joined are written down.
 
     Attributes:
         leader: The id of the first call.
         is_open: Whether others may join.
     """
 
-    def __init__(self, call: Call[R], proceed: Next[R], when_over: "Callable[[Flight[R]], None]") -> None:
+    def __init__(
+        self,
+        call: Call[R],
+        proceed: Next[R],
+        when_over: "Callable[[Flight[R]], None]",
+        savings: Savings | None = None,
+    ) -> None:
         self.leader = call.id
         self.is_open = True
         self._record = CallRecord()
@@ -50,6 +61,7 @@ class Flight(Generic[R]):
         self._came = 0
         self._fan_out: FanOut | None = None
         self._when_over = when_over
+        self._savings = savings
         shared = call.replace(record=self._record, waited_for=self._last_deadline)
         self._task: asyncio.Task[R] = asyncio.create_task(self._send(shared, proceed))
         self._task.add_done_callback(self._landed)
@@ -75,7 +87,9 @@ class Flight(Generic[R]):
             return cast("R", self._reader(passenger, self._fan_out, call))
         self._settle(passenger)
         self._aboard.pop(passenger)
-        return self._answer(passenger)
+        answer = self._answer(passenger)
+        self._write_spared(passenger)
+        return answer
 
     def _answer(self, passenger: _Passenger) -> R:
         if self._task.cancelled():
@@ -88,9 +102,12 @@ class Flight(Generic[R]):
     def _reader(self, passenger: _Passenger, fan_out: FanOut, call: Call[R]) -> StreamResult:
         stream = fan_out.reader(call.clock, lambda: self._leave(passenger), lambda: len(self._aboard) == 1)
 
-        def ended(_: StreamEnd) -> None:
+        def ended(end: StreamEnd) -> None:
             self._leave(passenger)
             self._settle(passenger)
+            # Whoever stops reading has what it wanted; what that would have cost by itself is known of a whole answer only.
+            if end.how in {"completed", "closed"} and end.error is None:
+                self._write_spared(passenger)
 
         stream.on_end(ended)
         return stream
@@ -108,6 +125,12 @@ class Flight(Generic[R]):
         # What was found in the cache and what was sent would each have cost it something.
         if cost is not None:
             own.saved = cost.amount + (shared.saved or 0) if cost.amount else shared.saved
+
+    def _write_spared(self, passenger: _Passenger) -> None:
+        if self._payer is not passenger:
+            operation = passenger.call.operation
+            hits = len(operation.texts) if isinstance(operation, Embed) else 1
+            write_spared(self._savings, passenger.call, "joined", hits=hits, saved=passenger.record.saved)
 
     def _leave(self, passenger: _Passenger) -> bool:
         """Let one go; return whether it was the last, so that what was sent is cancelled."""
@@ -151,7 +174,7 @@ def _free(task: "asyncio.Task[Any]") -> None:
     """Let go of what came for nobody."""
     _leaving.discard(task)
     if not task.cancelled() and task.exception() is None and isinstance(result := task.result(), StreamResult):
-        result.drop()
+        result.drop(error=asyncio.CancelledError())  # as one that is cancelled: what had arrived went to nobody
 
 
 def _own(result: R) -> R:

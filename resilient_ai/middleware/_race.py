@@ -27,15 +27,16 @@ async def race(call: Call[R], proceed: Next[R], delay: float, may_hedge: Callabl
     Raises:
         Exception: The failure of the first request, where both fail.
     """
-    tasks = [_start(call, proceed)]
+    claims: list[int] = []
+    tasks = [_start(call, proceed, 0, claims)]
     winner: asyncio.Task[R] | None = None
     try:
         with suppress(TimeoutError):
             async with call.clock.timeout(delay):
                 await asyncio.wait(tasks)  # raises nothing of its own, so that only the timer can have ended it
         if not tasks[0].done() and may_hedge():
-            tasks.append(_start(call, proceed))
-        winner = await _first_success(tasks)
+            tasks.append(_start(call, proceed, 1, claims))
+        winner = await _first_success(tasks, claims)
         await _settled(call, [task for task in tasks if task is not winner])
         return winner.result()
     except GeneratorExit:  # a coroutine that is closed cannot wait for anything
@@ -51,18 +52,26 @@ async def race(call: Call[R], proceed: Next[R], delay: float, may_hedge: Callabl
                 _leave(task)
 
 
-def _start(call: Call[R], proceed: Next[R]) -> asyncio.Task[R]:
+def _start(call: Call[R], proceed: Next[R], place: int, claims: list[int]) -> asyncio.Task[R]:
+    """Send a branch of the call; the first whose answer is claimed wins, and the other one is told that it came in vain."""
+
+    def claim() -> bool:
+        claims.append(place)
+        return claims[0] == place and call.claim()
+
     async def send() -> R:
-        return await proceed(call.branch())
+        return await proceed(call.branch().replace(claim=claim))
 
     return asyncio.create_task(send())
 
 
-async def _first_success(tasks: list[asyncio.Task[R]]) -> asyncio.Task[R]:
+async def _first_success(tasks: list[asyncio.Task[R]], claims: list[int]) -> asyncio.Task[R]:
     pending = set(tasks)
     while pending:
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
+        # Where both have an answer by now, the one that was booked as used is; without accounting it is the first.
+        in_turn = tasks if claims[:1] != [1] else tasks[::-1]
+        for task in in_turn:
             if task in done and not task.cancelled() and task.exception() is None:
                 return task
     return tasks[0]
@@ -97,4 +106,4 @@ def _left(task: asyncio.Task[Any]) -> None:
         return
     result = task.result()
     if isinstance(result, StreamResult):
-        result.drop()
+        result.drop(error=asyncio.CancelledError())  # as one that is cancelled: what had arrived went to nobody

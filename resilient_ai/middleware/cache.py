@@ -13,6 +13,7 @@ from resilient_ai.core.cache_stats import CacheStats
 from resilient_ai.core.call import Call, Next, OperationMiddleware
 from resilient_ai.core.checks import check_able, check_at_least, check_between, check_kind, check_seconds
 from resilient_ai.core.fault_window import FaultWindow
+from resilient_ai.core.ledger import Savings
 from resilient_ai.core.operations import Embed
 from resilient_ai.core.protocols import CacheStore, Leases, StoreUsage
 from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult
@@ -65,6 +66,7 @@ class Cache(OperationMiddleware):
         replay: How a stream is replayed: "at_once", or at the pace that was "recorded".
         leases: Lets processes agree on who sends what several of them miss, such as the store they share; None lets all send.
         lease_time: Seconds after which the turn of a process that died passes on. More than 0.
+        savings: Where it is written down what was not sent, such as the ledger; None writes nothing.
 
     Raises:
         ValueError: If there is no store, or an option is out of its range.
@@ -100,6 +102,7 @@ class Cache(OperationMiddleware):
     replay: Replaying = "at_once"
     leases: Leases | None = None
     lease_time: float = 10.0
+    savings: Savings | None = None
     _state: CacheState = field(init=False, repr=False, compare=False, default_factory=CacheState)
     _shelves: dict[int, Shelf] = field(init=False, repr=False, compare=False, default_factory=dict[int, Shelf])
     _defaults: CacheControl = field(init=False, repr=False, compare=False, default_factory=CacheControl)
@@ -111,6 +114,7 @@ class Cache(OperationMiddleware):
         check_able("answers", self.answers, "get_many", "set_many")
         check_able("embeddings", self.embeddings, "get_many", "set_many")
         check_able("leases", self.leases, "acquire_lease", "release_lease")
+        check_able("savings", self.savings, "spared")
         if self.mode not in get_args(CacheMode):
             raise ValueError(f"mode must be one of {get_args(CacheMode)}, got {self.mode!r}")
         if self.replay not in get_args(Replaying):

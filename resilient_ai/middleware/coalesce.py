@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from resilient_ai.core.call import Call, Next
-from resilient_ai.core.checks import check_kind
+from resilient_ai.core.checks import check_able, check_kind
 from resilient_ai.core.events import CallJoined
+from resilient_ai.core.ledger import Savings
 from resilient_ai.core.operations import Embed
 from resilient_ai.middleware._cache_key import canonical
 from resilient_ai.middleware._cache_policy import is_shared
@@ -36,6 +37,7 @@ class Coalesce:
 
     Args:
         always: Whether calls are shared whose answers would differ.
+        savings: Where it is written down what was not sent, such as the ledger; None writes nothing.
 
     Raises:
         ValueError: If an option is of another type.
@@ -59,6 +61,7 @@ class Coalesce:
     }
 
     always: bool = False
+    savings: Savings | None = None
     _flights: "dict[Hashable, Flight[Any]]" = field(
         init=False, repr=False, compare=False, default_factory=dict[Hashable, Flight[Any]]
     )
@@ -66,6 +69,7 @@ class Coalesce:
     def __post_init__(self) -> None:
         """Check the options."""
         check_kind("always", self.always, bool)
+        check_able("savings", self.savings, "spared")
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
         """Send the call, or wait for the identical one that is under way."""
@@ -74,7 +78,7 @@ class Coalesce:
             return await proceed(call)
         flight: Flight[R] | None = self._flights.get(key)
         if flight is None or not flight.is_open:
-            flight = self._flights[key] = Flight(call, proceed, lambda over: self._forget(key, over))
+            flight = self._flights[key] = Flight(call, proceed, lambda over: self._forget(key, over), self.savings)
         else:
             call.emit(CallJoined(call_id=call.id, model=call.model, leader=flight.leader))
         return await flight.wait(call)

@@ -3,23 +3,30 @@
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, TypeVar
 
 from resilient_ai.core.call import Call, Next, new_id
 from resilient_ai.core.checks import check_able, check_callable
 from resilient_ai.core.collector import outside_of_collector
 from resilient_ai.core.errors import CallRejected, ProviderError, StatusError
 from resilient_ai.core.events import SendSettled
-from resilient_ai.core.protocols import Ledger, PriceBook, SendClosed, SendOpened
+from resilient_ai.core.health import PriceState
+from resilient_ai.core.ledger import Ledger, SendClosed, SendOpened
+from resilient_ai.core.operations import Operation
+from resilient_ai.core.protocols import PriceBook
 from resilient_ai.core.results import CostSource, Result, Usage
 from resilient_ai.core.streams import StreamEnd, StreamResult
-from resilient_ai.middleware._pricing import estimate_usage, price, price_of_result
+from resilient_ai.middleware._price_watch import PriceWatch
+from resilient_ai.middleware._pricing import PromptSizes, estimate_usage, price, price_of_result
 
 R = TypeVar("R")
 T = TypeVar("T")
+P = ParamSpec("P")
 State = Literal["settled", "estimated", "unknown", "never_sent"]
+
+_SERVER_FAULT = 500
 
 _log = logging.getLogger("resilient_ai")
 
@@ -33,14 +40,19 @@ class CostAccounting:
     stream, also of one that nobody closed.
 
     The state of a row says how far its cost can be trusted: "settled" is the service's own figure; "estimated" comes from the
-    price table, for a broken stream from counted characters (4 to a token); "unknown" may have cost something that nobody
-    told us; "never_sent" cost nothing. An unknown cost is None, never zero.
+    price table, for a broken stream from tokens that were counted; "unknown" may have cost something that nobody told us;
+    "never_sent" cost nothing. An unknown cost is None, never zero.
+
+    The price table is asked for every answer, also where the service named its own figure. Where the two are more than 1 %
+    apart, and more than a figure with six decimals may be rounded off, `PriceDrifted` tells of the send, `health()` has a
+    decaying ratio for the model, and one warning an hour goes to the log.
 
     Accounting never fails a call: a ledger or a price book that raises is logged by name and passed over.
 
     Args:
         ledger: Where rows are written; None writes none.
-        prices: Prices for sends of which the service tells no cost; None knows none.
+        prices: What the price list says, for sends of which the service tells no cost, and to compare with what it tells; None
+            knows none.
         on_settled: Called with the `SendSettled` of every send; it must be quick and must not raise.
 
     Raises:
@@ -53,7 +65,10 @@ class CostAccounting:
     ledger: Ledger | None = None
     prices: PriceBook | None = None
     on_settled: Callable[[SendSettled], None] | None = None
+    _watch: PriceWatch = field(init=False, repr=False, compare=False, default_factory=PriceWatch)
+    _sizes: PromptSizes = field(init=False, repr=False, compare=False, default_factory=PromptSizes)
     inside_of: ClassVar[Mapping[str, str]] = {
+        "Budgets": "a budget is told by it what each send cost",
         "Cache": "an answer from the cache is no send and has no row",
         "Resume": "a stream that is asked for again is a send with a row of its own",
         "Routing": "every model that is asked is a send with a row and a price of its own",
@@ -69,20 +84,21 @@ class CostAccounting:
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
         """Open a row, send, and see to it that the row is closed."""
-        send = _Send(self, call)
+        send = _Send(self, self._watch, self._sizes, call)
         try:
             result = await proceed(call)
         except BaseException as error:
             send.failed(error)
             raise
         if isinstance(result, StreamResult):
-            result.on_end(send.stream_ended)
-        elif isinstance(result, Result):
-            send.succeeded(result)
+            send.handed_over(result)
         else:
-            send.charge(None, "provider", used=True)
-            send.close("unknown", None)
+            send.answered(result)
         return result
+
+    def health(self) -> tuple[PriceState, ...]:
+        """Return how what is billed differs from the price table, for every model of which both are known."""
+        return self._watch.states()
 
     async def aclose(self) -> None:
         """Write what is pending and close the ledger."""
@@ -93,14 +109,17 @@ class CostAccounting:
 class _Send:
     """One request from before it leaves to its end."""
 
-    __slots__ = ("accounting", "call", "departed", "id", "pid", "started")
+    __slots__ = ("accounting", "call", "departed", "id", "pid", "sizes", "started", "used", "watch")
 
-    def __init__(self, accounting: CostAccounting, call: Call[Any]) -> None:
+    def __init__(self, accounting: CostAccounting, watch: PriceWatch, sizes: PromptSizes, call: Call[Any]) -> None:
         self.accounting = accounting
+        self.watch = watch
+        self.sizes = sizes
         self.call = call
         self.id = new_id()
         self.departed = call.departed.count
         self.pid = os.getpid()
+        self.used = False
         self.started = call.clock.monotonic()
         ledger = accounting.ledger
         if ledger is not None:
@@ -113,29 +132,34 @@ class _Send:
                 attempt=call.attempt,
                 tags=call.tags,
             )
-            _or_none(lambda: ledger.opened(row), ledger)
+            try:
+                ledger.opened(row)
+            except Exception as error:  # noqa: BLE001 - accounting never fails a call
+                _passed_over(ledger, error)
 
-    def succeeded(self, result: Result) -> None:
+    def answered(self, result: object) -> None:
         """Close the row with what an answer cost."""
-        cost = result.cost
-        if cost is not None and cost.source == "provider":
-            self.charge(cost.amount, "provider", used=True)
-            self.close("settled", cost.amount, usage=result.usage)
+        self.used = self.call.claim()
+        if not isinstance(result, Result):
+            self.close("unknown")
             return
-        amount = self.priced(lambda prices: price_of_result(prices, self.call.operation, result))
-        self.charge(amount, "provider" if amount is None else "table", used=True)
-        self.close("unknown" if amount is None else "estimated", amount, usage=result.usage)
+        cost, usage, tier = result.cost, result.usage, result.service_tier
+        self.learn(usage)
+        listed = self.listed(price_of_result, result)
+        if cost is not None and cost.source == "provider":
+            self.close("settled", cost.amount, listed=listed, usage=usage, tier=tier)
+        else:
+            self.close_by_table(listed, usage=usage, tier=tier)
 
     def failed(self, error: BaseException) -> None:
         """Close the row of a send that gave no answer."""
         if not self.may_be_billed(error):
-            self.close("never_sent", None, error=error)
-        elif isinstance(error, StatusError):  # the service refused, and bills nothing for that
-            self.charge(Decimal(0), "provider", used=False)
+            self.close("never_sent", error=error)
+        elif isinstance(error, StatusError) and not (error.in_answer and error.status >= _SERVER_FAULT):
+            # The service refused, and bills nothing for that; one that failed while it answered may bill what it had done.
             self.close("settled", Decimal(0), error=error)
         else:
-            self.charge(None, "provider", used=False)
-            self.close("unknown", None, error=error)
+            self.close("unknown", error=error)
 
     def may_be_billed(self, error: BaseException) -> bool:
         """Return whether bytes of the request may have reached the service."""
@@ -144,63 +168,121 @@ class _Send:
         # A cancellation, or a fault of ours: then it matters whether bytes left since the row was opened.
         return self.call.departed.count > self.departed
 
+    def handed_over(self, stream: StreamResult) -> None:
+        """Close the row when the stream ends."""
+        self.used = self.call.claim()
+        stream.on_end(self.stream_ended)
+
     def stream_ended(self, end: StreamEnd) -> None:
         """Close the row of a stream with what was reported, or else with what was counted."""
-        transcript = end.transcript
-        finished = transcript.finished
-        usage = finished.usage if finished is not None else None
-        used = end.how in {"completed", "closed"} and end.error is None
-        if finished is not None and finished.cost is not None:
-            self.charge(finished.cost.amount, finished.cost.source, used=used)
-            self.close("settled", finished.cost.amount, usage=usage, error=end.error)
+        self.used = self.used and end.how in {"completed", "closed"} and end.error is None
+        operation, finished = self.call.operation, end.transcript.finished
+        if finished is not None:
+            usage, tier, cost = finished.usage, finished.service_tier, finished.cost
+            self.learn(usage)
+            listed = self.listed(price, usage, tier)
+            if cost is not None:
+                self.close("settled", cost.amount, listed=listed, usage=usage, tier=tier, error=end.error)
+            else:
+                # Where the usage of a whole answer got lost it is not guessed at: the caller sees its cost, and would take it
+                # for the truth.
+                self.close_by_table(listed, usage=usage, tier=tier, error=end.error)
             return
-        # A whole answer whose usage got lost is not guessed at: the caller sees its cost, and would take it for the truth.
-        counted = usage
-        if usage is None and end.how != "completed":
-            counted = _or_none(lambda: estimate_usage(self.call.operation, transcript), self)
-        tier = finished.service_tier if finished is not None else None
-        amount = self.priced(lambda prices: price(prices, self.call.operation, counted, tier))
-        self.charge(amount, "provider" if amount is None else "table", used=used)
-        if amount is None:
-            self.close("unknown", None, usage=usage, error=end.error)
-        else:
-            self.close("estimated", amount, usage=counted, error=end.error)
+        counted = None
+        if end.how != "completed":
+            counted = _or_none(lambda: estimate_usage(operation, end.transcript, self.sizes), self)
+        listed = self.listed(price, counted)
+        usage = None if listed is None else counted
+        self.close_by_table(listed, usage=usage, error=end.error, source="estimate")
 
-    def priced(self, ask: Callable[[PriceBook], Decimal | None]) -> Decimal | None:
+    def listed(
+        self,
+        ask: "Callable[Concatenate[PriceBook, Operation[Any], P], Decimal | None]",
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Decimal | None:
         """Ask the price table, which may know nothing."""
         prices = self.accounting.prices
-        return None if prices is None else _or_none(lambda: ask(prices), prices)
+        if prices is None:
+            return None
+        try:
+            return ask(prices, self.call.operation, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - accounting never fails a call
+            _passed_over(prices, error)
+            return None
 
-    def charge(self, amount: Decimal | None, source: CostSource, *, used: bool) -> None:
-        """Tell the call what the send cost."""
-        self.call.record.costs.append((amount, source, used))
+    def learn(self, usage: Usage | None) -> None:
+        """Take note of how many tokens the prompt had, for streams that will break off."""
+        try:
+            self.sizes.learn(self.call.operation, usage)
+        except Exception as error:  # noqa: BLE001 - accounting never fails a call
+            _passed_over(self.sizes, error)
+
+    def close_by_table(
+        self,
+        listed: Decimal | None,
+        *,
+        usage: Usage | None,
+        tier: str | None = None,
+        error: BaseException | None = None,
+        source: CostSource = "table",
+    ) -> None:
+        """Close the row with what the price table says, which may be nothing."""
+        state: State = "unknown" if listed is None else "estimated"
+        self.close(state, listed, source=source, listed=listed, usage=usage, tier=tier, error=error)
 
     def close(
-        self, state: State, cost: Decimal | None, *, usage: Usage | None = None, error: BaseException | None = None
+        self,
+        state: State,
+        cost: Decimal | None = None,
+        *,
+        source: CostSource = "provider",
+        listed: Decimal | None = None,
+        usage: Usage | None = None,
+        tier: str | None = None,
+        error: BaseException | None = None,
     ) -> None:
-        """Close the row and tell whoever listens."""
+        """Close the row, and tell the call and whoever counts or listens."""
         if self.pid != os.getpid():
             return  # a forked child's copy: the row is the parent's
-        call = self.call
-        name = None if error is None else type(error).__name__
-        elapsed = self.elapsed()
-        ledger, on_settled = self.accounting.ledger, self.accounting.on_settled
-        if ledger is not None:
-            row = SendClosed(send_id=self.id, state=state, cost=cost, usage=usage, error=name, elapsed=elapsed)
-            _or_none(lambda: ledger.closed(row), ledger)
-        if on_settled is None and not call.listeners:
-            return
-        event = SendSettled(
-            call_id=call.id,
-            model=call.model,
+        call, accounting = self.call, self.accounting
+        if state != "never_sent":
+            call.record.costs.append((cost, source, self.used))
+        row = SendClosed(
             send_id=self.id,
             state=state,
             cost=cost,
+            list_cost=listed,
+            used=self.used,
             usage=usage,
-            error=name,
-            elapsed=elapsed,
+            service_tier=tier,
+            error=None if error is None else type(error).__name__,
+            elapsed=self.elapsed(),
         )
-        call.emit(event)
+        for tell in (call.settled,) if accounting.ledger is None else (accounting.ledger.closed, call.settled):
+            try:
+                tell(row)
+            except Exception as fault:  # noqa: BLE001 - accounting never fails a call
+                _passed_over(tell, fault)
+        if state == "settled" and cost is not None and listed is not None:
+            self.watch.compare(call, self.id, cost, listed)
+        if call.listeners or accounting.on_settled is not None:
+            self.tell(state, row)
+
+    def tell(self, state: State, row: SendClosed) -> None:
+        """Tell whoever listens what the row says."""
+        event = SendSettled(
+            call_id=self.call.id,
+            model=self.call.model,
+            send_id=self.id,
+            state=state,
+            cost=row.cost,
+            usage=row.usage,
+            error=row.error,
+            elapsed=row.elapsed,
+        )
+        self.call.emit(event)
+        on_settled = self.accounting.on_settled
         if on_settled is not None:
             outside_of_collector(lambda: _tell(on_settled, event))
 

@@ -57,33 +57,38 @@ def _routes(simulator: Simulator) -> list[BaseRoute]:
         *routes,
         Route("/v1/inference/deploy/{deploy_id}", native, methods=["POST"]),
         Route("/v1/inference/{model:path}", native, methods=["POST"]),
-        Route("/v1/openai/models", _openai_models),
-        Route("/v1/models", _openai_models),
-        Route("/models/list", _native_models, name="list"),
-        Route("/openrouter/models", _openrouter_models),
-        Route("/models/{name:path}", _one_model),
+        *_lists(simulator),
         Route("/v1/me/rate_limit", _Keyed(simulator)),
         *admin_routes(simulator),
     ]
 
 
-async def _openai_models(request: Request) -> Response:
-    return _json(openai_models(with_meta=request.query_params.get("filter") == "with_meta"))
+def _lists(simulator: Simulator) -> list[BaseRoute]:
+    """The public lists of models, as the simulator's catalogue is at the moment."""
 
+    async def openai(request: Request) -> Response:
+        with_meta = request.query_params.get("filter") == "with_meta"
+        return _json(openai_models(simulator.catalogue, with_meta=with_meta))
 
-async def _native_models(_: Request) -> Response:
-    return _json(native_models())
+    async def native(_: Request) -> Response:
+        return _json(native_models(simulator.catalogue))
 
+    async def openrouter(_: Request) -> Response:
+        return _json(openrouter_models(simulator.catalogue))
 
-async def _openrouter_models(_: Request) -> Response:
-    return _json(openrouter_models())
+    async def one(request: Request) -> Response:
+        try:
+            return _json(one_model(simulator.catalogue, request.path_params["name"]))
+        except WireError as error:
+            return _refusal(error)
 
-
-async def _one_model(request: Request) -> Response:
-    try:
-        return _json(one_model(request.path_params["name"]))
-    except WireError as error:
-        return _refusal(error)
+    return [
+        Route("/v1/openai/models", openai),
+        Route("/v1/models", openai),
+        Route("/models/list", native, name="list"),
+        Route("/openrouter/models", openrouter),
+        Route("/models/{name:path}", one),
+    ]
 
 
 class _Keyed:

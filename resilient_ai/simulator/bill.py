@@ -1,10 +1,12 @@
 """The books of the simulator: requests, statuses, what is in flight, and the sum of all costs."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
+
+_CHARGES = 20_000  # lines of the bill that are kept one by one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,25 @@ class Stats:
     embedded_texts: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Charge:
+    """One line of the bill.
+
+    Args:
+        key: The idempotency key of the request, "" where it named none.
+        model: The model that answered.
+        cost: Exact USD, None where no price is known.
+        input_tokens: Tokens of the prompt, 0 for a picture.
+        output_tokens: Tokens that were generated; of a stream whose client left, until then.
+    """
+
+    key: str
+    model: str
+    cost: Decimal | None
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
 class Books:
     """Counts what happens; written by the server's thread, read by any.
 
@@ -46,6 +67,7 @@ class Books:
         self._by_route: dict[str, int] = {}
         self._by_status: dict[int, int] = {}
         self._bill: dict[str, Decimal] = {}
+        self._charges: deque[Charge] = deque(maxlen=_CHARGES)
         self._peak = self._in_flight
         self._embedded = 0
 
@@ -68,10 +90,15 @@ class Books:
         """The request was answered with this status."""
         self._by_status[status] = self._by_status.get(status, 0) + 1
 
-    def charge(self, model: str, cost: Decimal | None) -> None:
-        """Add a cost to the bill; an unknown one adds nothing."""
-        if cost is not None:
-            self._bill[model] = self._bill.get(model, Decimal(0)) + cost
+    def charge(self, charge: Charge) -> None:
+        """Add a line to the bill; an unknown cost adds nothing to its sum."""
+        self._charges.append(charge)
+        if charge.cost is not None:
+            self._bill[charge.model] = self._bill.get(charge.model, Decimal(0)) + charge.cost
+
+    def charges(self) -> list[Charge]:
+        """Return the latest lines of the bill, in the order in which they were charged."""
+        return list(self._charges)
 
     def embedded(self, texts: int) -> None:
         """Vectors were made for so many texts."""

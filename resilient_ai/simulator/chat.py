@@ -45,7 +45,7 @@ async def chat(exchange: Exchange) -> Reply:
         lines = iter(ChatChunks(turn, request.stream_options, top))
         return Reply(body=events(exchange, turn, lines), media_type="text/event-stream")
     turn.send_all()
-    exchange.charge(profile, turn.cost())
+    turn.charge(exchange)
     return Reply(body=orjson.dumps(_body(turn, top)))
 
 

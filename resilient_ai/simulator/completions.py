@@ -53,7 +53,7 @@ async def completions(exchange: Exchange) -> Reply:
         lines = _chunks(turn, request)
         return Reply(body=events(exchange, turn, lines), media_type="text/event-stream")
     turn.send_all()
-    exchange.charge(profile, turn.cost())
+    turn.charge(exchange)
     bodies = [_choice_body(c, c.content, c.finish, request.logprobs) for c in choices]
     return Reply(body=orjson.dumps(_envelope(turn, bodies, turn.usage())))
 
@@ -74,7 +74,7 @@ async def native_text(exchange: Exchange, profile: Profile) -> Reply:
         lines = _native_lines(turn)
         return Reply(body=events(exchange, turn, lines), media_type="text/event-stream")
     turn.send_all()
-    exchange.charge(profile, turn.cost())
+    turn.charge(exchange)
     return Reply(
         body=orjson.dumps(
             {

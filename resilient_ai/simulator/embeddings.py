@@ -81,7 +81,7 @@ def _billed(exchange: Exchange, profile: Profile, texts: list[str], tier: str | 
     # guess: a text above the model's limit is cut without a word, and billed for what is left.
     tokens = sum(min(count(text), limit) for text in texts)
     cost = token_cost(profile.info.pricing, prompt=tokens, tier=tier)
-    exchange.charge(profile, cost)
+    exchange.charge(profile, cost, input_tokens=tokens)
     exchange.simulator.books.embedded(len(texts))
     return tokens, cost
 

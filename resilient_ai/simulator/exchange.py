@@ -12,6 +12,7 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
+from resilient_ai.simulator.bill import Charge
 from resilient_ai.simulator.connection import Connection
 from resilient_ai.simulator.errors import ClientGoneError, WireError
 from resilient_ai.simulator.faults import Fault
@@ -101,7 +102,7 @@ class Exchange:
 
     def profile(self) -> Profile:
         """The model's profile; 404 for a name nobody knows."""
-        found = resolve(self.model, self.settings)
+        found = resolve(self.model, self.settings, self.simulator.catalogue)
         if found is None:
             # guess: the service declares the short plain body; the message is its own example.
             message = "Model not found" if self.native else f"Model not found: {self.model}"
@@ -117,9 +118,12 @@ class Exchange:
         if not await self.connection.pause(seconds):
             raise ClientGoneError
 
-    def charge(self, profile: Profile, cost: Decimal | None) -> None:
+    def charge(self, profile: Profile, cost: Decimal | None, *, input_tokens: int = 0, output_tokens: int = 0) -> None:
         """Put the cost of this request on the bill."""
-        self.simulator.books.charge(profile.name, cost)
+        key = self.headers.get(b"idempotency-key", b"").decode("latin-1")
+        self.simulator.books.charge(
+            Charge(key=key, model=profile.name, cost=cost, input_tokens=input_tokens, output_tokens=output_tokens)
+        )
 
 
 Handler = Callable[[Exchange], Awaitable[Reply]]
@@ -225,7 +229,8 @@ async def send_reply(reply: Reply, exchange: Exchange, send: Send) -> None:
             if sent % _TURN == 0:
                 # Let other connections have their turn, and this one notice that its client has left.
                 await asyncio.sleep(0)
-            if exchange.connection.gone:
+            # guess: where the answer breaks off nothing more is generated for it.
+            if exchange.connection.gone or (isinstance(send, FaultySend) and send.ended):
                 return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
     finally:

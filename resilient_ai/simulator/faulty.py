@@ -47,6 +47,11 @@ class FaultySend:
         self._ended = False
         self._bodies = 0
 
+    @property
+    def ended(self) -> bool:
+        """Whether the answer has broken off, so that nothing more of it is sent."""
+        return self._ended
+
     async def __call__(self, message: Message) -> None:
         if self._ended:
             return

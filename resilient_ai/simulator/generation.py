@@ -100,6 +100,11 @@ class Turn:
             tier=self.tier,
         )
 
+    def charge(self, exchange: Exchange) -> None:
+        """Put what has been sent on the bill."""
+        generated = self.sent_reasoning + self.sent_visible
+        exchange.charge(self.profile, self.cost(), input_tokens=self.prompt_tokens, output_tokens=generated)
+
     def usage(self) -> dict[str, Any]:
         """The usage block for what has been sent, with the Google models' flaw where the profile has it."""
         prompt, reasoning, visible = self.prompt_tokens, self.sent_reasoning, self.sent_visible

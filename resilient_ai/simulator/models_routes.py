@@ -1,13 +1,12 @@
 """The public catalogue in its four forms, with prices in three units."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, time
 from decimal import Decimal
 from typing import Any
 
 import orjson
 
-from resilient_ai.deepinfra.catalogue import ModelInfo, catalogue
+from resilient_ai.deepinfra.catalogue import Catalogue, ImagePricing, ModelInfo
 from resilient_ai.simulator.errors import WireError
 
 _TYPES = {
@@ -25,35 +24,35 @@ _TAGS = {"chat": "chat", "embedding": "embed", "image": "image-gen", "video": "v
 _VERSION = "0" * 32
 
 
-def openai_models(*, with_meta: bool) -> bytes:
+def openai_models(models: Catalogue, *, with_meta: bool) -> bytes:
     """`/v1/openai/models`: prices in USD per million tokens; with the filter only models that have metadata."""
-    rows = [_openai_row(info) for info in _listed()]
+    rows = [_openai_row(info) for info in _listed(models)]
     return orjson.dumps({"object": "list", "data": [r for r in rows if r["metadata"] or not with_meta]})
 
 
-def native_models() -> bytes:
-    """`/models/list`: a bare array, prices in US cents per token, retired models included."""
-    return orjson.dumps([_native_row(info) for info in catalogue])
+def native_models(models: Catalogue) -> bytes:
+    """`/models/list`: a bare array, prices in US cents per token; retired models included, those that are gone left out."""
+    return orjson.dumps([_native_row(info) for info in models if info.status != "presumed_removed"])
 
 
-def openrouter_models() -> bytes:
+def openrouter_models(models: Catalogue) -> bytes:
     """`/openrouter/models`: prices as texts in USD per single token."""
-    chat = [info for info in _listed() if info.kind == "chat" and info.pricing.input_per_1m is not None]
+    chat = [info for info in _listed(models) if info.kind == "chat" and info.pricing.input_per_1m is not None]
     return orjson.dumps({"data": [_openrouter_row(info) for info in chat]})
 
 
-def one_model(name: str) -> bytes:
+def one_model(models: Catalogue, name: str) -> bytes:
     """`/models/{name}`: one model in detail, or its versions under `/models/{name}/versions`.
 
     Raises:
         WireError: 404 if there is no such model.
     """
     name, _, rest = name.partition("/versions")
-    info = catalogue.get(name)
+    info = models.get(name)
     if info is None or rest:
         raise WireError(404, "Model not found", shape="plain")
     if name != info.id or _ == "/versions":
-        uploaded = f"{catalogue.as_of.isoformat()}T00:00:00Z"
+        uploaded = f"{models.as_of.isoformat()}T00:00:00Z"
         return orjson.dumps([{"model_name": info.id, "version": _VERSION, "uploaded_at": uploaded}])
     row = _native_row(info)
     extra: dict[str, Any] = {
@@ -67,8 +66,8 @@ def one_model(name: str) -> bytes:
     return orjson.dumps({**row, **extra, "max_output_tokens": info.max_output_tokens})
 
 
-def _listed() -> list[ModelInfo]:
-    return [info for info in catalogue if info.status == "active"]
+def _listed(models: Catalogue) -> list[ModelInfo]:
+    return [info for info in models if info.status == "active"]
 
 
 def _openai_row(info: ModelInfo) -> dict[str, Any]:
@@ -150,37 +149,56 @@ def _native_pricing(info: ModelInfo) -> dict[str, Any]:
     if prices.image is not None and prices.image.unit == "second":
         return {"type": "time", "cents_per_sec": float(prices.image.usd_per_unit * 100)}
     if prices.image is not None:
-        return _image_pricing(info)
+        return _image_pricing(prices.image)
+    if info.kind in _SOUND_AND_VIDEO:
+        return _unit_pricing(info)
+    # guess: a running discount stands beside the list prices; which of the two the service shows is not known.
+    discount = {} if info.promo is None else {"discount": float(info.promo.discount_pct / 100)}
     cents_in = float((prices.input_per_1m or Decimal(0)) / 10_000)
-    if prices.output_per_1m is not None and info.kind not in {"embedding", "rerank"}:
-        cached = None
-        if prices.cached_input_per_1m is not None and prices.input_per_1m:
-            cached = float(prices.cached_input_per_1m / prices.input_per_1m)
-        cents_out = float(prices.output_per_1m / 10_000)
-        rates = {"rate_per_input_token_cached": cached, "rate_per_input_token_cache_write": None}
-        return {"type": "tokens", "cents_per_input_token": cents_in, "cents_per_output_token": cents_out, **rates}
-    other = _UNPRICED.get(info.kind)
-    return other() if other is not None else {"type": "input_tokens", "cents_per_input_token": cents_in}
+    if prices.output_per_1m is None or info.kind in {"embedding", "rerank"}:
+        return {"type": "input_tokens", "cents_per_input_token": cents_in, **discount}
+    return {
+        "type": "tokens",
+        "cents_per_input_token": cents_in,
+        "cents_per_output_token": float(prices.output_per_1m / 10_000),
+        "rate_per_input_token_cached": _rate(prices.cached_input_per_1m, prices.input_per_1m),
+        "rate_per_input_token_cache_write": _rate(prices.cache_write_per_1m, prices.input_per_1m),
+        **discount,
+    }
 
 
-# The catalogue holds no prices for sound and video; zero does not mean free on this list.
-_UNPRICED: dict[str, Callable[[], dict[str, Any]]] = {
-    "asr": lambda: {"type": "input_length", "cents_per_input_sec": 0.0},
-    "tts": lambda: {"type": "input_character_length", "cents_per_input_chars": 0.0},
-    "video": lambda: {"type": "output_length", "cents_per_output_sec": 0.0},
+def _rate(price: Decimal | None, of: Decimal | None) -> float | None:
+    return float(price / of) if price is not None and of else None
+
+
+# The unit of the catalogue, the type and the field of the list, and how many cents of the list are a USD of the catalogue.
+_SOUND_AND_VIDEO: dict[str, tuple[str, str, str, Decimal]] = {
+    "asr": ("minute", "input_length", "cents_per_input_sec", Decimal("0.6")),
+    "tts": ("1m_characters", "input_character_length", "cents_per_input_chars", Decimal(10_000)),
+    "video": ("output_second", "output_length", "cents_per_output_sec", Decimal("0.01")),
 }
 
 
-def _image_pricing(info: ModelInfo) -> dict[str, Any]:
-    image = info.pricing.image
-    cents = float(image.usd_per_unit * 100) if image is not None else 0.0
+def _unit_pricing(info: ModelInfo) -> dict[str, Any]:
+    unit, kind, field, factor = _SOUND_AND_VIDEO[info.kind]
+    price = info.pricing.per_unit
+    # A price that nobody has filled in is a zero on this list, which does not mean free.
+    return {
+        "type": kind,
+        field: float(price.usd_per_unit / factor) if price is not None and price.unit == unit else 0.0,
+    }
+
+
+def _image_pricing(image: ImagePricing) -> dict[str, Any]:
+    cents = image.usd_per_unit * 100
+    one = image.cost()
     return {
         "type": "image_units",
-        "cents_per_image_unit": cents,
-        "default_width": (image.default_width if image else None) or 1024,
-        "default_height": (image.default_height if image else None) or 1024,
-        "default_iterations": (image.default_steps if image else None) or 1,
-        "default_price_cents": cents,
+        "cents_per_image_unit": float(cents),
+        "default_width": image.default_width or 1024,
+        "default_height": image.default_height or 1024,
+        "default_iterations": image.default_steps or 1,
+        "default_price_cents": float(cents if one is None else one * 100),
         "usage_from_cost": False,
     }
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from resilient_ai.deepinfra.catalogue import ModelInfo, catalogue
+from resilient_ai.deepinfra.catalogue import Catalogue, ModelInfo, catalogue
 from resilient_ai.simulator.settings import Settings, ToolDeltas, Variant
 
 Reasoning = Literal["none", "field", "tag", "hidden"]
@@ -40,22 +40,22 @@ class Profile:
         return min(asked or _DEFAULT_MAX_TOKENS, self.context - prompt_tokens)
 
 
-def resolve(name: str, settings: Settings) -> Profile | None:
+def resolve(name: str, settings: Settings, models: Catalogue = catalogue) -> Profile | None:
     """The profile behind a model name, `NAME:VERSION`, `deploy_id:ID` or private name; `None` if there is none."""
     if name.startswith("deploy_id:"):
         base = settings.deployments.get(name.removeprefix("deploy_id:"))
-        return None if base is None else _public(base, name, settings)
+        return None if base is None else _public(base, name, settings, models)
     if name in settings.private_models:
-        return _public(settings.private_models[name], name, settings)
-    return _public(name, None, settings)
+        return _public(settings.private_models[name], name, settings, models)
+    return _public(name, None, settings, models)
 
 
-def _public(name: str, alias: str | None, settings: Settings) -> Profile | None:
-    info = catalogue.get(name)
+def _public(name: str, alias: str | None, settings: Settings, models: Catalogue) -> Profile | None:
+    info = models.get(name)
     if info is None:
         return None
-    replacement = catalogue.replacement(info.id) if info.retired else None
-    forwarded = catalogue.get(replacement) if replacement is not None else None
+    replacement = models.replacement(info.id) if info.retired else None
+    forwarded = models.get(replacement) if replacement is not None else None
     # guess: a retired model answers as its replacement and under that name; one without a replacement still answers.
     info = forwarded or info
     return _profile(alias or info.id, info, settings)

@@ -2,7 +2,8 @@
 
 from collections import OrderedDict
 
-from resilient_ai.simulator.bill import Books, Stats
+from resilient_ai.deepinfra.catalogue import Catalogue, ModelInfo, catalogue
+from resilient_ai.simulator.bill import Books, Charge, Stats
 from resilient_ai.simulator.faults import FaultPlan
 from resilient_ai.simulator.settings import Settings
 
@@ -24,6 +25,7 @@ class Simulator:
         self.faults = FaultPlan()
         self.books = Books()
         self.prefixes = PrefixCache()
+        self.catalogue = catalogue
         self.url = ""
 
     @property
@@ -35,11 +37,35 @@ class Simulator:
         """What has been counted since the start or the last reset."""
         return self.books.stats()
 
+    def charges(self) -> list[Charge]:
+        """The latest lines of the bill, at most 20,000, in the order in which they were charged."""
+        return self.books.charges()
+
+    def put_models(self, *models: ModelInfo) -> None:
+        """Serve, list and bill these models from now on, each in place of the one with its id if there is one.
+
+        >>> from dataclasses import replace
+        >>> from decimal import Decimal
+        >>> from resilient_ai.deepinfra.catalogue import Pricing
+        >>> simulator = Simulator()
+        >>> bge = simulator.catalogue.get("BAAI/bge-m3")
+        >>> simulator.put_models(replace(bge, pricing=Pricing(input_per_1m=Decimal("0.02"))))
+        >>> simulator.catalogue.get("BAAI/bge-m3").pricing.input_per_1m
+        Decimal('0.02')
+        """
+        self.catalogue = self.catalogue.with_models(*models)
+
+    def drop_models(self, *ids: str) -> None:
+        """Neither serve nor list these models any more."""
+        left = (model for model in self.catalogue if model.id not in ids)
+        self.catalogue = Catalogue(left, as_of=self.catalogue.as_of)
+
     def reset(self) -> None:
-        """Forget faults, counts, costs and cached prefixes."""
+        """Forget faults, counts, costs and cached prefixes, and what was done to the list of models."""
         self.faults.clear()
         self.books.reset()
         self.prefixes.clear()
+        self.catalogue = catalogue
 
 
 class PrefixCache:

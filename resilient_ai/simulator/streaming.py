@@ -37,7 +37,7 @@ async def events(exchange: Exchange, turn: Turn, lines: Iterator[bytes]) -> Asyn
             yield b"data: " + line + newline + newline
         yield b"data: [DONE]" + newline + newline
     finally:
-        exchange.charge(turn.profile, turn.cost())  # guess: a stream that the client closes is billed up to there.
+        turn.charge(exchange)  # guess: a stream that the client closes is billed up to there.
 
 
 async def _quiet(exchange: Exchange, seconds: float, newline: bytes) -> AsyncGenerator[bytes, None]:

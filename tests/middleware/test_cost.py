@@ -20,7 +20,8 @@ from resilient_ai.core.errors import (
     ServerFailed,
     StreamInterrupted,
 )
-from resilient_ai.core.events import SendSettled
+from resilient_ai.core.events import PriceDrifted, SendSettled
+from resilient_ai.core.health import PriceState
 from resilient_ai.core.messages import assistant, user
 from resilient_ai.core.operations import Chat, Complete, Embed, Image, Stream
 from resilient_ai.core.pipeline import Pipeline
@@ -29,6 +30,7 @@ from resilient_ai.core.streams import StreamResult
 from resilient_ai.core.vectors import Vectors
 from resilient_ai.middleware.cache import Cache
 from resilient_ai.middleware.cost import CostAccounting
+from resilient_ai.middleware.hedge import Hedge
 from resilient_ai.middleware.retry import Retry
 from resilient_ai.stores import MemoryStore
 from resilient_ai.testing import PIXEL, FakeClock, ScriptedProvider, ScriptedSource, chat_result, stream_of
@@ -65,8 +67,8 @@ class Prices:
         self.asked.append((model, amounts))
         return Decimal(amounts["input_tokens"] + 2 * amounts["output_tokens"])
 
-    def embedding_cost(self, model, *, input_tokens):
-        return Decimal(input_tokens)
+    def embedding_cost(self, model, *, input_tokens, service_tier=None):
+        return Decimal(input_tokens) * (3 if service_tier == "priority" else 1)
 
     def image_cost(self, model, **amounts):
         self.asked.append((model, amounts))
@@ -115,16 +117,15 @@ async def test_the_row_is_opened_before_bytes_leave(clock):
 
 
 async def test_the_services_own_figure_comes_first(clock):
-    """A cost that came with the answer is taken as it is, and the price table is not asked."""
+    """A cost that came with the answer is taken as it is; what the price table says stands beside it."""
     told = chat_result(cost=Cost(amount=Decimal("0.0000097"), source="provider"))
-    prices = Prices()
-    pipe, book = accounted(2.5, told, prices=prices, clock=clock)
+    pipe, book = accounted(2.5, told, prices=Prices(), clock=clock)
     result = await pipe.send(CHAT)
     end = only(book)
-    assert (end.state, end.cost, end.usage, end.error, end.elapsed) == (
-        "settled", Decimal("0.0000097"), told.usage, None, pytest.approx(2.5),
+    assert (end.state, end.cost, end.list_cost, end.usage, end.error, end.elapsed, end.used) == (
+        "settled", Decimal("0.0000097"), 16, told.usage, None, pytest.approx(2.5), True,
     )  # fmt: skip
-    assert (result.cost, prices.asked) == (told.cost, [])
+    assert result.cost == told.cost
 
 
 @pytest.mark.parametrize(
@@ -133,6 +134,7 @@ async def test_the_services_own_figure_comes_first(clock):
         (CHAT, 16),
         (Complete(model="m", prompt="hi"), 16),
         (Embed(model="m", texts=["a", "b"]), 2),
+        (Embed(model="m", texts=["a", "b"], service_tier="priority"), 6),
         (Image(model="m", prompt="p", n=3, size="640x480", steps=9), Decimal("0.3")),
         (Image(model="m", prompt="p"), Decimal("0.1")),
     ],
@@ -142,24 +144,25 @@ async def test_the_price_table_comes_second(operation, cost):
     """Without a figure of the service the tokens or pictures are priced, and the row says it is an estimate."""
     pipe, book = accounted(prices=Prices())
     result = await pipe.send(operation)
-    assert (only(book).state, only(book).cost) == ("estimated", cost)
+    assert (only(book).state, only(book).cost, only(book).list_cost) == ("estimated", cost, cost)
     assert result.cost == Cost(amount=Decimal(cost), source="table")
 
 
 async def test_prices_are_asked_with_all_that_matters():
-    """Cached tokens and tier, size and steps reach the price table."""
+    """Cached and written tokens and tier, size and steps reach the price table, and the tier that served the row."""
     prices = Prices()
-    usage = Usage(input_tokens=10, output_tokens=3, cached_tokens=4)
-    pipe, _ = accounted(chat_result(usage=usage, service_tier="flex"), chat_result(usage=usage), prices=prices)
+    usage = Usage(input_tokens=10, output_tokens=3, cached_tokens=4, cache_write_tokens=5)
+    pipe, book = accounted(chat_result(usage=usage, service_tier="flex"), chat_result(usage=usage), prices=prices)
     await pipe.send(Chat(model="m", messages="hi", service_tier="priority"))
     await pipe.send(Chat(model="m", messages="hi", service_tier="priority"))
     await pipe.send(Image(model="m", prompt="p", size="640x480", steps=9))
-    tokens = {"input_tokens": 10, "output_tokens": 3, "cached_tokens": 4}
+    tokens = {"input_tokens": 10, "output_tokens": 3, "cached_tokens": 4, "cache_write_tokens": 5}
     assert prices.asked == [
         ("m", tokens | {"service_tier": "flex"}),
         ("m", tokens | {"service_tier": "priority"}),
         ("m", {"images": 1, "width": 640, "height": 480, "steps": 9}),
     ]
+    assert [end.service_tier for end in book.ends] == ["flex", None, None]
 
 
 @pytest.mark.parametrize(
@@ -178,12 +181,19 @@ async def test_unknown_is_none(operation, answer, prices):
     pipe, book = accounted(answer, prices=prices)
     result = await pipe.send(operation)
     end = only(book)
-    assert (end.state, end.cost, end.usage, result.cost) == ("unknown", None, answer.usage, None)
+    assert (end.state, end.cost, end.list_cost, end.usage, result.cost) == ("unknown", None, None, answer.usage, None)
+
+
+def in_answer(error):
+    error.in_answer = True
+    return error
 
 
 @pytest.mark.parametrize(
     ("error", "state", "cost", "charged"),
     [
+        (in_answer(ServerFailed("boom", status=500)), "unknown", None, [(None, "provider", False)]),
+        (in_answer(RateLimited("slow down", status=429)), "settled", 0, [(Decimal(0), "provider", False)]),
         (RateLimited("slow down", status=429), "settled", 0, [(Decimal(0), "provider", False)]),
         (ServerFailed("boom", status=500), "settled", 0, [(Decimal(0), "provider", False)]),
         (AttemptTimeout(timer="attempt", elapsed=2), "unknown", None, [(None, "provider", False)]),
@@ -204,7 +214,7 @@ async def test_every_error_closes_the_row(error, state, cost, charged):
     with pytest.raises(type(error)):
         await pipe.send(CHAT)
     end = only(book)
-    assert (end.state, end.cost, end.error) == (state, cost, type(error).__name__)
+    assert (end.state, end.cost, end.list_cost, end.used, end.error) == (state, cost, None, False, type(error).__name__)
     assert pipe.provider.calls[0].record.costs == charged
 
 
@@ -282,9 +292,25 @@ async def test_a_whole_stream_without_usage_is_not_guessed_at():
     assert (only(book).state, only(book).cost) == ("unknown", None)
 
 
+async def test_a_whole_stream_without_an_end_of_its_own_is_not_guessed_at():
+    """A provider of somebody else's may end a stream without a closing event."""
+
+    class Endless(ScriptedSource):
+        def conclude(self):
+            return ()
+
+    stream = StreamResult(Endless([]), model="m", first=[TextDelta("Hello")], clock=FakeClock())
+    pipe, book = accounted(stream, prices=Prices())
+    assert (await (await pipe.send(STREAM)).result()).cost is None
+    assert (only(book).state, only(book).used) == ("unknown", True)
+
+
 @pytest.mark.parametrize("how", ["closed", "failed", "abandoned", "cancelled"])
 async def test_a_broken_stream_is_counted_by_its_characters(how):
-    """However a stream breaks off, its row is closed once, with 3 tokens of prompt and 2 of answer at 1 and 2 dollars."""
+    """However a stream breaks off, its row is closed once, with 3 tokens of prompt and 2 of answer at 1 and 2 dollars.
+
+    Only whoever closed it by itself has got what there was; else it was for nothing.
+    """
     steps = [ServerFailed("boom", status=500)] if how == "failed" else [3600.0]
     pipe, book = accounted(streaming(*steps), prices=Prices())
     stream = await pipe.send(STREAM)
@@ -304,19 +330,23 @@ async def test_a_broken_stream_is_counted_by_its_characters(how):
     end = only(book)
     assert (end.state, end.cost, end.usage) == ("estimated", 7, Usage(input_tokens=3, output_tokens=2))
     assert end.error == {"failed": "StreamInterrupted", "cancelled": "CancelledError"}.get(how)
-    assert record.costs == [(Decimal(7), "table", how == "closed")]
+    assert (record.costs, end.used) == ([(Decimal(7), "estimate", how == "closed")], how == "closed")
 
 
 async def test_everything_that_came_is_counted():
-    """Reasoning, text and tool arguments count for the answer, all texts of the conversation for the prompt."""
-    first = [ReasoningDelta("1234"), TextDelta("5678"), ToolCallDelta(0, "1", "t", "90")]
+    """Reasoning, text and calls of tools count for the answer, all texts of the conversation for the prompt.
+
+    A piece is at least one token, however short, and one for every four characters where it is long.
+    """
+    pieces = [TextDelta("a"), TextDelta("b"), TextDelta("c")]
+    first = [ReasoningDelta("12345678"), *pieces, ToolCallDelta(0, "1", "time", "90123456")]
     stream = StreamResult(ScriptedSource([]), model="m", first=first)
     pipe, book = accounted(stream, prices=Prices())
     messages = [user("1234"), assistant("5678"), {"role": "tool", "content": "9", "tool_call_id": "1"}]
     messages.insert(2, {"role": "assistant", "tool_calls": [{"id": "1", "name": "t", "arguments": "{}"}]})
     messages.append({"role": "user", "content": [{"type": "text", "text": "tides"}]})
     await (await pipe.send(Stream(model="m", messages=messages))).aclose()
-    assert only(book).usage == Usage(input_tokens=4, output_tokens=3)
+    assert only(book).usage == Usage(input_tokens=4, output_tokens=2 + 3 + 3)
 
 
 async def test_a_prompt_with_a_picture_cannot_be_counted():
@@ -400,6 +430,184 @@ async def test_accounting_never_fails_a_call(operation, caplog):
     assert answer.text == "Hello."
     assert len([record for record in caplog.records if "passed over Raising" in record.message]) == 4
     assert "secret" not in caplog.text
+
+
+def counting(rows):
+    """A middleware that is told of every row, as a budget is."""
+
+    async def count(call, proceed):
+        return await proceed(call.replace(settled=rows.append))
+
+    return count
+
+
+@pytest.mark.parametrize("ledger", [Book(), None], ids=["ledger", "no ledger"])
+@pytest.mark.parametrize(
+    ("operation", "step"),
+    [
+        (CHAT, None),
+        (CHAT, ServerFailed("boom", status=500)),
+        (CHAT, AttemptTimeout(timer="attempt", elapsed=2)),
+        (CHAT, ConnectionFailed("refused", phase="connect")),
+        (STREAM, None),
+        (STREAM, "closed"),
+        (CHAT, "cancelled"),
+        (STREAM, "cancelled"),
+    ],
+    ids=repr,
+)
+async def test_whoever_counts_is_told_once_of_every_send(ledger, operation, step):
+    """In every way of ending, with a ledger and without one, the row is told to the call, and it is the ledger's row."""
+    rows = []
+    script = {"closed": streaming(3600.0), "cancelled": 3600.0}.get(step, step) if isinstance(step, str) else step
+    provider = ScriptedProvider(*([] if script is None else [script]))
+    pipe = Pipeline(provider, [counting(rows), CostAccounting(ledger, Prices())])
+    task = asyncio.create_task(pipe.send(operation))
+    await asyncio.sleep(1)
+    if step == "cancelled":
+        task.cancel()
+    (result,) = await asyncio.gather(task, return_exceptions=True)
+    if step == "closed":
+        await result.aclose()
+    elif isinstance(result, StreamResult):
+        await result.result()
+    assert len(rows) == 1
+    if ledger is not None:
+        assert rows == ledger.ends[-1:]
+    assert (rows[0].cost is None) is (rows[0].state in {"unknown", "never_sent"})
+
+
+async def test_whoever_counts_and_raises_changes_nothing(caplog):
+    """It is logged by name, and the call has its answer and its row."""
+
+    def miscount(row):
+        raise KeyError("secret")
+
+    async def count(call, proceed):
+        return await proceed(call.replace(settled=miscount))
+
+    book = Book()
+    assert (await Pipeline(ScriptedProvider(), [count, CostAccounting(book, Prices())]).send(CHAT)).cost.amount == 16
+    assert only(book).state == "estimated"
+    assert "miscount, which raised KeyError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_of_two_answers_at_once_one_is_wasted(clock):
+    """Where a hedge and the first request both bring an answer, the row, the call and the result agree on which was used."""
+    book = Book()
+    hedge = Hedge(samples=1, extra=1.0, delay_min=1.0)
+    retry = Retry(hedge=hedge)
+
+    async def late(call):
+        await asyncio.sleep(2.0 - (call.clock.monotonic() - began))
+        return chat_result(f"{len(provider.calls)}", usage=Usage(input_tokens=1, output_tokens=1))
+
+    provider = ScriptedProvider()
+    pipe = Pipeline(provider, [retry, CostAccounting(book, Prices())], clock=clock)
+    for _ in range(5):
+        await pipe.send(CHAT)
+    book.ends.clear()
+    began = clock.monotonic()
+    provider.script = [late, late]
+    result = await pipe.send(CHAT)
+    assert sorted((end.state, end.used) for end in book.ends) == [("estimated", False), ("estimated", True)]
+    assert (result.cost.amount, result.cost.wasted, result.cost.source) == (6, 3, "table")
+
+
+@pytest.mark.parametrize(
+    ("told", "ratio", "drifts"), [("16", 1.0, 0), ("16.1", 1.00625, 0), ("24", 1.5, 1), ("8", 0.5, 1)]
+)
+async def test_a_bill_that_differs_from_the_table_is_told(told, ratio, drifts, caplog):
+    """Beyond one per cent there is an event with both figures and a warning; the ratio is part of the health in any case."""
+    heard = []
+    pipe, book = accounted(chat_result(cost=Cost(amount=Decimal(told), source="provider")), prices=Prices())
+    await pipe.send(CHAT, listener=heard.append)
+    events = [event for event in heard if isinstance(event, PriceDrifted)]
+    assert [(event.send_id, event.cost, event.list_cost) for event in events] == [
+        (only(book).send_id, Decimal(told), 16)
+    ] * drifts
+    assert pipe.health().prices == (
+        PriceState(key=("https://scripted.test/v1", "m"), drift=pytest.approx(ratio), sends=1),
+    )
+    assert len(caplog.records) == drifts
+
+
+async def test_a_model_is_warned_of_once_an_hour(clock, caplog):
+    """However many of its sends differ; another model has a warning of its own."""
+    pipe, _ = accounted(prices=Prices(), clock=clock)
+
+    async def ask(model):
+        pipe.provider.script = [chat_result(cost=Cost(amount=Decimal(32), source="provider"))]
+        await pipe.send(Chat(model=model, messages="hi"))
+
+    for _ in range(3):
+        await ask("m")
+    await ask("other")
+    await asyncio.sleep(3600)
+    await ask("m")
+    assert [record.args[0] for record in caplog.records] == ["m", "other", "m"]
+    assert caplog.records[0].message == "m is billed at 2 times what the price table says"
+
+
+async def test_where_one_figure_is_missing_nothing_is_compared():
+    """A model without a list price, an answer without a figure of the service, and a refusal tell nothing of prices."""
+    told = chat_result(cost=Cost(amount=Decimal(1), source="provider"))
+    pipe, _ = accounted(told)
+    await pipe.send(CHAT)
+    priced, _ = accounted(chat_result(), RateLimited("slow down", status=429), prices=Prices())
+    await priced.send(CHAT)
+    with pytest.raises(RateLimited):
+        await priced.send(CHAT)
+    assert pipe.health().prices == priced.health().prices == ()
+
+
+async def test_many_models_do_not_fill_the_memory():
+    """Beyond a thousand models those of which the fewest sends are known are forgotten."""
+    pipe, _ = accounted(prices=Prices())
+    told = chat_result(cost=Cost(amount=Decimal(16), source="provider"))
+    for number in range(1100):
+        pipe.provider.script = [told, told]
+        await pipe.send(Chat(model=f"m{number}", messages="hi"))
+        await pipe.send(Chat(model="kept", messages="hi"))
+    known = {state.key[1]: state.sends for state in pipe.health().prices}
+    assert len(known) < 1024
+    assert known["kept"] == 1100
+
+
+async def test_prompts_of_broken_streams_are_counted_as_the_model_counts():
+    """Answers that tell their tokens teach how many a prompt of some length has: here one for each character, and ten more."""
+    pipe, book = accounted(prices=Prices())
+    for length in (10, 20, 40):
+        pipe.provider.script = [chat_result(usage=Usage(input_tokens=length + 10, output_tokens=1))]
+        await pipe.send(Chat(model="m", messages="x" * length))
+    pipe.provider.script = [streaming(3600.0)]
+    await (await pipe.send(Stream(model="m", messages="x" * 30))).aclose()
+    assert book.ends[-1].usage.input_tokens == 40
+
+
+async def test_a_count_beyond_all_reason_fails_no_call(caplog):
+    """Tokens of a provider of somebody else's that no float can hold are passed over."""
+    pipe, book = accounted(chat_result(usage=Usage(input_tokens=10**400, output_tokens=1)), prices=Prices())
+    assert (await pipe.send(CHAT)).text == "Hello."
+    assert only(book).state == "estimated"
+    assert "passed over PromptSizes, which raised OverflowError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[user("what?", PIXEL)], [user("x")] * 17],
+    ids=["a picture", "a long conversation"],
+)
+async def test_what_teaches_nothing_of_prompts(messages):
+    """A prompt with a picture has tokens that its text does not tell; one of many messages would cost time to look at."""
+    pipe, book = accounted(prices=Prices())
+    for _ in range(5):
+        pipe.provider.script = [chat_result(usage=Usage(input_tokens=999, output_tokens=1))]
+        await pipe.send(Chat(model="m", messages=messages))
+    pipe.provider.script = [streaming(3600.0)]
+    await (await pipe.send(STREAM)).aclose()
+    assert book.ends[-1].usage.input_tokens == 3
 
 
 async def test_without_anybody_to_tell_the_call_still_knows_its_cost():

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from resilient_ai.deepinfra.catalogue import Pricing
-from resilient_ai.simulator.bill import Books
+from resilient_ai.simulator.bill import Books, Charge
 from resilient_ai.simulator.instances import instance
 from resilient_ai.simulator.patterns import example
 from resilient_ai.simulator.pricing import token_cost
@@ -151,7 +151,7 @@ def test_tokens_without_a_price_cost_none():
     free = Pricing(input_per_1m=None, output_per_1m=None, cached_input_per_1m=None, image=None)
     half = Pricing(input_per_1m=Decimal(1), output_per_1m=None, cached_input_per_1m=None, image=None)
     books = Books()
-    books.charge("m", None)
+    books.charge(Charge(key="", model="m", cost=None))
 
     assert token_cost(free, prompt=1) is None
     assert token_cost(half, prompt=1, completion=1) is None
