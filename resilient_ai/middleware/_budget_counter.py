@@ -1,0 +1,80 @@
+"""One counter of budgets: who looks at it, and what this process knows of it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from resilient_ai.core.budgets import Charge, dollars
+from resilient_ai.core.call import Call
+from resilient_ai.core.events import BudgetThresholdReached
+from resilient_ai.core.health import BudgetState
+from resilient_ai.middleware._machines.budget_window import BudgetWindow, Slot
+from resilient_ai.middleware._machines.spending import Spending
+from resilient_ai.middleware.budget import Budget
+
+
+class Counter:
+    """One counter: all budgets that count the same sends in the same windows, and what is known of it.
+
+    Attributes:
+        key: Its name in the book, which has no limit in it, so that a limit can be changed.
+        scope: The tags of sends that count.
+        budgets: Those that look at it.
+        hard: The smallest of those that refuse calls, None where none does.
+        limit: What that one allows, as the book counts.
+        window: Which slice of time counts.
+    """
+
+    __slots__ = ("_marks", "budgets", "hard", "key", "limit", "scope", "spending", "text", "window")
+
+    def __init__(self, key: str, scope: Mapping[str, str], budgets: Sequence[Budget], window: BudgetWindow) -> None:
+        self.key = key
+        self.scope = scope
+        self.text = " ".join(f"{tag}={value}" for tag, value in scope.items())
+        self.budgets = tuple(budgets)
+        self.hard = min((budget for budget in budgets if budget.hard), key=lambda budget: budget.units, default=None)
+        self.limit = None if self.hard is None else self.hard.units
+        self.window = window
+        self._marks = [(budget, threshold) for budget in budgets for threshold in budget.thresholds]
+        self.spending = Spending([int(budget.units * threshold) for budget, threshold in self._marks])
+
+    def charge(self, slot: Slot, amount: int) -> Charge:
+        """Return an amount that counts against it."""
+        return Charge(
+            key=self.key,
+            slice=slot.slice,
+            first=slot.first,
+            amount=amount,
+            limit=self.limit,
+            until=slot.until,
+            scope=self.scope,
+        )
+
+    def label(self, budget: Budget) -> str:
+        """Return the name of one of its budgets, with the values of its scope."""
+        return f"{budget.title} {self.text}".rstrip()
+
+    def states(self, now: Slot, spent: int) -> Iterator[BudgetState]:
+        """Return what there is to know of each budget."""
+        for budget in self.budgets:
+            yield BudgetState(
+                key=("budget", budget.title, self.text),
+                spent=dollars(spent),
+                limit=budget.dollars,
+                hard=budget.hard,
+                until=None if budget.rolling else now.ends,
+            )
+
+    def told(self, call: Call[Any], passed: Sequence[int]) -> Iterator[BudgetThresholdReached]:
+        """Return the events of thresholds that were passed."""
+        slot = self.spending.slot
+        for place in passed:
+            budget, threshold = self._marks[place]
+            yield BudgetThresholdReached(
+                call_id=call.id,
+                model=call.model,
+                budget=self.label(budget),
+                threshold=threshold,
+                spent=dollars(self.spending.spent),
+                limit=budget.dollars,
+                until=None if budget.rolling or slot is None else slot.ends,
+            )

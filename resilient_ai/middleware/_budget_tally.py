@@ -1,0 +1,206 @@
+"""Which budgets a call counts against, and what this process knows of their counters."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from resilient_ai.core.call import Call
+from resilient_ai.core.clock import Clock, SystemClock
+from resilient_ai.core.events import BudgetThresholdReached
+from resilient_ai.core.health import BudgetState
+from resilient_ai.middleware._budget_counter import Counter
+from resilient_ai.middleware._machines.bounded import make_room
+from resilient_ai.middleware._machines.budget_window import BudgetWindow, Slot
+from resilient_ai.middleware._machines.turns import Turns
+from resilient_ai.middleware.budget import ANY, Budget
+
+# At so many counters a quarter is forgotten: those of which the least has been spent. The book keeps them all.
+_MOST_COUNTERS = 16_384
+_LONGEST_KEY = 200
+
+
+class Tally:
+    """The budgets of one client by the calls that count against them. Safe to use from several threads.
+
+    Attributes:
+        clock: That of the last call; the machine's own before the first.
+    """
+
+    def __init__(self, budgets: Sequence[Budget]) -> None:
+        self.clock: Clock = SystemClock()
+        self.turns = Turns()
+        self._budgets = tuple(budgets)
+        self._windows = {
+            (budget.per, budget.rolling): BudgetWindow(budget.per, rolling=budget.rolling) for budget in budgets
+        }
+        self._counters: dict[str, Counter] = {}
+        self._keys: dict[tuple[int, tuple[str, ...]], str] = {}
+        # Of thousands of budgets, one for each tenant, a call is compared with its own alone.
+        self._everywhere: list[_Rule] = []
+        self._by_value: dict[str, dict[str, list[_Rule]]] = {}
+        for place, budget in enumerate(budgets):
+            rule = _Rule(place, budget)
+            chosen = next(((tag, value) for tag, value in budget.scope.items() if value != ANY), None)
+            if chosen is None:
+                self._everywhere.append(rule)
+            else:
+                self._by_value.setdefault(chosen[0], {}).setdefault(chosen[1], []).append(rule)
+
+    def match(self, call: Call[Any]) -> Sequence[Counter]:
+        """Return the counters of a call, each once."""
+        rules = self._everywhere
+        for tag, values in self._by_value.items():
+            more = values.get(_value_of(call, tag) or "")
+            if more is not None:
+                rules = [*rules, *more]
+        if not rules:
+            return ()
+        self.clock = call.clock
+        found: dict[str, Counter] = {}
+        with self.turns:
+            for rule in rules:
+                scope = rule.scope_of(call)
+                if scope is not None:
+                    counter = self._counter(rule, scope)
+                    found[counter.key] = counter
+        return tuple(found.values())
+
+    def slots(self, counters: Iterable[Counter], clock: Clock) -> list[Slot]:
+        """Return what counts now."""
+        now = clock.wall()
+        with self.turns:
+            return [counter.window.at(now) for counter in counters]
+
+    def saw(self, call: Call[Any], counters: Sequence[Counter], slots: Sequence[Slot], spent: Iterable[int]) -> None:
+        """Take note of what the book said, and tell of thresholds."""
+        with self.turns:
+            news = [
+                event
+                for counter, slot, amount in zip(counters, slots, spent, strict=True)
+                for event in counter.told(call, counter.spending.saw(slot, amount))
+            ]
+        _tell(call, news)
+
+    def changed(self, call: Call[Any], counters: Sequence[Counter], slots: Sequence[Slot], amount: int) -> None:
+        """Take note of what was settled; never waits."""
+
+        def note() -> "Callable[[], None] | None":
+            news = [
+                event
+                for counter, slot in zip(counters, slots, strict=True)
+                for event in counter.told(call, counter.spending.changed(slot, amount))
+            ]
+            return (lambda: _tell(call, news)) if news else None
+
+        self.turns.post(note)
+
+    def states(self) -> list[BudgetState]:
+        """Return what is known of every counter that was used."""
+        now = _wall_of(self.clock)
+        with self.turns:
+            found: list[BudgetState] = []
+            for counter in self._counters.values():
+                slot = counter.spending.slot
+                if slot is not None:
+                    current = slot if now is None else counter.window.at(now)
+                    over = slot.slice < current.first
+                    found += counter.states(current, 0 if over else counter.spending.spent)
+            return found
+
+    def relevant(self, tags: Mapping[str, str]) -> list[Counter]:
+        """Return the counters that calls with these tags may count against; of a scope "*" those of values that are known."""
+        with self.turns:
+            found: dict[str, Counter] = {}
+            for place, budget in enumerate(self._budgets):
+                rule = _Rule(place, budget)
+                scopes = [
+                    {
+                        tag: tags.get(tag, value) if value == ANY else value
+                        for tag, value in sorted(budget.scope.items())
+                    },
+                    *(counter.scope for counter in list(self._counters.values()) if budget in counter.budgets),
+                ]
+                for scope in scopes:
+                    if ANY not in scope.values() and all(tags.get(tag, value) == value for tag, value in scope.items()):
+                        counter = self._counter(rule, scope)
+                        found[counter.key] = counter
+            return list(found.values())
+
+    def _counter(self, rule: "_Rule", scope: Mapping[str, str]) -> Counter:
+        names = (rule.place, tuple(scope.values()))
+        key = self._keys.get(names)
+        counter = None if key is None else self._counters.get(key)
+        if counter is not None:
+            return counter
+        key = _key_of(rule.budget, scope)
+        counter = self._counters.get(key)
+        if counter is None:
+            if len(self._counters) >= _MOST_COUNTERS:
+                make_room(self._counters, _MOST_COUNTERS, lambda known: known.spending.spent)
+                self._keys.clear()
+            budgets = [budget for budget in self._budgets if _counts(budget, rule.budget, scope)]
+            window = self._windows[rule.budget.per, rule.budget.rolling]
+            counter = self._counters[key] = Counter(key, dict(scope), budgets, window)
+        self._keys[names] = key
+        return counter
+
+
+class _Rule:
+    """A budget, prepared for the look whether a call is in its scope."""
+
+    __slots__ = ("_scope", "budget", "place")
+
+    def __init__(self, place: int, budget: Budget) -> None:
+        self.place = place
+        self.budget = budget
+        self._scope = tuple(sorted(budget.scope.items()))
+
+    def scope_of(self, call: Call[Any]) -> dict[str, str] | None:
+        """Return the scope with the values of the call, None where it is not in it."""
+        found: dict[str, str] = {}
+        for tag, wanted in self._scope:
+            value = _value_of(call, tag)
+            if not value or wanted not in {value, ANY}:
+                return None
+            found[tag] = value
+        return found
+
+
+def _tell(call: Call[Any], news: Iterable[BudgetThresholdReached]) -> None:
+    for event in news:
+        call.emit(event)
+
+
+def _value_of(call: Call[Any], tag: str) -> str | None:
+    if tag == "model":
+        return call.model
+    return call.operation.kind if tag == "kind" else call.tags.get(tag)
+
+
+def _counts(budget: Budget, other: Budget, scope: Mapping[str, str]) -> bool:
+    """Return whether a budget counts the same sends in the same windows as another one with this scope."""
+    return (
+        (budget.per, budget.rolling) == (other.per, other.rolling)
+        and budget.scope.keys() == scope.keys()
+        and all(budget.scope[tag] in {value, ANY} for tag, value in scope.items())
+    )
+
+
+def _key_of(budget: Budget, scope: Mapping[str, str]) -> str:
+    pairs = [f"{_quoted(tag)}={_quoted(value)}" for tag, value in sorted(scope.items())]
+    key = " ".join([f"{'rolling ' if budget.rolling else ''}{budget.per}", *pairs])
+    if len(key) <= _LONGEST_KEY:
+        return key
+    return f"{key[:_LONGEST_KEY]}#{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="/:@", errors="backslashreplace")
+
+
+def _wall_of(clock: Clock) -> float | None:
+    try:
+        return clock.wall()
+    except RuntimeError:  # a clock that has stopped with its loop
+        return None

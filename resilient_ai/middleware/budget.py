@@ -1,0 +1,139 @@
+"""One budget: how much may be spent, in which time, by which calls."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import cast, get_args
+
+from resilient_ai.core.budgets import PER_DOLLAR
+from resilient_ai.core.checks import check_kind
+from resilient_ai.core.operations import Kind
+from resilient_ai.middleware._machines.budget_window import Period
+
+ANY = "*"
+
+_AMOUNT = re.compile(r"\s*([0-9_.]+)\s*(?:USD)?\s*", re.IGNORECASE)
+# A counter of all databases holds up to 9.2 million dollars.
+_MOST_DOLLARS = 9_000_000
+_MOST_THRESHOLD = 100
+_KINDS = frozenset((*get_args(Kind), ANY))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Let the calls of a scope spend so much, and no more, in a stretch of time.
+
+    A hard budget refuses the call that could exceed it, before anything is sent. A soft one lets everything go and tells at each
+    threshold. Both count what is reserved for requests under way as spent, until it is known what they cost.
+
+    Calendar windows begin with the minute, hour, day, Monday or month in UTC. With `rolling` the last 60 seconds, 60 minutes, 24
+    hours, 7 days or 30 days count, in sixty slices of which each counts as a whole.
+
+    Any number of budgets may stand side by side, and a call counts against all whose scope it is in.
+
+    Args:
+        limit: US dollars, above 0, such as "25 USD", `Decimal("0.5")` or 25. A float is refused, as it is hardly ever the number
+            that was written.
+        per: "minute", "hour", "day", "week", "month", or "total" for one that never begins anew.
+        scope: Tags that a call must have to count, such as {"tenant": "a"}; empty for all calls. The value "*" makes one budget
+            of this size for each value of the tag, and calls without the tag do not count. "model" and "kind" may be named as if
+            they were tags.
+        hard: Whether calls are refused beyond the limit.
+        rolling: Whether the window moves with time. Not for "total".
+        thresholds: Parts of the limit, each above 0, at which a `BudgetThresholdReached` is told.
+        name: What it is called in errors and reports; by default it is made of limit and window.
+
+    Raises:
+        ValueError: If a value is out of its range; the message says which and what was given.
+
+    >>> Budget(limit="25 USD", per="day", scope={"tenant": "a"})
+    Budget(limit=Decimal('25'), per='day', scope={'tenant': 'a'}, hard=True, rolling=False, thresholds=(0.5, 0.8, 1.0), name='')
+    """
+
+    limit: Decimal | int | str
+    per: Period
+    scope: Mapping[str, str] = field(default_factory=dict[str, str])
+    hard: bool = True
+    rolling: bool = False
+    thresholds: tuple[float, ...] = (0.5, 0.8, 1.0)
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "limit", _amount_of(self.limit))
+        if self.per not in get_args(Period):
+            raise ValueError(f"per must be one of {', '.join(get_args(Period))}, got {self.per!r}")
+        object.__setattr__(self, "scope", _checked_scope(self.scope))
+        check_kind("hard", self.hard, bool)
+        check_kind("rolling", self.rolling, bool)
+        if self.rolling and self.per == "total":
+            raise ValueError("rolling must be False for a budget in total, which has no window that could move")
+        object.__setattr__(self, "thresholds", _checked_thresholds(self.thresholds))
+        check_kind("name", self.name, str)
+
+    @property
+    def dollars(self) -> Decimal:
+        """The limit in US dollars."""
+        return cast("Decimal", self.limit)
+
+    @property
+    def units(self) -> int:
+        """The limit as counters hold it."""
+        return int(self.dollars * PER_DOLLAR)
+
+    @property
+    def title(self) -> str:
+        """What it is called: its name, or limit and window.
+
+        >>> Budget(limit=25, per="day").title, Budget(limit=25, per="day", rolling=True).title
+        ('25 USD per day', '25 USD per rolling day')
+        """
+        if self.name:
+            return self.name
+        window = "in total" if self.per == "total" else f"per {'rolling ' if self.rolling else ''}{self.per}"
+        return f"{self.dollars:f} USD {window}"
+
+
+def _amount_of(given: object) -> Decimal:
+    if isinstance(given, float):
+        raise ValueError(f"limit must not be a float, which is hardly ever exact: write '{given} USD', got {given!r}")  # noqa: TRY004 - as every option that is out of range
+    if isinstance(given, int) and given > _MOST_DOLLARS:
+        given = "a larger number"  # which may have thousands of digits, and Python then refuses to print it
+    amount = _number_of(given)
+    if amount is None or not amount.is_finite() or not Decimal(1) / PER_DOLLAR <= amount <= _MOST_DOLLARS:
+        raise ValueError(
+            f"limit must be US dollars above 0 and up to {_MOST_DOLLARS}, such as '25 USD', got {given!r:.60}"
+        )
+    return amount
+
+
+def _number_of(given: object) -> Decimal | None:
+    if isinstance(given, str):
+        found = _AMOUNT.fullmatch(given)
+        given = None if found is None else found[1]
+    if not isinstance(given, Decimal | int | str) or isinstance(given, bool):
+        return None
+    try:
+        return Decimal(given)
+    except InvalidOperation:
+        return None
+
+
+def _checked_scope(given: object) -> dict[str, str]:
+    pairs = dict(cast("Mapping[object, object]", given)) if isinstance(given, Mapping) else None
+    if pairs is None or not all(isinstance(text, str) and text for pair in pairs.items() for text in pair):
+        raise ValueError(f"scope must be names of tags with their values, such as {{'tenant': 'a'}}, got {given!r}")
+    scope = cast("dict[str, str]", pairs)
+    if scope.get("kind", ANY) not in _KINDS:
+        raise ValueError(f"scope must name a kind out of {', '.join(sorted(_KINDS))}, got {scope['kind']!r}")
+    return scope
+
+
+def _checked_thresholds(given: object) -> tuple[float, ...]:
+    sentence = f"thresholds must be parts of the limit, above 0 and up to {_MOST_THRESHOLD}, got {given!r}"
+    if not isinstance(given, tuple | list | set | frozenset):
+        raise ValueError(sentence)  # noqa: TRY004 - as every option that is out of range
+    for part in cast("tuple[object, ...]", given):
+        if not isinstance(part, int | float) or isinstance(part, bool) or not 0 < part <= _MOST_THRESHOLD:
+            raise ValueError(sentence)
+    return tuple(sorted(set(cast("tuple[float, ...]", given))))

@@ -1,0 +1,971 @@
+"""Budgets: what is reserved before a send, what it is settled with, and that no hard limit is ever exceeded."""
+
+import asyncio
+import gc
+import os
+from collections import Counter
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from resilient_ai.core.budgets import Admission, BookUnavailable, units
+from resilient_ai.core.deltas import Finished, TextDelta
+from resilient_ai.core.errors import (
+    AttemptTimeout,
+    BudgetExceeded,
+    CircuitOpen,
+    ConfigurationError,
+    ConnectionFailed,
+    PriceUnknown,
+    RateLimited,
+    ServerFailed,
+    StreamInterrupted,
+)
+from resilient_ai.core.events import BudgetThresholdReached
+from resilient_ai.core.health import BudgetState
+from resilient_ai.core.ledger import SendClosed
+from resilient_ai.core.operations import Chat, Embed, Stream
+from resilient_ai.core.pipeline import Pipeline
+from resilient_ai.core.results import Cost, Usage
+from resilient_ai.core.streams import StreamResult
+from resilient_ai.middleware import (
+    Batching,
+    Budget,
+    Budgets,
+    Cache,
+    CircuitBreaker,
+    ConcurrencyLimit,
+    CostAccounting,
+    Hedge,
+    Retry,
+    Routing,
+    Timeout,
+)
+from resilient_ai.stores import MemoryBudgets, MemoryStore
+from resilient_ai.testing import FakeClock, ScriptedProvider, ScriptedSource, chat_result, stream_of
+
+pytestmark = pytest.mark.anyio
+
+CHAT = Chat(model="m", messages="hi")
+STREAM = Stream(model="m", messages="hi")
+WORST = Decimal("0.0025")
+LIMIT = "0.003 USD"
+
+
+class Prices:
+    """Everything costs the same, and a model called "unknown" nobody knows what."""
+
+    def __init__(self, cost=WORST):
+        self.cost = cost
+
+    def chat_cost(self, model, **amounts):
+        return None if model == "unknown" else self.cost
+
+    embedding_cost = image_cost = chat_cost
+
+
+class Unasked:
+    """A book that cannot be asked, or raises something else; writes down what is settled."""
+
+    def __init__(self, error=None):
+        self.error = error or BookUnavailable("the disk is gone")
+        self.settled, self.closed = [], False
+
+    async def charge(self, charges):
+        raise self.error
+
+    spent = charge
+
+    def settle(self, charges):
+        self.settled += [charge.amount for charge in charges]
+
+    async def aclose(self):
+        self.closed = True
+
+
+class Noting(MemoryBudgets):
+    """Writes down what is charged and settled."""
+
+    def __init__(self):
+        super().__init__()
+        self.charged, self.given = [], []
+
+    async def charge(self, charges):
+        self.charged += charges
+        return await super().charge(charges)
+
+    def settle(self, charges):
+        self.given += charges
+        super().settle(charges)
+
+
+@pytest.fixture
+def in_child():
+    """Run a function in a forked child; whether its exit code is 0 says whether all is well there."""
+
+    def run(function):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                code = 0 if function() else 2
+            finally:
+                os._exit(code)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    return run
+
+
+def costing(dollars, **fields):
+    return chat_result(cost=Cost(amount=Decimal(dollars), source="provider"), **fields)
+
+
+def budgeted(
+    *script, budgets=(Budget(limit=LIMIT, per="day"),), prices=None, book=None, clock=None, outer=(), **options
+):
+    """A pipeline with these budgets, accounted for; the middleware and its book are attributes."""
+    book, prices = book or MemoryBudgets(), prices or Prices()
+    layer = Budgets(budgets=budgets, book=book, prices=prices, **options)
+    pipe = Pipeline(ScriptedProvider(*script), [*outer, layer, CostAccounting()], clock=clock or FakeClock())
+    pipe.budgets, pipe.book = layer, book
+    return pipe
+
+
+async def spent(pipe, **tags):
+    """Return what is spent of each budget, in dollars."""
+    return [state.spent for state in await pipe.budgets.state(tags, clock=pipe.clock)]
+
+
+def streaming(*steps):
+    return StreamResult(ScriptedSource(steps), model="m", first=[TextDelta("Hello")], clock=FakeClock())
+
+
+async def outcomes(*calls):
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    return Counter(type(one).__name__ for one in found)
+
+
+def at(clock, text):
+    """Let it be this date now."""
+    clock.offset = datetime.fromisoformat(f"{text}+00:00").timestamp() - clock.monotonic()
+
+
+# What is admitted
+
+
+async def test_of_twenty_calls_at_once_one_is_admitted():
+    """A budget of 0.003 USD has room for one call of 0.0025 USD, and for the others nothing is sent."""
+    pipe = budgeted(0.5, costing("0.0025"))
+    assert await outcomes(*(pipe.send(CHAT) for _ in range(20))) == {"ChatResult": 1, "BudgetExceeded": 19}
+    assert len(pipe.provider.calls) == 1
+    assert await spent(pipe) == [WORST]
+
+
+async def test_a_refusal_says_what_is_left_and_until_when(clock):
+    """In numbers and in a sentence; it was not sent and costs nothing."""
+    at(clock, "2026-11-30T18:00:00")
+    pipe = budgeted(costing("0.0025"), clock=clock, budgets=[Budget(limit=LIMIT, per="day", scope={"tenant": "a"})])
+    await pipe.send(CHAT, tags={"tenant": "a"})
+    with pytest.raises(BudgetExceeded) as caught:
+        await pipe.send(CHAT, tags={"tenant": "a"})
+    error = caught.value
+    assert (error.spent, error.limit, error.left) == (Decimal("0.0025"), Decimal("0.003"), Decimal("0.0005"))
+    assert (error.budget, error.retry_after, error.sent) == ("0.003 USD per day tenant=a", 21_600.0, False)
+    assert str(error) == (
+        "the budget '0.003 USD per day tenant=a' has 0.0005 of 0.003 USD left until 2026-12-01 00:00:00 UTC,"
+        " and the call could cost 0.0025 USD; nothing was sent"
+    )
+    assert len(pipe.provider.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("budget", "says", "retry_after"),
+    [
+        (Budget(limit="0.002", per="day"), "until 2026-12-01 00:00:00 UTC", None),
+        (Budget(limit="0.004", per="total"), "0.0015 of 0.004 USD left, and", None),
+        (Budget(limit="0.004", per="hour", rolling=True), "until its window moves on at 2026-11-30 18:01:00 UTC", 59.0),
+        (Budget(limit="0.004", per="month", name="team"), "the budget 'team' has 0.0015", 21_599.0),
+    ],
+    ids=["never fits", "total", "rolling", "named"],
+)
+async def test_when_it_may_be_tried_again(clock, budget, says, retry_after):
+    """At the end of the window, or when it moves on; never where that would not help."""
+    at(clock, "2026-11-30T18:00:01")
+    pipe = budgeted(costing("0.0025"), clock=clock, budgets=[budget])
+    with pytest.raises(BudgetExceeded) as caught:
+        for _ in range(2):
+            await pipe.send(CHAT)
+    assert says in str(caught.value)
+    assert caught.value.retry_after == (None if retry_after is None else pytest.approx(retry_after))
+
+
+async def test_all_budgets_of_a_call_or_none():
+    """Where the team's budget is full, that of the user is not charged, and the error names the one that takes longest."""
+    budgets = [
+        Budget(limit="0.003", per="day", scope={"team": "t"}),
+        Budget(limit="1", per="day", scope={"user": "*"}),
+        Budget(limit="0.003", per="month"),
+    ]
+    pipe = budgeted(costing("0.0025"), budgets=budgets)
+    await pipe.send(CHAT, tags={"team": "t", "user": "u"})
+    with pytest.raises(BudgetExceeded) as caught:
+        await pipe.send(CHAT, tags={"team": "t", "user": "v"})
+    assert caught.value.budget == "0.003 USD per month"
+    assert await spent(pipe, team="t", user="v") == [WORST, 0, WORST]
+
+
+@pytest.mark.parametrize(
+    ("scope", "tags", "counts"),
+    [
+        ({}, {}, True),
+        ({"tenant": "a"}, {"tenant": "a"}, True),
+        ({"tenant": "a"}, {"tenant": "b"}, False),
+        ({"tenant": "a"}, {}, False),
+        ({"tenant": "a", "user": "u"}, {"tenant": "a", "user": "v"}, False),
+        ({"tenant": "a", "user": "u"}, {"tenant": "a", "user": "u", "feature": "f"}, True),
+        ({"tenant": "*"}, {"tenant": "anybody"}, True),
+        ({"tenant": "*"}, {"user": "u"}, False),
+        ({"tenant": "*"}, {"tenant": ""}, False),
+        ({"model": "m"}, {}, True),
+        ({"model": "m"}, {"model": "other"}, True),
+        ({"model": "other"}, {"model": "other"}, False),
+        ({"kind": "chat"}, {}, True),
+        ({"kind": "stream"}, {}, False),
+        ({"kind": "*", "model": "*"}, {}, True),
+    ],
+)
+async def test_which_calls_count(scope, tags, counts):
+    """Those with all tags of the scope; model and kind are those of the call, whatever its tags say."""
+    book = Noting()
+    pipe = budgeted(budgets=[Budget(limit=1, per="day", scope=scope)], book=book)
+    await pipe.send(CHAT, tags=tags)
+    assert bool(book.charged) == counts
+
+
+async def test_each_value_of_a_tag_has_a_budget_of_its_own():
+    """One tenant who has spent everything takes nothing from the others, and the book is told whose sends count."""
+    book = Noting()
+    pipe = budgeted(
+        *[costing("0.0025")] * 2, budgets=[Budget(limit=LIMIT, per="day", scope={"tenant": "*"})], book=book
+    )
+    for tenant in "ab":
+        await pipe.send(CHAT, tags={"tenant": tenant})
+        with pytest.raises(BudgetExceeded, match=f"tenant={tenant}"):
+            await pipe.send(CHAT, tags={"tenant": tenant})
+    assert await spent(pipe) == [WORST, WORST]
+    assert [charge.scope for charge in book.charged[::2]] == [{"tenant": "a"}, {"tenant": "b"}]
+    assert len({charge.key for charge in book.charged}) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"a": "1 b=2"}, {"a": "1", "b": "2"}),
+        ({"a": "x" * 300 + "1"}, {"a": "x" * 300 + "2"}),
+        ({"a": "\ud800"}, {"a": "\udfff"}),
+    ],
+)
+async def test_no_two_scopes_share_a_counter(one, other):
+    """Whatever their values are."""
+    book = Noting()
+    pipe = budgeted(budgets=[Budget(limit=1, per="day", scope=dict.fromkeys(one, "*"))], book=book)
+    wider = budgeted(budgets=[Budget(limit=1, per="day", scope=dict.fromkeys(other, "*"))], book=book)
+    await pipe.send(CHAT, tags=one)
+    await wider.send(CHAT, tags=other)
+    assert len({charge.key for charge in book.charged}) == 2
+    assert all(len(charge.key) < 400 for charge in book.charged)
+
+
+async def test_budgets_of_one_scope_share_a_counter():
+    """A soft budget below a hard one, and a special one among those of all tenants: each send counts once, the least allows."""
+    book, events = Noting(), []
+    budgets = [
+        Budget(limit="0.002", per="day", scope={"tenant": "a"}, hard=False, thresholds=(1,)),
+        Budget(limit="0.003", per="day", scope={"tenant": "a"}, thresholds=()),
+        Budget(limit="1", per="day", scope={"tenant": "*"}, thresholds=()),
+    ]
+    pipe = budgeted(costing("0.0025"), budgets=budgets, book=book)
+    pipe.subscribe(events.append)
+    await pipe.send(CHAT, tags={"tenant": "a"})
+    with pytest.raises(BudgetExceeded, match=r"0\.003 USD per day"):
+        await pipe.send(CHAT, tags={"tenant": "a"})
+    assert len(book.charged) == 2
+    assert [event.budget for event in events if isinstance(event, BudgetThresholdReached)] == [
+        "0.002 USD per day tenant=a"
+    ]
+    assert {state.limit: state.spent for state in await pipe.budgets.state()} == {
+        Decimal("0.002"): WORST,
+        Decimal("0.003"): WORST,
+        Decimal(1): WORST,
+    }
+
+
+async def test_of_a_thousand_budgets_a_call_meets_its_own():
+    """One for each tenant, with a limit of its own."""
+    budgets = [Budget(limit=n + 1, per="day", scope={"tenant": str(n)}) for n in range(1_000)]
+    book = Noting()
+    pipe = budgeted(budgets=budgets, book=book)
+    await pipe.send(CHAT, tags={"tenant": "421"})
+    assert [charge.limit for charge in book.charged] == [units(Decimal(422))]
+
+
+# What it is settled with
+
+
+@pytest.mark.parametrize(
+    ("answer", "cost"),
+    [
+        (costing("0.0001"), "0.0001"),
+        (costing("0.009"), "0.009"),
+        (costing("0"), "0"),
+        (chat_result(usage=Usage(input_tokens=1, output_tokens=1)), "0.0025"),
+        (ConnectionFailed("refused", phase="connect"), "0"),
+        (ConnectionFailed("reset", phase="receive"), "0.0025"),
+        (AttemptTimeout(timer="attempt", elapsed=9.0), "0.0025"),
+        (RateLimited("busy", status=429), "0"),
+        (ServerFailed("boom", status=500), "0"),
+        (CircuitOpen(model="m", retry_after=1.0), "0"),
+        (KeyError("a bug"), "0.0025"),
+    ],
+    ids=repr,
+)
+async def test_the_truth_takes_the_place_of_the_worst_case(answer, cost):
+    """The service's figure, also above it; nothing for what was refused or never sent; the worst case for what nobody knows."""
+    pipe = budgeted(answer)
+    await outcomes(pipe.send(CHAT))
+    assert await spent(pipe) == [Decimal(cost)]
+
+
+@pytest.mark.parametrize(
+    ("how", "cost"), [("completed", "0.0001"), ("closed", "0.0025"), ("failed", "0.0025"), ("abandoned", "0.0025")]
+)
+async def test_a_stream_is_settled_when_it_ends(how, cost):
+    """However it ends, and not before."""
+    told = Finished(
+        ("stop",), Usage(input_tokens=1, output_tokens=1), cost=Cost(amount=Decimal("0.0001"), source="provider")
+    )
+    steps = {"completed": [[told]], "failed": [ConnectionFailed("cut", phase="receive")]}.get(how, [3600.0])
+    pipe = budgeted(streaming(*steps))
+    stream = await pipe.send(STREAM)
+    assert await spent(pipe) == [WORST]
+    if how == "closed":
+        await stream.aclose()
+    elif how == "failed":
+        with pytest.raises(StreamInterrupted):
+            await stream.result()
+    elif how == "completed":
+        await stream.result()
+    pipe.provider.calls.clear()
+    del stream
+    gc.collect()
+    assert await spent(pipe) == [Decimal(cost)]
+
+
+@pytest.mark.parametrize("departed", [False, True])
+async def test_a_cancelled_call_keeps_what_it_may_have_cost(departed):
+    """The worst case where bytes have left, else nothing."""
+
+    class Hanging(ScriptedProvider):
+        async def __call__(self, call):
+            call.send_started(leaving=departed)
+            await asyncio.sleep(3600)
+
+    pipe = budgeted()
+    pipe = Pipeline(Hanging(), pipe.stack, clock=FakeClock())
+    layer = pipe.stack[0]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await pipe.send(CHAT)
+    (state,) = layer.health()
+    assert state.spent == (WORST if departed else 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "cost"),
+    [
+        (costing("0.0001"), "0.0025"),
+        (ConnectionFailed("refused", phase="connect"), "0"),
+        (ServerFailed("boom", status=500), "0.0025"),
+        (KeyError("a bug"), "0.0025"),
+    ],
+    ids=repr,
+)
+async def test_without_accounting_what_was_sent_costs_its_worst_case(answer, cost):
+    """Nobody told what it cost."""
+    layer = Budgets(budgets=[Budget(limit=1, per="day")], book=MemoryBudgets(), prices=Prices())
+    pipe = Pipeline(ScriptedProvider(answer), [layer], clock=FakeClock())
+    await outcomes(pipe.send(CHAT))
+    assert [state.spent for state in layer.health()] == [Decimal(cost)]
+
+
+async def test_a_stream_without_accounting_costs_its_worst_case():
+    """It was sent, and that is all that is known."""
+    layer = Budgets(budgets=[Budget(limit=1, per="day")], book=MemoryBudgets(), prices=Prices())
+    pipe = Pipeline(ScriptedProvider(), [layer], clock=FakeClock())
+    await (await pipe.send(STREAM)).result()
+    assert [state.spent for state in layer.health()] == [WORST]
+
+
+async def test_what_ends_between_budget_and_account_gives_everything_back():
+    """Something of the user's own that raises, or answers by itself, before a request was begun."""
+    answers = [KeyError("a bug"), chat_result("made up"), stream_of("made", "up")]
+
+    async def between(call, proceed):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    layer = Budgets(budgets=[Budget(limit=LIMIT, per="day")], book=MemoryBudgets(), prices=Prices())
+    pipe = Pipeline(ScriptedProvider(), [layer, between, CostAccounting()], clock=FakeClock())
+    with pytest.raises(KeyError):
+        await pipe.send(CHAT)
+    assert (await pipe.send(CHAT)).text == "made up"
+    assert (await (await pipe.send(STREAM)).result()).text == "madeup"
+    assert [state.spent for state in layer.health()] == [0]
+
+
+async def test_a_second_send_below_is_charged_as_well():
+    """Something of the user's own that sends twice pays twice."""
+
+    async def twice(call, proceed):
+        await proceed(call)
+        return await proceed(call)
+
+    layer = Budgets(budgets=[Budget(limit=1, per="day")], book=MemoryBudgets(), prices=Prices())
+    script = [costing("0.001"), costing("0.0007")]
+    pipe = Pipeline(ScriptedProvider(*script), [layer, twice, CostAccounting()], clock=FakeClock())
+    await pipe.send(CHAT)
+    assert [state.spent for state in layer.health()] == [Decimal("0.0017")]
+
+
+async def test_whoever_else_counts_is_told_too():
+    """What a middleware outside wants to know of a send reaches it, also where a book fails."""
+    rows = []
+
+    async def outside(call, proceed):
+        return await proceed(call.replace(settled=rows.append))
+
+    pipe = budgeted(costing("0.0001"), outer=[outside])
+    await pipe.send(CHAT)
+    assert [row.cost for row in rows] == [Decimal("0.0001")]
+
+
+async def test_a_cost_that_is_no_number_is_unknown():
+    """The worst case is kept, whoever accounts for the send."""
+
+    async def absurd(call, proceed):
+        call.settled(SendClosed(send_id="s", state="settled", cost=Decimal("NaN")))
+        return await proceed(call)
+
+    layer = Budgets(budgets=[Budget(limit=1, per="day")], book=MemoryBudgets(), prices=Prices())
+    pipe = Pipeline(ScriptedProvider(), [layer, absurd], clock=FakeClock())
+    await pipe.send(CHAT)
+    assert [state.spent for state in layer.health()] == [WORST]
+
+
+async def test_a_book_that_fails_to_settle_keeps_nobody_from_an_answer(caplog):
+    """It is logged by name, without its words."""
+
+    class Broken(MemoryBudgets):
+        def settle(self, charges):
+            raise KeyError("secret")
+
+    pipe = budgeted(costing("0.0001"), book=Broken())
+    assert (await pipe.send(CHAT)).text == "Hello."
+    assert "the settle of Broken raised KeyError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_a_forked_child_leaves_what_the_parent_has_reserved_alone(in_child):
+    """Its copy of a stream ends with it, and gives nothing back."""
+    pipe = budgeted()
+    book = pipe.book
+
+    async def main():
+        stream = await pipe.send(STREAM)
+        call = pipe.provider.calls[0]
+
+        def child():
+            before = sum(counter[0] for slices in book._counters.values() for counter in slices.values())
+            call.settled(SendClosed(send_id="s", state="never_sent"))
+            return before == sum(counter[0] for slices in book._counters.values() for counter in slices.values()) > 0
+
+        assert in_child(child) == 0
+        await stream.result()
+
+    asyncio.run(main())
+
+
+# Retries, hedges, batches, fallbacks
+
+
+async def test_every_try_is_charged():
+    """Three tries are three sends, and each is reserved and settled by itself."""
+    book = Noting()
+    script = [AttemptTimeout(timer="attempt", elapsed=9.0), ServerFailed("boom", status=500), costing("0.0001")]
+    pipe = budgeted(*script, book=book, outer=[Retry(attempts=3)], budgets=[Budget(limit="0.0051", per="day")])
+    assert (await pipe.send(CHAT)).attempts == 3
+    assert [charge.amount for charge in book.charged] == [units(WORST)] * 3
+    assert await spent(pipe) == [Decimal("0.0026")]
+
+
+async def test_a_try_that_does_not_fit_ends_the_call():
+    """It is not tried again, no circuit counts it, and no other model is asked."""
+    layers = [Routing(models=["m", "n"]), Retry(attempts=3), CircuitBreaker()]
+    pipe = budgeted(AttemptTimeout(timer="attempt", elapsed=9.0), outer=layers)
+    with pytest.raises(BudgetExceeded):
+        await pipe.send(Chat(model="auto", messages="hi"))
+    assert len(pipe.provider.calls) == 1
+    assert [(breaker.key[1], breaker.failures) for breaker in pipe.health().breakers] == [("m", 1)]
+
+
+async def test_both_requests_of_a_hedge_are_charged():
+    """The one that was cancelled may have cost its worst case."""
+    retry = Retry(attempts=3, hedge=Hedge(samples=1, delay_min=0.1, quantile=0.5, extra=1.0))
+    pipe = budgeted(costing("0.0001"), outer=[retry], budgets=[Budget(limit=1, per="day")])
+    await pipe.send(CHAT)
+
+    async def slow(call):
+        await asyncio.sleep(5)
+
+    pipe.provider.script[:] = [slow, costing("0.0002")]
+    await pipe.send(CHAT)
+    assert len(pipe.provider.calls) == 3
+    assert await spent(pipe) == [Decimal("0.0001") + Decimal("0.0002") + WORST]
+
+
+async def test_every_batch_is_charged():
+    """Of ten texts in batches of two the first ones fit."""
+    pipe = budgeted(outer=[Batching(size=2, in_flight=1)], budgets=[Budget(limit="0.008", per="day")])
+    with pytest.raises(BudgetExceeded):
+        await pipe.send(Embed(model="m", texts=[str(n) for n in range(10)]))
+    assert len(pipe.provider.calls) == 3
+
+
+async def test_an_answer_from_the_cache_costs_nothing():
+    """It counts against no budget, also one that is full."""
+    pipe = budgeted(costing("0.003"), outer=[Cache(MemoryStore())])
+    operation = Chat(model="m", messages="hi", temperature=0)
+    await pipe.send(operation)
+    assert (await pipe.send(operation)).cache == "hit"
+    assert await spent(pipe) == [Decimal("0.003")]
+
+
+# Prices nobody knows
+
+
+async def test_a_model_without_a_price_is_refused_where_the_budget_is_hard():
+    """Never taken for free."""
+    pipe = budgeted()
+    with pytest.raises(PriceUnknown, match="no price of 'unknown' is known") as caught:
+        await pipe.send(Chat(model="unknown", messages="hi"))
+    assert (caught.value.model, caught.value.sent, pipe.provider.calls) == ("unknown", False, [])
+
+
+async def test_a_soft_budget_counts_what_it_turns_out_to_have_cost():
+    """Before that it counts nothing, and of what stays unknown neither."""
+    budgets = [Budget(limit=1, per="day", hard=False)]
+    pipe = budgeted(costing("0.5"), AttemptTimeout(timer="attempt", elapsed=9.0), budgets=budgets)
+    operation = Chat(model="unknown", messages="hi")
+    await pipe.send(operation)
+    assert await spent(pipe) == [Decimal("0.5")]
+    await outcomes(pipe.send(operation))
+    assert await spent(pipe) == [Decimal("0.5")]
+
+
+async def test_a_worst_price_may_be_told():
+    """A model without a price then counts with that, until it is settled."""
+    pipe = budgeted(2.0, costing("0.0001"), unpriced=Decimal("0.002"))
+    operation = Chat(model="unknown", messages="hi")
+    assert await outcomes(pipe.send(operation), pipe.send(operation)) == {"ChatResult": 1, "BudgetExceeded": 1}
+    assert await spent(pipe) == [Decimal("0.0001")]
+
+
+async def test_a_price_list_that_raises_knows_no_price(caplog):
+    """It is logged by name, without its words."""
+
+    class Broken(Prices):
+        def chat_cost(self, model, **amounts):
+            raise KeyError("secret")
+
+    with pytest.raises(PriceUnknown):
+        await budgeted(prices=Broken()).send(CHAT)
+    assert "raised KeyError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_how_long_an_answer_may_be_comes_from_the_model():
+    """Where the call does not bound it; else a number that may be told."""
+
+    class PerToken(Prices):
+        def chat_cost(self, model, **amounts):
+            return Decimal(amounts["output_tokens"]) / 1_000_000
+
+    class Abilities:
+        def output_limit(self, model):
+            return 700 if model == "m" else None
+
+    book = Noting()
+    pipe = budgeted(
+        book=book, prices=PerToken(), abilities=Abilities(), answer_tokens=900, budgets=[Budget(limit=1, per="day")]
+    )
+    for operation in (CHAT, Chat(model="n", messages="hi"), Chat(model="m", messages="hi", max_tokens=5)):
+        await pipe.send(operation)
+    assert [charge.amount for charge in book.charged] == [units(Decimal(n) / 1_000_000) for n in (700, 900, 5)]
+
+
+# A book that cannot be asked
+
+
+@pytest.mark.parametrize("error", [BookUnavailable("gone"), KeyError("secret")])
+async def test_a_book_that_cannot_be_asked_refuses(error):
+    """Nobody knows whether there is anything left."""
+    pipe = budgeted(book=Unasked(error))
+    with pytest.raises(BudgetExceeded, match="the book of budgets cannot be asked") as caught:
+        await pipe.send(CHAT)
+    assert (caught.value.spent, caught.value.left, caught.value.limit) == (None, None, Decimal("0.003"))
+    assert (caught.value.budget, caught.value.__cause__, pipe.provider.calls) == ("0.003 USD per day", error, [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "settled"),
+    [
+        (costing("0.0001"), [units(Decimal("0.0001"))]),
+        (AttemptTimeout(timer="attempt", elapsed=9.0), [units(WORST)]),
+        (ConnectionFailed("refused", phase="connect"), []),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("options", [{"unreachable": "allow"}, {"budgets": [Budget(limit=1, per="day", hard=False)]}])
+async def test_calls_that_may_go_all_the_same_are_counted_later(options, answer, settled):
+    """As they were told to, or as no hard budget is about them: the book gets what they cost, or can have cost."""
+    book = Unasked()
+    pipe = budgeted(answer, book=book, **options)
+    await outcomes(pipe.send(CHAT))
+    assert (len(pipe.provider.calls), book.settled) == (1, settled)
+
+
+async def test_a_book_that_refuses_what_would_fit_is_believed():
+    """It may count something that it does not tell."""
+
+    class Strict(MemoryBudgets):
+        async def charge(self, charges):
+            return Admission(admitted=False, spent=(0,) * len(charges))
+
+    with pytest.raises(BudgetExceeded):
+        await budgeted(book=Strict()).send(CHAT)
+
+
+# Windows
+
+
+@pytest.mark.parametrize(
+    ("per", "before", "after"),
+    [
+        ("minute", "2026-11-30T18:00:59", "2026-11-30T18:01:00"),
+        ("hour", "2026-11-30T18:59:59", "2026-11-30T19:00:00"),
+        ("day", "2026-11-30T23:59:59", "2026-12-01T00:00:00"),
+        ("week", "2026-11-29T23:59:59", "2026-11-30T00:00:00"),
+        ("month", "2028-02-29T23:59:59", "2028-03-01T00:00:00"),
+        ("month", "2026-12-31T23:59:59", "2027-01-01T00:00:00"),
+    ],
+)
+async def test_a_window_ends_with_the_calendar(clock, per, before, after):
+    """In the last second of it nothing is left, in the next one everything."""
+    pipe = budgeted(*[costing("0.0025")] * 2, clock=clock, budgets=[Budget(limit=LIMIT, per=per)])
+    at(clock, before)
+    assert await outcomes(pipe.send(CHAT), pipe.send(CHAT)) == {"ChatResult": 1, "BudgetExceeded": 1}
+    at(clock, after)
+    assert await outcomes(pipe.send(CHAT), pipe.send(CHAT)) == {"ChatResult": 1, "BudgetExceeded": 1}
+
+
+async def test_a_budget_in_total_never_begins_anew(clock):
+    """Not after years."""
+    pipe = budgeted(costing("0.0025"), clock=clock, budgets=[Budget(limit=LIMIT, per="total")])
+    await pipe.send(CHAT)
+    clock.offset += 10 * 365 * 86_400
+    with pytest.raises(BudgetExceeded):
+        await pipe.send(CHAT)
+
+
+async def test_a_window_that_rolls_counts_the_last_hour(clock):
+    """What was spent comes free an hour later, by the minute."""
+    at(clock, "2026-11-30T18:00:30")
+    pipe = budgeted(costing("0.0025"), clock=clock, budgets=[Budget(limit=LIMIT, per="hour", rolling=True)])
+    await pipe.send(CHAT)
+    for later in ("2026-11-30T18:59:59", "2026-11-30T19:00:59"):
+        at(clock, later)
+        with pytest.raises(BudgetExceeded):
+            await pipe.send(CHAT)
+    at(clock, "2026-11-30T19:01:00")
+    await pipe.send(CHAT)
+
+
+@pytest.mark.parametrize("rolling", [False, True])
+async def test_a_clock_that_is_set_back_gives_nothing_twice(clock, rolling):
+    """The window that has begun goes on, and the one before is not opened again."""
+    pipe = budgeted(*[costing("0.0025")] * 2, clock=clock, budgets=[Budget(limit=LIMIT, per="hour", rolling=rolling)])
+    at(clock, "2026-11-30T19:00:00")
+    await pipe.send(CHAT)
+    at(clock, "2026-11-30T18:10:00")
+    with pytest.raises(BudgetExceeded):
+        await pipe.send(CHAT)
+
+
+async def test_what_was_reserved_in_a_window_is_settled_in_it(clock):
+    """A stream over midnight belongs to the day on which it began."""
+    at(clock, "2026-11-30T23:59:59")
+    told = Finished(
+        ("stop",), Usage(input_tokens=1, output_tokens=1), cost=Cost(amount=Decimal("0.001"), source="provider")
+    )
+    pipe = budgeted(streaming(60.0, [told]), clock=clock)
+    await (await pipe.send(STREAM)).result()
+    assert await spent(pipe) == [0]
+    assert len(pipe.book._counters) == 1
+
+
+# What it tells
+
+
+async def test_each_threshold_is_told_once_in_a_window(clock):
+    """By a hard budget as by a soft one, with what is spent and when the window ends; the next window tells it again."""
+    at(clock, "2026-11-30T12:00:00")
+    events = []
+    budget = Budget(limit="0.01", per="day", hard=False, scope={"tenant": "*"}, thresholds=(0.25, 0.5, 2))
+    pipe = budgeted(*[costing("0.0025")] * 9, clock=clock, budgets=[budget])
+    pipe.subscribe(lambda event: events.append(event) if isinstance(event, BudgetThresholdReached) else None)
+    for _ in range(5):
+        await pipe.send(CHAT, tags={"tenant": "a"})
+    until = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
+    assert [(event.budget, event.threshold, event.spent, event.limit, event.until) for event in events] == [
+        ("0.01 USD per day tenant=a", 0.25, Decimal("0.0025"), Decimal("0.01"), until),
+        ("0.01 USD per day tenant=a", 0.5, Decimal("0.005"), Decimal("0.01"), until),
+    ]
+    at(clock, "2026-12-01T00:00:00")
+    await pipe.send(CHAT, tags={"tenant": "a"})
+    assert [event.threshold for event in events] == [0.25, 0.5, 0.25]
+    await pipe.send(CHAT, tags={"tenant": "b"})
+    assert events[-1].budget == "0.01 USD per day tenant=b"
+
+
+async def test_a_threshold_is_told_where_the_truth_is_dearer():
+    """It may be passed when a send is settled, too."""
+    events = []
+    pipe = budgeted(costing("0.0031"), budgets=[Budget(limit=LIMIT, per="total", thresholds=(1.0,))])
+    pipe.subscribe(lambda event: events.append(event) if isinstance(event, BudgetThresholdReached) else None)
+    await pipe.send(CHAT)
+    assert [(event.threshold, event.spent, event.until) for event in events] == [(1.0, Decimal("0.0031"), None)]
+
+
+async def test_what_stands_against_a_call():
+    """As far as this process has seen, in a few words, and without charging anything."""
+    budgets = [Budget(limit=LIMIT, per="total", scope={"tenant": "a"}), Budget(limit="0.001", per="total", hard=False)]
+    pipe = budgeted(costing("0.0025"), budgets=budgets)
+    mine, other = (pipe.call(CHAT, tags={"tenant": tenant}) for tenant in "ab")
+    assert pipe.budgets.stands_against(mine) is None
+    await pipe.send(CHAT, tags={"tenant": "a"})
+    assert pipe.budgets.stands_against(mine) == "the budget '0.003 USD in total tenant=a' has 0.0005 USD left"
+    assert pipe.budgets.stands_against(other) is None
+    priceless = pipe.call(Chat(model="unknown", messages="hi"), tags={"tenant": "a"})
+    assert pipe.budgets.stands_against(priceless) == "no price of it is known, which a hard budget needs"
+    assert await spent(pipe, tenant="a") == [WORST, WORST]
+
+
+async def test_a_window_that_is_over_stands_against_nobody(clock):
+    """What is known is of yesterday."""
+    at(clock, "2026-11-30T12:00:00")
+    pipe = budgeted(costing("0.0025"), clock=clock)
+    await pipe.send(CHAT)
+    assert pipe.budgets.stands_against(pipe.call(CHAT)) is not None
+    at(clock, "2026-12-01T00:00:00")
+    assert pipe.budgets.stands_against(pipe.call(CHAT)) is None
+
+
+async def test_health_shows_what_this_process_has_seen(clock):
+    """Each budget that was used, with what is spent, its limit and the end of its window; nothing of a window that is over."""
+    at(clock, "2026-11-30T12:00:00")
+    budgets = [
+        Budget(limit=1, per="day", scope={"tenant": "*"}),
+        Budget(limit=2, per="hour", rolling=True, hard=False, name="all"),
+        Budget(limit=3, per="day", scope={"tenant": "z"}),
+    ]
+    pipe = budgeted(costing("0.0025"), clock=clock, budgets=budgets)
+    assert pipe.health().spending == ()
+    await pipe.send(CHAT, tags={"tenant": "a"})
+    until = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
+    assert set(pipe.health().spending) == {
+        BudgetState(key=("budget", "1 USD per day", "tenant=a"), spent=WORST, limit=Decimal(1), hard=True, until=until),
+        BudgetState(key=("budget", "all", ""), spent=WORST, limit=Decimal(2), hard=False),
+    }
+    at(clock, "2026-12-01T12:00:00")
+    assert [state.spent for state in pipe.health().spending] == [0, 0]
+    assert "spending 1 USD per day tenant=a  spent=0, limit=1, hard=True" in str(pipe.health())
+
+
+def test_health_is_told_when_the_loop_is_gone():
+    """A clock that has stopped with its loop leaves what was seen last."""
+    pipe = budgeted(costing("0.0025"))
+    asyncio.run(pipe.send(CHAT))
+    assert [state.spent for state in pipe.health().spending] == [WORST]
+
+
+async def test_the_state_of_all_budgets_comes_from_the_book():
+    """Also what others have spent, of budgets that nobody has used here, and of values that are named."""
+    budgets = [
+        Budget(limit=1, per="total", scope={"tenant": "a"}),
+        Budget(limit=2, per="total", scope={"tenant": "*", "model": "m"}),
+        Budget(limit=3, per="total"),
+    ]
+    book = MemoryBudgets()
+    pipe, other = (budgeted(costing("0.0025"), budgets=budgets, book=book) for _ in range(2))
+
+    async def limits(**tags):
+        return {(int(state.limit), state.key[2]): state.spent for state in await pipe.budgets.state(tags)}
+
+    assert await limits() == {(1, "tenant=a"): 0, (3, ""): 0}
+    await other.send(CHAT, tags={"tenant": "a"})
+    assert await limits() == {(1, "tenant=a"): WORST, (3, ""): WORST}
+    assert await limits(tenant="a", model="m") == {
+        (1, "tenant=a"): WORST,
+        (2, "model=m tenant=a"): WORST,
+        (3, ""): WORST,
+    }
+    assert await limits(tenant="b") == {(2, "model=m tenant=b"): 0, (3, ""): WORST}
+    await pipe.send(CHAT, tags={"tenant": "b"})
+    assert (2, "model=m tenant=b") in await limits()
+    assert await limits(model="n") == {(1, "tenant=a"): WORST, (3, ""): 2 * WORST}
+    with pytest.raises(BookUnavailable):
+        await budgeted(book=Unasked()).budgets.state()
+
+
+async def test_many_tenants_are_not_kept_for_ever():
+    """Beyond some thousand counters those that have spent least are forgotten here, and the book still knows them."""
+    budgets = [Budget(limit=1, per="total", scope={"tenant": "*"})]
+    pipe = budgeted(budgets=budgets, prices=Prices(Decimal("0.1")))
+    await pipe.send(CHAT, tags={"tenant": "dear"})
+    for number in range(17_000):
+        pipe.budgets.stands_against(pipe.call(CHAT, tags={"tenant": str(number)}))
+    assert len(pipe.budgets._tally._counters) <= 16_384
+    assert [state.key[2] for state in pipe.health().spending] == ["tenant=dear"]
+
+
+# Its place and its options
+
+
+async def test_closing_the_stack_closes_the_book():
+    """As what it is made of."""
+    book = Unasked()
+    await budgeted(book=book).aclose()
+    assert book.closed
+
+
+@pytest.mark.parametrize(
+    "outer", [Retry(), Routing(), Batching(), Cache(MemoryStore()), CircuitBreaker(), ConcurrencyLimit()]
+)
+def test_an_order_that_cannot_work_is_refused(outer):
+    """Each with its reason."""
+    layer = Budgets(budgets=[], book=MemoryBudgets(), prices=Prices())
+    Pipeline(ScriptedProvider(), [outer, layer, Timeout()])
+    with pytest.raises(ConfigurationError, match=f"Budgets must stand after {type(outer).__name__} in the stack"):
+        Pipeline(ScriptedProvider(), [layer, outer])
+
+
+def test_the_defaults():
+    """Refuse what cannot be counted, and answers as long as the service gives them."""
+    layer = Budgets(budgets=[], book=MemoryBudgets(), prices=Prices())
+    assert (layer.budgets, layer.abilities, layer.unpriced) == ((), None, None)
+    assert (layer.unreachable, layer.answer_tokens) == ("refuse", 16_384)
+    budget = Budget(limit="25 USD", per="day")
+    assert (budget.scope, budget.hard, budget.rolling, budget.thresholds, budget.name) == (
+        {}, True, False, (0.5, 0.8, 1.0), "",
+    )  # fmt: skip
+
+
+def str_of(value):
+    """Name a case; Python refuses to print a number of thousands of digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "vast"
+
+
+@pytest.mark.parametrize("limit", ["25 USD", "25", " 25usd ", "2_5 USD", 25, Decimal(25), Decimal("25.00")], ids=repr)
+def test_ways_to_write_a_limit(limit):
+    """With and without the currency, as a whole number or a decimal one."""
+    budget = Budget(limit=limit, per="day")
+    assert (budget.dollars, budget.units) == (25, 25 * 10**12)
+    assert budget == Budget(limit=25, per="day")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"limit": 0.5}, "limit must not be a float, which is hardly ever exact: write '0.5 USD'"),
+        ({"limit": "25 EUR"}, "limit must be US dollars above 0 and up to 9000000, such as '25 USD', got '25 EUR'"),
+        ({"limit": "1.2.3"}, "limit must be"),
+        ({"limit": "-3"}, "limit must be"),
+        ({"limit": 0}, "limit must be"),
+        ({"limit": True}, "limit must be"),
+        ({"limit": None}, "limit must be"),
+        ({"limit": Decimal("NaN")}, "limit must be"),
+        ({"limit": Decimal("Infinity")}, "limit must be"),
+        ({"limit": 9_000_001}, "limit must be"),
+        ({"limit": 10**6_000}, "limit must be"),
+        ({"limit": Decimal("1e-13")}, "limit must be"),
+        ({"per": "fortnight"}, "per must be one of minute, hour, day, week, month, total, got 'fortnight'"),
+        ({"scope": "tenant=a"}, "scope must be names of tags with their values"),
+        ({"scope": {"tenant": ""}}, "scope must be names of tags with their values"),
+        ({"scope": {"tenant": 7}}, "scope must be names of tags with their values"),
+        (
+            {"scope": {"kind": "chats"}},
+            "scope must name a kind out of *, chat, complete, embed, image, stream, got 'chats'",
+        ),
+        ({"hard": "no"}, "hard must be of type bool, got 'no'"),
+        ({"rolling": 1}, "rolling must be of type bool, got 1"),
+        ({"per": "total", "rolling": True}, "rolling must be False for a budget in total"),
+        ({"thresholds": (0,)}, "thresholds must be parts of the limit"),
+        ({"thresholds": (float("nan"),)}, "thresholds must be parts of the limit"),
+        ({"thresholds": "0.5"}, "thresholds must be parts of the limit"),
+        ({"thresholds": (True,)}, "thresholds must be parts of the limit"),
+        ({"name": None}, "name must be of type str, got None"),
+    ],
+    ids=str_of,
+)
+def test_a_budget_that_cannot_work_is_refused(options, sentence):
+    """With a sentence that says what was given."""
+    with pytest.raises(ValueError) as caught:
+        Budget(**({"limit": 1, "per": "day"} | options))
+    assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"budgets": Budget(limit=1, per="day")}, "budgets must be a list of Budget"),
+        ({"budgets": ["25 USD"]}, "budgets must be a list of Budget"),
+        ({"book": None}, "book must be given, got None"),
+        ({"book": "redis://:secret@host"}, "book must be None or an object with charge()"),
+        ({"prices": None}, "prices must be given, got None"),
+        ({"prices": "list"}, "prices must be None or an object with chat_cost()"),
+        ({"abilities": "all"}, "abilities must be None or an object with output_limit()"),
+        (
+            {"unpriced": 0.5},
+            "unpriced must be None or US dollars above 0 as a Decimal, such as Decimal('0.01'), got a float",
+        ),
+        ({"unpriced": Decimal(-1)}, "unpriced must be None or US dollars"),
+        ({"unpriced": Decimal("NaN")}, "unpriced must be None or US dollars"),
+        ({"unpriced": 10**6_000}, "unpriced must be None or US dollars"),
+        ({"unpriced": True}, "unpriced must be None or US dollars"),
+        ({"unreachable": "wait"}, "unreachable must be 'refuse' or 'allow', got 'wait'"),
+        ({"answer_tokens": 0}, "answer_tokens must be a whole number >= 1, got 0"),
+    ],
+    ids=str_of,
+)
+def test_options_that_cannot_work_are_refused(options, sentence):
+    """With a sentence that says what was given, and no secret."""
+    with pytest.raises(ValueError) as caught:
+        Budgets(**({"budgets": [], "book": MemoryBudgets(), "prices": Prices()} | options))
+    assert str(caught.value).startswith(sentence)
+    assert "secret" not in str(caught.value)
