@@ -6,6 +6,8 @@ if __name__ != "resilient_ai.middleware":
     )
 
 from resilient_ai.middleware.batching import Batching
+from resilient_ai.middleware.budget import Budget
+from resilient_ai.middleware.budgets import Budgets
 from resilient_ai.middleware.cache import Cache
 from resilient_ai.middleware.chaos import Chaos, ChaosPlan
 from resilient_ai.middleware.circuit_breaker import CircuitBreaker
@@ -18,13 +20,16 @@ from resilient_ai.middleware.logging import Logging
 from resilient_ai.middleware.rate_limit import RateLimit
 from resilient_ai.middleware.resume import Resume
 from resilient_ai.middleware.retry import Retry
-from resilient_ai.middleware.routing import Routing
+from resilient_ai.middleware.routing import Candidate, Routing, Rule
 from resilient_ai.middleware.timeout import Timeout
 from resilient_ai.middleware.tracing import Tracing
 
 __all__ = [
     "Batching",
+    "Budget",
+    "Budgets",
     "Cache",
+    "Candidate",
     "Chaos",
     "ChaosPlan",
     "CircuitBreaker",
@@ -38,6 +43,7 @@ __all__ = [
     "Resume",
     "Retry",
     "Routing",
+    "Rule",
     "Timeout",
     "Tracing",
 ]

@@ -97,6 +97,16 @@ class Circuits:
         key = (call.origin, call.model, call.operation.kind)
         return self._known.get(key) or self._add(key, call.clock, now)
 
+    def against(self, call: Call[Any], now: float) -> str | None:
+        """Return why a call may not go, None where it may; a circuit that comes back bit by bit stands against none."""
+        circuit = self._known.get((call.origin, call.model, call.operation.kind))
+        if circuit is None:
+            return "it is isolated" if call.model in self._isolated else None
+        state = circuit.breaker.state
+        if state == "isolated":
+            return "it is isolated"
+        return "its circuit is open" if state != "closed" and circuit.breaker.retry_after(now) > 0 else None
+
     def isolate(self, model: str) -> None:
         """Let nothing through to `model`, also by the circuits it does not have yet."""
         self._isolated.add(model)

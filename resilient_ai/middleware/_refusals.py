@@ -66,6 +66,14 @@ class Refusals:
             passed.append((refusal.latch, probe))
         return tuple(passed)
 
+    def against(self, call: Call[Any], now: float) -> str | None:
+        """Return why a call would be refused, None where it may go."""
+        for key in _entries_of(call) if self._known else ():
+            refusal = self._known.get(key)
+            if refusal is not None and refusal.latch.wait(now) > 0:
+                return f"the key was refused with {refusal.error.status}"
+        return None
+
     def record(self, call: Call[Any], error: BaseException, now: float) -> KeyRefused | None:
         """Take note of a refusal; return what to tell the listeners, None for every other error."""
         if not isinstance(error, StatusError) or not error.sent:  # not sent is our own copy of an older refusal

@@ -31,10 +31,15 @@ def size_of_prompt(operation: Operation[Any]) -> tuple[int, int]:
     return sum(characters for characters, _ in sizes), sum(media for _, media in sizes)
 
 
+def prompt_tokens(operation: Operation[Any]) -> int:
+    """Return about how many tokens a prompt has."""
+    characters, media = size_of_prompt(operation)
+    return tokens_of(characters) + media * TOKENS_OF_MEDIUM
+
+
 def estimate_tokens(operation: Operation[Any]) -> int:
     """Return the tokens an operation may come to, input and output together; a picture that is drawn has none."""
-    characters, media = size_of_prompt(operation)
-    tokens = tokens_of(characters) + media * TOKENS_OF_MEDIUM
+    tokens = prompt_tokens(operation)
     if isinstance(operation, Sampling):
         tokens += operation.n * (operation.max_tokens or TOKENS_OF_ANSWER)
     return tokens

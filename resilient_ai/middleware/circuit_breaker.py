@@ -110,6 +110,12 @@ class CircuitBreaker:
             result.on_end(trip.stream_ended)
         return result
 
+    def stands_against(self, call: Call[Any]) -> str | None:
+        """Return why the call would fail at once, None where it may go."""
+        now = call.clock.monotonic()
+        with self._turns:
+            return self._refusals.against(call, now) or self._circuits.against(call, now)
+
     def isolate(self, model: str) -> None:
         """Let no call to `model` through until `reset`: for planned work, or a model that misbehaves."""
         with self._turns:

@@ -112,6 +112,17 @@ class ConcurrencyLimit:
             self._give_back(call, line, shared, since, "had_room")
         return result
 
+    def stands_against(self, call: Call[Any]) -> str | None:
+        """Return why the call would have to wait for a permit of this process, None where one is free."""
+        alone = self.fleet is not None and not self.fleet.reachable
+        with self._turns:
+            line = self._lines.get((call.origin, call.model))
+            if line is None:
+                return None
+            if line.permits.has_room(batch=call.priority == "batch") and not (alone and line.sending >= self._alone()):
+                return None
+            return f"{line.under_way} requests are under way and {line.waiting} wait"
+
     def in_use(self, origin: str, model: str) -> int:
         """Return how many requests to a model are under way."""
         with self._turns:

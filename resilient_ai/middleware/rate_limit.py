@@ -115,6 +115,22 @@ class RateLimit:
         when_done(result, lambda end: booking.settle(_tokens_of(call.operation, result, end)))
         return result
 
+    def stands_against(self, call: Call[Any]) -> str | None:
+        """Return how long the call would have to wait, None where it may go at once, or only the fleet knows."""
+        if self.fleet is not None and self.fleet.reachable:
+            return None
+        now = call.clock.monotonic()
+        with self._turns:
+            line = self._lines.get((call.origin, call.model))
+            if line is None:
+                return None
+            kept = _KEPT if call.priority == "batch" else 0.0
+            wait = max(
+                bucket.alone.wait(now, bucket.amount_of(call.operation), keep=kept * bucket.alone.burst)
+                for bucket in line.buckets
+            )
+        return f"its rate is used up for {wait:.1f} s" if wait > _NO_WAIT else None
+
     def worst_case(self, inner: WorstCase) -> WorstCase:
         """Say that nothing in here bounds the time in the queue: that is the deadline's."""
         return replace(inner, seconds=math.inf)

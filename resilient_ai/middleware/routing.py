@@ -1,59 +1,55 @@
-"""Ask the next model where one cannot serve."""
+"""Ask the next model where one cannot serve, and choose by price, speed and health which is asked first."""
 
-import logging
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import ClassVar, Generic, TypeVar, cast
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar, cast
 
-from resilient_ai.core.call import Call, Next
-from resilient_ai.core.checks import check_able, check_count, check_kind, check_names
-from resilient_ai.core.errors import (
-    CircuitOpen,
-    FeatureNotSupported,
-    InvalidInput,
-    InvalidResponse,
-    LimitReached,
-    ModelNotFound,
-    ModelUnfit,
-    NoModelAvailable,
-    PermissionDenied,
-    ProviderError,
-    ServerFailed,
-)
-from resilient_ai.core.events import ModelSkipped
+from resilient_ai.core.call import Call, Middleware, Next
+from resilient_ai.core.checks import check_able, check_between, check_count, check_kind, check_names
+from resilient_ai.core.errors import InvalidInput
 from resilient_ai.core.operations import Embed, Operation
 from resilient_ai.core.pipeline import WorstCase
-from resilient_ai.core.protocols import Abilities
-from resilient_ai.core.results import EmbedResult, Result
+from resilient_ai.core.protocols import Abilities, PriceBook
+from resilient_ai.core.results import Considered
+from resilient_ai.middleware._route import Route
+from resilient_ai.middleware._route_choice import Choice, Choosing, known, unfit_of
+from resilient_ai.middleware._route_measures import Measures
+from resilient_ai.middleware._route_ranking import PREFERENCES, Candidate, Chooser, Preference
+from resilient_ai.middleware._route_rules import AUTO, Models, Rule, candidates_of, checked_models, rule_for
 
 R = TypeVar("R")
-OperationT = TypeVar("OperationT")
-KnownT = TypeVar("KnownT")
-
-_AUTO = "auto"
-_NEXT_MODEL = (
-    CircuitOpen,
-    FeatureNotSupported,
-    InvalidResponse,
-    LimitReached,
-    ModelNotFound,
-    ModelUnfit,
-    PermissionDenied,
-    ServerFailed,
-)
-
-_log = logging.getLogger("resilient_ai")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Routing:
-    """Ask the models of an operation in turn until one serves.
+    """Ask the models of an operation in turn until one serves, and choose the turn by price, speed and health.
 
     The next model is asked where another may do better: after failures that may pass, where a model is gone, lacks a
     feature or is not allowed to this key, where its circuit is open or its limit reached. It is not asked where it would refuse
     as well, or where it would be wrong to: bad requests, wrong keys, no balance, budgets, the deadline, cancellation, a stream
     that broke after content had been handed over. Which model answered is `served_by`, and why others did not is `refused`.
+
+    A list that a call names is asked in the caller's order. What "auto" stands for is asked in the order of `prefer`:
+
+    - None: as given.
+    - "cheapest": by what the call is expected to cost, `list price * drift`, where drift is what the service billed lately,
+      divided by the list price of the same tokens. Without list prices the price of a token is what was billed for one.
+    - "fastest": by the mean time lately to the first token of a stream, or to a whole answer. One that was never timed goes
+      first, once.
+    - "balanced": by cost times seconds, so that a model that is twice as dear must be twice as fast.
+    - a function: given every `Candidate` in the order as given, it returns those that may serve, in the order it wants.
+
+    Behind the others go models in trouble, of whose last calls more than half failed or were slow: it takes five bad ones in a
+    row, or two where little is known. A call is slow that takes three times as long as is usual for its model and the length of
+    its answer (longer where that varies: `max(3 * mean, mean + 3 * deviation)`), and a quarter of a second longer; also while
+    it is still under way. At the end go models that would refuse the call now or let it wait, because of their circuit, limit,
+    rate or budget, and those known not to offer its service tier.
+
+    What was measured of a model counts half after a minute (health, speed) or an hour (price). A share of the calls, `explore`,
+    goes first to the model that was asked the longest ago, if it costs at most twice as much as the first. So one that has
+    recovered, or has become cheaper, is found.
+
+    Which models were considered, and why in this order, is `considered` in the answer; `explain` says it without sending.
 
     A model of a list that is known to lack what the call needs is passed over without being asked. A model that is named
     alone is always asked, and so is one of which nothing is known.
@@ -67,17 +63,24 @@ class Routing:
     Model n of N may send `max(1, max_sends - sends so far - (N - n))` requests, of which every try is one.
 
     Args:
-        models: What the model "auto" stands for, in order; each once.
+        models: What the model "auto" stands for, each once: ids in order, or a function of the operation that returns them.
         abilities: What models can do; None passes over none, and an `Embed` then names one model.
         max_sends: Requests of a call over all models of its list, at least 1; every model gets one at least. Ignored where a
             call names one model, and where an `Embed` has several texts, which may go out in many batches.
         embed_across_models: Whether an `Embed` may fall back to any other model all the same.
+        prefer: The order of what "auto" stands for; see above.
+        prices: List prices; None knows none.
+        explore: The share of calls that measure a model anew, 0 to 1; with 0 none does. Ignored without a `prefer` by name.
+        rules: Say which models may serve which calls; the first that is about a call decides.
+        pin: The name of a tag, such as "conversation". Calls to "auto" with the same value of it keep to the model that served
+            the last of them, so that the provider's prompt cache helps, while it is fit and nothing stands against it. After
+            an hour of silence, or 10,000 others, a conversation is forgotten.
 
     Raises:
-        ValueError: If a model is named twice, "auto" stands for itself, or `max_sends` is below 1.
+        ValueError: If a model is named twice, "auto" stands for itself, or an option is out of its range.
 
-    >>> Routing(models=["large", "small"])
-    Routing(models=('large', 'small'), abilities=None, max_sends=6, embed_across_models=False)
+    >>> Routing(models=["large", "small"], prefer="cheapest")  # doctest: +ELLIPSIS
+    Routing(models=('large', 'small'), abilities=None, max_sends=6, embed_across_models=False, prefer='cheapest', ...)
     """
 
     inside_of: ClassVar[Mapping[str, str]] = {
@@ -85,32 +88,93 @@ class Routing:
         "Cache": "the key holds the route that was asked for, not the model that happened to serve",
     }
 
-    models: tuple[str, ...] = ()
+    models: Models = ()
     abilities: Abilities | None = None
     max_sends: int = 6
     embed_across_models: bool = False
+    prefer: Preference | Chooser | None = None
+    prices: PriceBook | None = None
+    explore: float = 0.02
+    rules: Sequence[Rule] = ()
+    pin: str | None = None
+    _choosing: Choosing = field(init=False, repr=False, compare=False)
+    _measures: Measures = field(init=False, repr=False, compare=False)
+    _binds_all: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_names("models", self.models)
-        object.__setattr__(self, "models", tuple(self.models))
-        if len(set(self.models)) != len(self.models):
-            raise ValueError(f"models must name each model once, got {self.models!r}")
-        if _AUTO in self.models:
-            raise ValueError(f"models must not name {_AUTO!r}, which stands for them, got {self.models!r}")
+        object.__setattr__(self, "models", checked_models(self.models))
         check_able("abilities", self.abilities, "lacks", "dimensions")
         check_count("max_sends", self.max_sends, 1)
         check_kind("embed_across_models", self.embed_across_models, bool)
+        given = cast("object", self.prefer)
+        if not callable(given) and given is not None and not (isinstance(given, str) and given in PREFERENCES):
+            raise ValueError(f"prefer must be of {sorted(PREFERENCES)!r}, a function or None, got {self.prefer!r}")
+        check_able("prices", self.prices, "chat_cost", "embedding_cost", "image_cost")
+        check_between("explore", self.explore, 0, 1)
+        check_kind("rules", self.rules, list, tuple)
+        for rule in self.rules:
+            check_kind("rules", rule, Rule)
+        object.__setattr__(self, "rules", tuple(self.rules))
+        if self.pin is not None:
+            check_names("pin", [self.pin])
+        measures = Measures(self.prices)
+        choosing = Choosing(
+            abilities=self.abilities, prefer=self.prefer, explore=self.explore, pin=self.pin, measures=measures
+        )
+        object.__setattr__(self, "_choosing", choosing)
+        object.__setattr__(self, "_measures", measures)
+        object.__setattr__(self, "_binds_all", any(rule.strict for rule in self.rules))
+
+    def look_inward(self, inner: Sequence[Middleware]) -> None:
+        """Take note of what further in may refuse a call; of two stacks with this object the one built last counts."""
+        asked = (getattr(layer, "stands_against", None) for layer in inner)
+        self._choosing.objections = tuple(objection for objection in asked if objection is not None)
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
         """Send the call to one model after the other, until one serves."""
-        models = self._models_for(call.operation)
+        operation = call.operation
+        if operation.model != AUTO and not operation.fallbacks and not self._binds_all:
+            return await proceed(call)
+        models, preferred = self._candidates(call)
         if len(models) == 1:
-            alone = models[0] == call.model
-            return await proceed(call if alone else call.replace(operation=call.operation.on(models[0])))
-        dimensions = self._dimensions(call.operation, models)
-        unfit = {model: lack for model in models if (lack := self._lack(call.operation.on(model))) is not None}
-        route = _Route(call, proceed, models, unfit=unfit, max_sends=self.max_sends, dimensions=dimensions)
-        return await route.run()
+            alone = models[0] == call.model and not operation.fallbacks
+            return await proceed(call if alone else call.replace(operation=operation.on(models[0])))
+        choice = self._choice(call, models, preferred, draws=True)
+        if choice.considered:
+            call.record.considered = choice.considered
+        route = Route(
+            call,
+            proceed,
+            choice.models,
+            unfit=choice.unfit,
+            max_sends=self.max_sends,
+            dimensions=self._dimensions(operation, choice),
+            measures=None if self.prefer is None else self._measures,
+        )
+        result = await route.run()
+        if self.pin is not None and operation.model == AUTO:
+            self._choosing.served(call, route.served_by)
+        return result
+
+    def explain(self, call: Call[Any]) -> tuple[Considered, ...]:
+        """Return what would be considered for a call if it were sent now, in the order in which it would be asked.
+
+        Nothing is sent, changed or left to chance, so no model stands first only to be measured anew.
+
+        Raises:
+            InvalidInput: As the call would.
+        """
+        models, preferred = self._candidates(call)
+        choice = self._choice(call, models, preferred, draws=False)
+        if len(models) > 1:
+            self._dimensions(call.operation, choice)
+        if choice.considered:
+            return choice.considered
+        why = "the only one" if len(models) == 1 else "in the order given"
+        fit = [model for model in choice.models if model not in choice.unfit or len(models) == 1]
+        told = [Considered(model=model, place=place, why=why) for place, model in enumerate(fit, 1)]
+        unfit = [(model, lack) for model, lack in choice.unfit.items() if model not in fit]
+        return (*told, *(Considered(model=model, place=None, why=f"lacks {lack}") for model, lack in unfit))
 
     def worst_case(self, inner: WorstCase) -> WorstCase:
         """Every model in turn, as slow as can be, and `max_sends` requests unless there are more models."""
@@ -119,25 +183,25 @@ class Routing:
         sends = max(inner.models, min(self.max_sends, inner.sends * inner.models))
         return replace(inner, sends=sends, seconds=inner.seconds * inner.models)
 
-    def _models_for(self, operation: Operation[R]) -> tuple[str, ...]:
-        if operation.model != _AUTO:
-            return operation.models
-        models = tuple(dict.fromkeys((*self.models, *operation.fallbacks)))
-        if not models:
-            raise InvalidInput("model: 'auto' needs Routing(models=[...])", field="model", value=_AUTO)
-        return models
+    def _candidates(self, call: Call[Any]) -> tuple[Sequence[str], Collection[str]]:
+        rule = rule_for(self.rules, call) if self.rules else None
+        return candidates_of(self.models, rule, call.operation)
 
-    def _lack(self, operation: Operation[R]) -> str | None:
-        return None if self.abilities is None else _known(self.abilities.lacks, operation)
+    def _choice(self, call: Call[Any], models: Sequence[str], preferred: Collection[str], *, draws: bool) -> Choice:
+        chooses = (self.prefer is not None or self.pin is not None) and call.operation.model == AUTO
+        if chooses and len(models) > 1:
+            return self._choosing.choose(call, models, preferred, draws=draws)
+        return Choice(models, unfit_of(self.abilities, {model: call.operation.on(model) for model in models}))
 
-    def _dimensions(self, operation: Operation[R], models: tuple[str, ...]) -> int | None:
+    def _dimensions(self, operation: Operation[Any], choice: Choice) -> int | None:
         """Return the length that vectors of fallbacks must have, None where any will do."""
         if not isinstance(operation, Embed):
             return None
-        if self.embed_across_models:
-            return operation.dimensions
         book = self.abilities
-        lengths = {model: None if book is None else _known(book.dimensions, operation.on(model)) for model in models}
+        models = [model for model in choice.models if model not in choice.unfit]
+        if self.embed_across_models or len(models) < 2:
+            return operation.dimensions
+        lengths = {model: None if book is None else known(book.dimensions, operation.on(model)) for model in models}
         first = lengths[models[0]]
         if first is not None and set(lengths.values()) == {first}:
             return operation.dimensions or first
@@ -150,128 +214,4 @@ class Routing:
         )
 
 
-class _Route(Generic[R]):
-    """The way of one call through the models of its list."""
-
-    def __init__(
-        self,
-        call: Call[R],
-        proceed: Next[R],
-        models: tuple[str, ...],
-        *,
-        unfit: Mapping[str, str],
-        max_sends: int,
-        dimensions: int | None,
-    ) -> None:
-        self._call = call
-        self._proceed = proceed
-        self._models = models
-        self._unfit = unfit
-        self._max_sends = max_sends if call.sends_left is None else min(max_sends, call.sends_left)
-        self._dimensions = dimensions
-        self._sent_before = call.record.sends
-        self._refused: dict[str, Exception] = {}
-
-    async def run(self) -> R:
-        """Return the answer of the first model that can serve."""
-        for position, model in enumerate(self._models):
-            try:
-                return await self._ask(position)
-            except Exception as error:
-                if not _may_next_do_better(error):
-                    raise
-                self._refuse(model, error)
-                self._tell_of_next(position, error)
-        last = self._models[-1]
-        nearest = self._nearest_open()
-        if nearest is not None:
-            last = nearest
-            try:
-                return await self._ask(self._models.index(last), insist=True)
-            except Exception as error:
-                if not _may_next_do_better(error):
-                    raise
-                self._refuse(last, error)
-        raise NoModelAvailable(self._refused) from self._refused[last]
-
-    async def _ask(self, position: int, *, insist: bool = False) -> R:
-        model = self._models[position]
-        if model in self._unfit:
-            raise ModelUnfit(model=model, lacks=self._unfit[model])
-        result = await self._proceed(self._call_of(position, insist=insist))
-        if position > 0:
-            self._check_vectors(model, result)
-        self._note_served(model)
-        return _named(result, model)
-
-    def _call_of(self, position: int, *, insist: bool) -> Call[R]:
-        call, operation = self._call, self._call.operation.on(self._models[position])
-        ahead = 0 if insist else sum(later not in self._unfit for later in self._models[position + 1 :])
-        call = call.replace(operation=operation) if position == 0 else call.with_body(operation, f"m{position}")
-        return call.replace(
-            sends_left=self._sends_left(ahead),
-            has_alternative=ahead > 0 or (not insist and self._nearest_open() is not None),
-            insist=insist,
-        )
-
-    def _sends_left(self, ahead: int) -> int | None:
-        operation = self._call.operation
-        if isinstance(operation, Embed) and len(operation.texts) > 1:
-            return self._call.sends_left
-        return max(1, self._max_sends - self._sent() - ahead)
-
-    def _sent(self) -> int:
-        return self._call.record.sends - self._sent_before
-
-    def _nearest_open(self) -> str | None:
-        """Return the model that may serve first, where circuits alone refused and nothing was sent; else None."""
-        asked = {model: error for model, error in self._refused.items() if not isinstance(error, ModelUnfit)}
-        waits = {model: error.retry_after for model, error in asked.items() if isinstance(error, CircuitOpen)}
-        if self._sent() or not waits or len(waits) < len(asked):
-            return None
-        nearest = min(waits, key=waits.__getitem__)
-        # One that was isolated by hand is to be left alone.
-        return nearest if waits[nearest] < math.inf else None
-
-    def _check_vectors(self, model: str, result: R) -> None:
-        expected = self._dimensions
-        if expected is not None and isinstance(result, EmbedResult) and result.dimensions != expected:
-            raise InvalidResponse(
-                f"{model!r} answered with vectors of {result.dimensions} dimensions in place of {expected}", model=model
-            )
-
-    def _refuse(self, model: str, error: Exception) -> None:
-        self._refused[model] = error
-        record = self._call.record
-        record.refused = (record.refused or {}) | {model: f"{type(error).__name__}: {error}"}
-
-    def _tell_of_next(self, position: int, error: Exception) -> None:
-        if position + 1 < len(self._models):
-            model, next_model = self._models[position : position + 2]
-            self._call.emit(ModelSkipped(call_id=self._call.id, model=model, next_model=next_model, error=error))
-
-    def _note_served(self, model: str) -> None:
-        record = self._call.record
-        if record.refused:
-            record.refused = {name: why for name, why in record.refused.items() if name != model} or None
-        # The frames of an error hold this object, which would hold the error: a cycle with the whole call in it.
-        self._refused.clear()
-
-
-def _may_next_do_better(error: Exception) -> bool:
-    return isinstance(error, _NEXT_MODEL) or (isinstance(error, ProviderError) and error.retryable)
-
-
-def _named(result: R, model: str) -> R:
-    # A cache outside takes an answer that names no model for one of the first, and would keep it as such.
-    if isinstance(result, Result) and not result.served_by:
-        return cast("R", result.model_copy(update={"served_by": model}))
-    return result
-
-
-def _known(ask: Callable[[OperationT], KnownT | None], operation: OperationT) -> KnownT | None:
-    try:
-        return ask(operation)
-    except Exception as error:  # noqa: BLE001 - not to know what a model can do must never fail a call
-        _log.warning("abilities raised %s", type(error).__name__)
-        return None
+__all__ = ["Candidate", "Models", "Routing", "Rule"]

@@ -7,9 +7,13 @@ import re
 import pytest
 
 from resilient_ai import middleware
+from resilient_ai.deepinfra.catalogue import PriceTable
 from resilient_ai.middleware import (
     Batching,
+    Budget,
+    Budgets,
     Cache,
+    Candidate,
     Chaos,
     ChaosPlan,
     CircuitBreaker,
@@ -23,10 +27,11 @@ from resilient_ai.middleware import (
     Resume,
     Retry,
     Routing,
+    Rule,
     Timeout,
     Tracing,
 )
-from resilient_ai.stores import MemoryStore
+from resilient_ai.stores import MemoryBudgets, MemoryStore
 
 NO_NUMBER = (math.nan, math.inf, -math.inf, 10**400, -1, True, "3", [1], object())
 NUMBER = (*NO_NUMBER, None)
@@ -58,8 +63,27 @@ OPTIONS = {
         "replay": CHOICE,
         "leases": OBJECT,
         "lease_time": SECONDS,
+        "savings": OBJECT,
     },
-    Coalesce: {"always": FLAG},
+    Coalesce: {"always": FLAG, "savings": OBJECT},
+    Budget: {
+        "limit": (math.nan, math.inf, 10**400, -1, True, [1], object(), 0, 2.5, None, "25 EUR", "much", 10_000_000),
+        "per": (*CHOICE, "year"),
+        "scope": (True, 1, None, ["tenant"], {"tenant": 1}, {"": "a"}, {"kind": "video"}),
+        "hard": FLAG,
+        "rolling": FLAG,
+        "thresholds": (0.5, None, True, [0], [-1], ["1"], [math.nan], [101]),
+        "name": (None, 1, True, []),
+    },
+    Budgets: {
+        "budgets": (True, 1, None, math.nan, "25 USD", ["25 USD"], [None]),
+        "book": (*OBJECT, None),
+        "prices": (*OBJECT, None),
+        "abilities": OBJECT,
+        "unpriced": (*NO_NUMBER, 0, 2.5),
+        "unreachable": CHOICE,
+        "answer_tokens": COUNT,
+    },
     Chaos: {
         "seed": (2.5, True, "3", None, math.nan, [1]),
         "fault_rate": RATE,
@@ -108,12 +132,27 @@ OPTIONS = {
         "abilities": OBJECT,
         "max_sends": COUNT,
         "embed_across_models": FLAG,
+        "prefer": ("dearest", True, 1, math.nan, []),
+        "prices": OBJECT,
+        "explore": RATE,
+        "rules": (True, 1, None, math.nan, "large", ["large"], [None]),
+        "pin": (1, True, "", math.nan, []),
+    },
+    Rule: {
+        "models": (*NAMES, [], ["a", "a"], ["auto"]),
+        "tags": (True, 1, None, ["tenant"], {"tenant": 1}, {"": "a"}),
+        "kinds": (*NAMES, ["video"]),
+        "max_prompt_tokens": (*NO_NUMBER, 2.5),
+        "strict": FLAG,
     },
     Timeout: {"first_token": SECONDS, "idle": SECONDS, "attempt": SECONDS},
     Tracing: {"tracer_provider": OBJECT, "provider_name": (None, 1, True, math.nan, [])},
 }
 # What an option needs beside it, so that it alone is at fault.
 NEEDED = {
+    Budget: {"limit": 1, "per": "day"},
+    Budgets: {"budgets": [], "book": MemoryBudgets(), "prices": PriceTable()},
+    Rule: {"models": ["a"]},
     Cache: {"answers": MemoryStore(), "embeddings": MemoryStore()},
     RateLimit: {"requests": 60},
 }
@@ -134,9 +173,9 @@ def test_nonsense_is_refused(kind, name, value):
 
 
 def test_no_middleware_is_missing():
-    """The table above has every exported middleware; a plan of chaos is what comes out of one, not an option."""
+    """The table above has every exported middleware; plans of chaos and candidates are what comes out of one, no options."""
     exported = {getattr(middleware, name) for name in middleware.__all__}
-    assert exported - set(OPTIONS) == {ChaosPlan}
+    assert exported - set(OPTIONS) == {Candidate, ChaosPlan}
 
 
 @pytest.mark.parametrize("kind", OPTIONS)

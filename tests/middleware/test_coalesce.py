@@ -255,7 +255,7 @@ async def test_everything_is_shared_on_demand():
     assert len(pipe.provider.calls) == 1
     with pytest.raises(ValueError, match="always must be of type bool"):
         Coalesce(always="yes")
-    assert repr(Coalesce()) == "Coalesce(always=False)"
+    assert repr(Coalesce()) == "Coalesce(always=False, savings=None)"
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,11 @@ from resilient_ai.core.operations import Chat, Embed, Stream
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.results import Cost
 from resilient_ai.core.streams import StreamResult
+from resilient_ai.deepinfra.catalogue import PriceTable
 from resilient_ai.middleware import (
     Batching,
+    Budget,
+    Budgets,
     Cache,
     Chaos,
     CircuitBreaker,
@@ -57,7 +60,7 @@ from resilient_ai.middleware import (
     Timeout,
     Tracing,
 )
-from resilient_ai.stores import MemoryStore
+from resilient_ai.stores import MemoryBudgets, MemoryStore
 from resilient_ai.testing import (
     FakeClock,
     ScriptedProvider,
@@ -81,6 +84,7 @@ EAGER = Hedge(samples=1, extra=1.0, delay_min=1.0)
 
 MAKE = {
     "Batching": Batching,
+    "Budgets": lambda: Budgets(budgets=[Budget(limit=1, per="day")], book=MemoryBudgets(), prices=PriceTable()),
     "Cache": lambda: Cache(MemoryStore()),
     "Chaos": Chaos,
     "CircuitBreaker": CircuitBreaker,
@@ -213,7 +217,7 @@ class Book:
 
 def test_every_middleware_is_tried_here():
     """A middleware that is added is part of these tests, and nobody names one that does not exist."""
-    assert set(MAKE) == set(exported.__all__) - {"ChaosPlan", "Hedge"}
+    assert set(MAKE) == set(exported.__all__) - {"Budget", "Candidate", "ChaosPlan", "Hedge", "Rule"}
     assert {outer for _, outer, _ in WRONG_ORDERS} <= set(MAKE)
 
 

@@ -515,6 +515,7 @@ async def test_the_stream_of_the_loser_is_closed():
     assert (await stream.result()).text == "ab"
     assert bench.permits == (0, 0)
     assert len(bench.states) == 2
+    assert [used for _, _, used in bench.server.calls[0].record.costs] == [False, True]
 
 
 async def test_a_stream_that_comes_after_all_is_dropped():

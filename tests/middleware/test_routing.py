@@ -103,7 +103,10 @@ async def send(clock, script, operation=LIST, *, inner=(), outer=(), listener=No
 
 def test_defaults():
     """No models stand for "auto", nothing is known of models, and vectors of several models are not mixed."""
-    assert repr(Routing()) == "Routing(models=(), abilities=None, max_sends=6, embed_across_models=False)"
+    assert repr(Routing()) == (
+        "Routing(models=(), abilities=None, max_sends=6, embed_across_models=False, prefer=None, prices=None, "
+        "explore=0.02, rules=(), pin=None)"
+    )
     assert Routing(models=["a", "b"]) == Routing(models=("a", "b"))
 
 

@@ -65,9 +65,13 @@ class Permits(Generic[W]):
         """How many wait."""
         return len(self._interactive) + len(self._batch)
 
+    def has_room(self, *, batch: bool = False) -> bool:
+        """Return whether a permit is free."""
+        return self.in_use < self.limit and (not batch or self._batch_may_go())
+
     def try_acquire(self, *, batch: bool = False) -> bool:
         """Take a permit if one is free."""
-        if self.in_use >= self.limit or (batch and not self._batch_may_go()):
+        if not self.has_room(batch=batch):
             return False
         self.in_use += 1
         self.batch_in_use += batch

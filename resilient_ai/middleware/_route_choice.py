@@ -1,0 +1,180 @@
+"""The choice of a route: what could serve a call, in which order it is asked, and why."""
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from resilient_ai.core.call import Call
+from resilient_ai.core.operations import Operation
+from resilient_ai.core.protocols import Abilities
+from resilient_ai.core.results import Considered
+from resilient_ai.middleware._machines.pins import Pins
+from resilient_ai.middleware._machines.turns import Turns
+from resilient_ai.middleware._route_measures import Measures
+from resilient_ai.middleware._route_ranking import Candidate, Chooser, Entry, Preference, explored, order, reason
+
+OperationT = TypeVar("OperationT")
+KnownT = TypeVar("KnownT")
+Objection = Callable[[Call[Any]], str | None]
+
+# Conversations that are remembered, and the seconds of silence after which one is forgotten.
+_MOST_PINS = 10_000
+_SILENCE = 3600.0
+
+_log = logging.getLogger("resilient_ai")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The models of a call in the order in which they are asked, unfit ones last, and what is told of it."""
+
+    models: Sequence[str]
+    unfit: Mapping[str, str]
+    considered: tuple[Considered, ...] = ()
+
+
+class Choosing:
+    """Chooses the order in which models are asked; the options are those of `Routing`."""
+
+    def __init__(
+        self,
+        *,
+        abilities: Abilities | None,
+        prefer: Preference | Chooser | None,
+        explore: float,
+        pin: str | None,
+        measures: Measures,
+    ) -> None:
+        self.objections: tuple[Objection, ...] = ()
+        self._abilities = abilities
+        self._prefer: Preference | None = None if callable(prefer) else prefer
+        self._chooser = prefer if callable(prefer) else None
+        self._explore = explore
+        self._pin = pin
+        self._measures = measures
+        self._pins = Pins(most=_MOST_PINS, silence=_SILENCE)
+        self._turns = Turns()
+
+    def choose(self, call: Call[Any], models: Sequence[str], preferred: Collection[str], *, draws: bool) -> Choice:
+        """Return the order for a call.
+
+        Args:
+            call: The call.
+            models: What could serve it.
+            preferred: Those that a rule puts before the others.
+            draws: Whether it may be the turn of a model that is to be measured anew; else no chance is drawn.
+        """
+        operations = {model: call.operation.on(model) for model in models}
+        unfit = unfit_of(self._abilities, operations)
+        fit = [operation for model, operation in operations.items() if model not in unfit]
+        pinned = self._pinned(call)
+        entries = [
+            Entry(
+                operation,
+                outlook,
+                self._against(call, operation),
+                place,
+                is_preferred=operation.model in preferred,
+                is_pinned=operation.model == pinned,
+            )
+            for place, (operation, outlook) in enumerate(
+                zip(fit, self._measures.outlooks(call, fit), strict=True),
+            )
+        ]
+        left_out = [Considered(model=model, place=None, why=f"lacks {lack}") for model, lack in unfit.items()]
+        prefer = self._prefer
+        if self._chooser is not None:
+            return _chosen(self._chooser, entries, unfit, left_out)
+        ranked = order(entries, prefer)
+        if draws and prefer is not None and len(ranked) > 1 and self._explore and call.clock.random() < self._explore:
+            _put_first(explored(ranked), ranked)
+        told = [entry.considered(place, reason(entry, prefer)) for place, entry in enumerate(ranked, 1)]
+        return Choice([*(entry.model for entry in ranked), *unfit], unfit, (*told, *left_out))
+
+    def served(self, call: Call[Any], model: str) -> None:
+        """Take note that a model has served a call, to which its conversation keeps."""
+        conversation = self._conversation(call)
+        if conversation is not None:
+            now = call.clock.monotonic()
+            with self._turns:
+                self._pins.keep(conversation, model, now)
+
+    def _pinned(self, call: Call[Any]) -> str | None:
+        conversation = self._conversation(call)
+        if conversation is None:
+            return None
+        now = call.clock.monotonic()
+        with self._turns:
+            return self._pins.get(conversation, now)
+
+    def _conversation(self, call: Call[Any]) -> str | None:
+        name = None if self._pin is None else call.tags.get(self._pin)
+        if name is None:
+            return None
+        # A streamed turn of a conversation reads the same prompt cache as one that is not; a vector or picture does not.
+        kind = call.operation.kind
+        return f"{'chat' if kind == 'stream' else kind}:{name}"
+
+    def _against(self, call: Call[Any], operation: Operation[Any]) -> str | None:
+        """Return what is sure to refuse the call on a model, or to let it wait."""
+        if self.objections:
+            there = call.replace(operation=operation)
+            for objection in self.objections:
+                against = known(objection, there)
+                if against is not None:
+                    return against
+        return self._tier_against(operation)
+
+    def _tier_against(self, operation: Operation[Any]) -> str | None:
+        tier: str | None = getattr(operation, "service_tier", None)
+        if tier is None or tier == "default":
+            return None
+        tiers_of: Callable[[str], Collection[str] | None] | None = getattr(self._abilities, "service_tiers", None)
+        tiers = None if tiers_of is None else known(tiers_of, operation.model)
+        return None if tiers is None or tier in tiers else f"does not offer the service tier {tier!r}"
+
+
+def unfit_of(abilities: Abilities | None, operations: Mapping[str, Operation[Any]]) -> dict[str, str]:
+    """Return what each model lacks that is known to lack something."""
+    if abilities is None:
+        return {}
+    lacks = abilities.lacks
+    return {model: lack for model, operation in operations.items() if (lack := known(lacks, operation)) is not None}
+
+
+def known(ask: Callable[[OperationT], KnownT | None], about: OperationT) -> KnownT | None:
+    """Return what is known; None where whoever is asked raises, as not to know must never fail a call."""
+    try:
+        return ask(about)
+    except Exception as error:  # noqa: BLE001 - see above
+        name = getattr(ask, "__name__", "")
+        _log.warning("%s raised %s", "abilities" if name in {"lacks", "dimensions"} else name, type(error).__name__)
+        return None
+
+
+def _put_first(entry: Entry | None, ranked: list[Entry]) -> None:
+    if entry is not None:
+        entry.why = "to measure it anew"
+        ranked.remove(entry)
+        ranked.insert(0, entry)
+
+
+def _chosen(
+    choose: Chooser, entries: Sequence[Entry], unfit: Mapping[str, str], left_out: Sequence[Considered]
+) -> Choice:
+    """Return the order that a function gives; what it leaves out is not asked."""
+    name = getattr(choose, "__name__", type(choose).__name__)
+    by_model = {entry.model: entry for entry in entries}
+    chosen: dict[str, Entry] = {}
+    candidates: list[Candidate] = [entry.candidate() for entry in entries]
+    for candidate in choose(candidates):
+        if candidate.model in by_model:
+            chosen[candidate.model] = by_model[candidate.model]
+    told = [entry.considered(place, f"chosen by {name}") for place, entry in enumerate(chosen.values(), 1)]
+    others = [entry.considered(None, f"left out by {name}") for entry in entries if entry.model not in chosen]
+    considered = (*told, *others, *left_out)
+    if chosen:
+        return Choice([*chosen, *unfit], unfit, considered)
+    unwanted = dict.fromkeys(by_model, f"a place in the choice of {name}")
+    return Choice([*by_model, *unfit], {**unwanted, **unfit}, considered)

@@ -1,0 +1,133 @@
+"""Rules of a Routing: which models may serve which calls."""
+
+import pytest
+
+from resilient_ai.core.errors import InvalidInput, NoModelAvailable, ServerFailed
+from resilient_ai.core.operations import Chat, Embed
+from resilient_ai.core.pipeline import Pipeline
+from resilient_ai.middleware.routing import Routing, Rule
+from resilient_ai.testing import FakeClock, ScriptedProvider
+
+pytestmark = pytest.mark.anyio
+
+AUTO = Chat(model="auto", messages="hi")
+BOOM = ServerFailed("boom", status=500)
+
+
+async def send(script, operation=AUTO, *, tags=None, **options):
+    """Send through a Routing with rules; return the models that were asked and the outcome."""
+    provider = ScriptedProvider(*script)
+    pipeline = Pipeline(provider, [Routing(**({"models": ["a", "b"]} | options))], clock=FakeClock())
+    try:
+        outcome = await pipeline.send(operation, tags=tags)
+    except Exception as error:  # noqa: BLE001 - the outcome is what the test is about
+        outcome = error
+    return [call.model for call in provider.calls], outcome
+
+
+def test_defaults():
+    """A rule is about every call and leaves the other models behind its own."""
+    assert repr(Rule(models=["a"])) == ("Rule(models=('a',), tags={}, kinds=(), max_prompt_tokens=None, strict=False)")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"models": []}, "models must name at least one model"),
+        ({"models": ["a", "a"]}, "models must name each model once"),
+        ({"models": ["auto"]}, "models must not name 'auto'"),
+        ({"tags": "a"}, "tags must be of type Mapping"),
+        ({"tags": {"tenant": 7}}, "tags must be a list of names"),
+        ({"kinds": ["talk"]}, "kinds must be of"),
+        ({"kinds": "chat"}, "kinds must be a list of names"),
+        ({"max_prompt_tokens": 0}, "max_prompt_tokens must be a whole number >= 1"),
+        ({"strict": 1}, "strict must be of type bool"),
+    ],
+)
+def test_senseless_rules_are_refused(options, sentence):
+    """At construction, with what was given."""
+    with pytest.raises(ValueError, match=sentence):
+        Rule(**({"models": ["a"]} | options))
+
+
+async def test_a_rule_puts_its_models_before_the_others():
+    """The others stay as a last resort."""
+    rules = [Rule(models=["x"], tags={"tenant": "t"})]
+    models, _ = await send([BOOM, BOOM], tags={"tenant": "t"}, rules=rules)
+    assert models == ["x", "a", "b"]
+    assert (await send([], tags={"tenant": "u"}, rules=rules))[0] == ["a"]
+    assert (await send([], rules=rules))[0] == ["a"]
+
+
+async def test_the_first_rule_that_is_about_a_call_decides():
+    """Those behind it are not looked at."""
+    rules = [
+        Rule(models=["x"], tags={"tenant": "t", "feature": "f"}),
+        Rule(models=["y"], tags={"tenant": "t"}),
+        Rule(models=["z"]),
+    ]
+    asked = [await send([], tags=tags, rules=rules) for tags in ({"tenant": "t", "feature": "f"}, {"tenant": "t"}, {})]
+    assert [models for models, _ in asked] == [["x"], ["y"], ["z"]]
+
+
+async def test_short_prompts_may_go_to_a_cheaper_model():
+    """Four characters are taken for a token."""
+    rules = [Rule(models=["small"], max_prompt_tokens=100)]
+    short, long = (Chat(model="auto", messages="x" * size) for size in (400, 401))
+    assert (await send([], short, rules=rules))[0] == ["small"]
+    assert (await send([], long, rules=rules))[0] == ["a"]
+
+
+async def test_a_rule_may_be_about_kinds_of_operations():
+    """So that one "auto" stands for chat models and for embedding models."""
+    rules = [Rule(models=["e"], kinds=["embed"], strict=True)]
+    assert (await send([], Embed(model="auto", texts="x"), rules=rules))[0] == ["e"]
+    assert (await send([], rules=rules))[0] == ["a"]
+
+
+async def test_a_strict_rule_leaves_no_other_model():
+    """What was asked for as "auto" fails rather than leave the model, fallbacks or not."""
+    rules = [Rule(models=["x"], tags={"tenant": "t"}, strict=True)]
+    operation = Chat(model="auto", fallbacks=("a",), messages="hi")
+    assert await send([BOOM], operation, tags={"tenant": "t"}, rules=rules) == (["x"], BOOM)
+    models, outcome = await send([BOOM, BOOM], tags={"tenant": "t"}, rules=[Rule(models=["x", "y"], strict=True)])
+    assert (models, type(outcome)) == (["x", "y"], NoModelAvailable)
+
+
+async def test_a_strict_rule_holds_for_models_that_a_call_names():
+    """One it does not name is refused before anything is sent; of a list only its models are asked."""
+    rules = [Rule(models=["x", "y"], tags={"tenant": "t"}, strict=True)]
+    options = {"tags": {"tenant": "t"}, "rules": rules}
+    models, outcome = await send([], AUTO.on("a"), **options)
+    assert (models, type(outcome), outcome.field, outcome.value) == ([], InvalidInput, "model", "a")
+    assert "may not serve this call by Rule(models=('x', 'y')" in str(outcome)
+    assert (await send([], AUTO.on("y"), **options))[0] == ["y"]
+    assert (await send([BOOM], Chat(model=["a", "y", "x"], messages="hi"), **options))[0] == ["y", "x"]
+    models, outcome = await send([BOOM], Chat(model=["a", "y"], messages="hi"), **options)
+    assert (models, outcome) == (["y"], BOOM)
+    assert (await send([], AUTO.on("a"), rules=rules))[0] == ["a"]
+
+
+async def test_a_rule_that_is_not_strict_leaves_named_models_alone():
+    """Who names models has chosen; a function is not even asked."""
+
+    def never(operation):
+        raise AssertionError
+
+    strict_elsewhere = Rule(models=["x"], tags={"tenant": "t"}, strict=True)
+    assert (await send([], AUTO.on("b"), rules=[Rule(models=never), strict_elsewhere]))[0] == ["b"]
+
+
+async def test_models_of_a_rule_may_come_from_a_function():
+    """It is given the operation."""
+    rules = [Rule(models=lambda operation: [f"{operation.kind}-model"], strict=True)]
+    assert (await send([], rules=rules))[0] == ["chat-model"]
+    models, outcome = await send([], rules=[Rule(models=lambda operation: [], strict=True)])
+    assert (models, type(outcome)) == ([], InvalidInput)
+
+
+async def test_with_a_preference_each_group_has_its_order():
+    """The models of the rule come first, and the answer tells all."""
+    _, answer = await send([], prefer="fastest", rules=[Rule(models=["x", "y"])], explore=0)
+    assert [(one.model, one.place) for one in answer.considered] == [("x", 1), ("y", 2), ("a", 3), ("b", 4)]
+    assert [one.why.startswith("by a rule") for one in answer.considered] == [True, True, False, False]
