@@ -52,6 +52,9 @@ class DeepInfraProvider:
         headers: Sent with every request.
         connect_timeout: Seconds for a connection.
 
+    Attributes:
+        transport: What opens connections, for whatever else is asked of the same server.
+
     Raises:
         ConfigurationError: If there is no key, or a value cannot be used.
 
@@ -78,7 +81,7 @@ class DeepInfraProvider:
         own = _checked_headers({"User-Agent": f"resilient-ai/{__version__}", **(headers or {})})
         key = _find_key(api_key)
         self.account = hashlib.blake2b(key.encode(), digest_size=8, person=b"resilient_ai").hexdigest()
-        self._transport = Transport(self.origin, key, own, http=http, connect_timeout=connect_timeout)
+        self.transport = Transport(self.origin, key, own, http=http, connect_timeout=connect_timeout)
 
     async def __call__(self, call: Call[R], /) -> R:
         """Send the operation of `call` once and read its answer."""
@@ -96,7 +99,7 @@ class DeepInfraProvider:
         warn_if_retired(operation.model)
         # The kind of an operation fixes its result type, which no type checker can follow through a table.
         send = cast("Any", _SENDERS[operation.kind])
-        return cast("R", await send(self._transport, call, operation))
+        return cast("R", await send(self.transport, call, operation))
 
     def language_model(self, model: "ChatModel | CompletionModel | str") -> DeepInfraLanguageModel:
         """Return a language model without any middleware."""
@@ -112,7 +115,7 @@ class DeepInfraProvider:
 
     async def aclose(self) -> None:
         """Close the connections that were opened here."""
-        await self._transport.aclose()
+        await self.transport.aclose()
 
     @override
     def __repr__(self) -> str:

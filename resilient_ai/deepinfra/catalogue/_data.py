@@ -4,28 +4,33 @@ import json
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from resilient_ai.deepinfra.catalogue.models import ImagePricing, ModelInfo, Pricing, Promo, UnitPrice
 
 PACKAGED = Path(__file__).with_name("models.json")
 
 
-class Snapshot(NamedTuple):
-    """Records as they stood on one day, by id and in the order of their ids."""
+class Snapshot:
+    """Records as they stood on one day, by id and in the order of their ids; never changed once it is made."""
 
-    as_of: date
-    by_id: dict[str, ModelInfo]
+    __slots__ = ("as_of", "by_id", "models")
+
+    def __init__(self, as_of: date, by_id: dict[str, ModelInfo]) -> None:
+        self.as_of = as_of
+        self.by_id = by_id
+        self.models = tuple(by_id.values())
 
 
 def read(path: Path = PACKAGED) -> Snapshot:
     """Read a file of records; an unknown field is an error, a missing one means unknown."""
     content = json.loads(path.read_bytes(), parse_float=Decimal)
-    records = (_model(row) for row in content["models"])
+    records = (model_of(row) for row in content["models"])
     return Snapshot(date.fromisoformat(content["as_of"]), {record.id: record for record in records})
 
 
-def _model(row: dict[str, Any]) -> ModelInfo:
+def model_of(row: dict[str, Any]) -> ModelInfo:
+    """Make a record of a row of JSON, which is taken apart on the way; prices are numbers or texts."""
     for name in ("input_modalities", "output_modalities", "service_tiers"):
         if name in row:
             row[name] = tuple(row[name])

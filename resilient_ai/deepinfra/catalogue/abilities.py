@@ -30,6 +30,8 @@ class CatalogueAbilities:
     'chat, as it is made for embedding'
     >>> abilities.dimensions(Embed(model="BAAI/bge-m3", texts="hi"))
     1024
+    >>> abilities.output_limit("Qwen/Qwen3.6-35B-A3B")
+    16384
     """
 
     models: Catalogue = catalogue
@@ -42,6 +44,18 @@ class CatalogueAbilities:
         from resilient_ai.deepinfra.catalogue._missing import missing  # noqa: PLC0415 - who looks up models needs no operations
 
         return next(missing(model, operation), None)
+
+    def output_limit(self, model: str) -> int | None:
+        """Return the most tokens that one answer of the model may have; None for a model whose longest answer is not known."""
+        info = self._answering(model)
+        if info is None or info.max_output_tokens is None:
+            return None
+        return min(info.max_output_tokens, info.context_length or info.max_output_tokens)
+
+    def service_tiers(self, model: str) -> tuple[str, ...] | None:
+        """Return the tiers the model offers beside the default one, such as "priority"; None if they are not known."""
+        known = self._answering(model)
+        return None if known is None else known.service_tiers
 
     def dimensions(self, operation: "Embed") -> int | None:
         """Return the numbers per vector that the model answers with; None for a model without known dimensions."""

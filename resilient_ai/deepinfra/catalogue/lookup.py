@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from datetime import date
 from decimal import Decimal
-from functools import cached_property
 
 from resilient_ai.deepinfra.catalogue._data import Snapshot, read
 from resilient_ai.deepinfra.catalogue.models import KINDS, STATUSES, ModelInfo, ModelKind, ModelStatus, one_of
@@ -30,10 +29,11 @@ class Catalogue:
     def __init__(self, models: Iterable[ModelInfo] | None = None, *, as_of: date | None = None) -> None:
         if (models is None) != (as_of is None):
             raise ValueError("models and as_of go together: give both, or neither for the packaged data")
-        self._given = None if models is None or as_of is None else Snapshot(as_of, _by_id(models))
+        self._packaged = models is None
+        self._held = None if models is None or as_of is None else Snapshot(as_of, _by_id(models))
 
     def __repr__(self) -> str:
-        if self._given is None:
+        if self._packaged:
             return "Catalogue()"
         return f"Catalogue(<{len(self)} models>, as_of={self.as_of!r})"
 
@@ -51,10 +51,10 @@ class Catalogue:
         """Day on which the data as a whole held; a price carries its own day in `price_as_of`."""
         return self._snapshot.as_of
 
-    @cached_property
+    @property
     def models(self) -> tuple[ModelInfo, ...]:
-        """Every record, retired ones included, in the order of the ids."""
-        return tuple(self._snapshot.by_id.values())
+        """Every record, retired ones included, in the order of the ids; the same object as long as nothing has changed."""
+        return self._snapshot.models
 
     def get(self, id: str) -> ModelInfo | None:
         """Look one model up by its exact id.
@@ -182,9 +182,11 @@ class Catalogue:
         by_id = self._snapshot.by_id | _by_id(models)
         return Catalogue(by_id.values(), as_of=self.as_of)
 
-    @cached_property
+    @property
     def _snapshot(self) -> Snapshot:
-        return self._given or read()
+        if self._held is None:
+            self._held = read()
+        return self._held
 
 
 def _by_id(models: Iterable[ModelInfo]) -> dict[str, ModelInfo]:

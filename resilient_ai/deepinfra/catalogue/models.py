@@ -110,6 +110,7 @@ class Pricing:
         input_per_1m: USD per million input tokens.
         output_per_1m: USD per million output tokens, reasoning included.
         cached_input_per_1m: USD per million input tokens that were read from the provider's prompt cache.
+        cache_write_per_1m: USD per million input tokens that were written to it, to be kept for five minutes.
         image: Price of generated images.
         per_unit: Price of audio or video.
 
@@ -121,6 +122,7 @@ class Pricing:
     input_per_1m: Decimal | None = None
     output_per_1m: Decimal | None = None
     cached_input_per_1m: Decimal | None = None
+    cache_write_per_1m: Decimal | None = None
     image: ImagePricing | None = None
     per_unit: UnitPrice | None = None
 
@@ -128,17 +130,21 @@ class Pricing:
         _check_price("input_per_1m", self.input_per_1m)
         _check_price("output_per_1m", self.output_per_1m)
         _check_price("cached_input_per_1m", self.cached_input_per_1m)
+        _check_price("cache_write_per_1m", self.cache_write_per_1m)
 
-    def token_cost(self, *, input_tokens: int = 0, output_tokens: int = 0, cached_tokens: int = 0) -> Decimal | None:
+    def token_cost(
+        self, *, input_tokens: int = 0, output_tokens: int = 0, cached_tokens: int = 0, cache_write_tokens: int = 0
+    ) -> Decimal | None:
         """Work out the USD for a number of tokens.
 
-        The cost is `((input - cached) * input_price + cached * cached_price + output * output_price) / 1e6`. A price is
-        needed only where its number of tokens is not 0.
+        The cost is `(fresh * input_price + cached * cached_price + written * write_price + output * output_price) / 1e6`, where
+        `fresh = input - cached - written`. A price is needed only where its number of tokens is not 0.
 
         Args:
-            input_tokens: Tokens of the prompt, cached ones included, as the provider's usage counts them.
-            output_tokens: Tokens of the answer.
+            input_tokens: Tokens of the prompt, cached and written ones included, as the provider's usage counts them.
+            output_tokens: Tokens of the answer, reasoning included.
             cached_tokens: The part of `input_tokens` that was read from the prompt cache.
+            cache_write_tokens: The part of `input_tokens` that was written to it.
 
         Returns:
             USD, exact; None where a needed price is unknown or the numbers contradict one another.
@@ -148,18 +154,16 @@ class Pricing:
         ... )
         Decimal('0.00026')
         """
-        fresh_tokens = input_tokens - cached_tokens
-        if min(fresh_tokens, cached_tokens, output_tokens) < 0:
-            return None
+        parts = [(input_tokens, self.input_per_1m), (output_tokens, self.output_per_1m)]
+        if cached_tokens or cache_write_tokens:
+            parts[0] = (input_tokens - cached_tokens - cache_write_tokens, self.input_per_1m)
+            parts += [(cached_tokens, self.cached_input_per_1m), (cache_write_tokens, self.cache_write_per_1m)]
         total = Decimal(0)
-        for tokens, price in (
-            (fresh_tokens, self.input_per_1m),
-            (cached_tokens, self.cached_input_per_1m),
-            (output_tokens, self.output_per_1m),
-        ):
-            if tokens and price is None:
-                return None
-            total += tokens * (price or 0)
+        for tokens, price in parts:
+            if tokens:
+                if tokens < 0 or price is None:
+                    return None
+                total += tokens * price
         return total / _MILLION
 
 

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from resilient_ai.deepinfra.catalogue.lookup import Catalogue, catalogue
 
-_TIER_FACTORS = {None: Decimal(1), "default": Decimal(1), "priority": Decimal("1.5"), "flex": Decimal("0.8")}
+_TIER_FACTORS = {"default": Decimal(1), "priority": Decimal("1.5"), "flex": Decimal("0.8")}
 
 
 class PriceTable:
@@ -38,18 +38,19 @@ class PriceTable:
         input_tokens: int,
         output_tokens: int,
         cached_tokens: int = 0,
+        cache_write_tokens: int = 0,
         service_tier: str | None = None,
     ) -> Decimal | None:
         """Price a chat or a completion.
 
-        The cost is `((input - cached) * input_price + cached * cached_price + output * output_price) / 1e6 * factor`;
-        the factor is 1.5 for the tier `priority`, 0.8 for `flex` and 1 for `default` and None.
+        The cost is that of `Pricing.token_cost`, times 1.5 for the tier `priority`, 0.8 for `flex` and 1 for `default` and None.
 
         Args:
             model: Id, with or without a version.
-            input_tokens: Tokens of the prompt, cached ones included.
+            input_tokens: Tokens of the prompt, cached and written ones included.
             output_tokens: Tokens of the answer, reasoning included.
             cached_tokens: The part of `input_tokens` that was read from the prompt cache.
+            cache_write_tokens: The part of `input_tokens` that was written to it.
             service_tier: The tier that served the call. A model without the tier that was asked for answers at the
                 default one, so take it from the answer where there is one.
 
@@ -57,20 +58,23 @@ class PriceTable:
             USD, or None where it cannot be known.
         """
         info = self._models.get(model)
-        factor = _TIER_FACTORS.get(service_tier)
-        if info is None or factor is None:
+        if info is None:
             return None
         cost = info.pricing.token_cost(
-            input_tokens=input_tokens, output_tokens=output_tokens, cached_tokens=cached_tokens
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cached_tokens=cached_tokens,
+            cache_write_tokens=cache_write_tokens,
         )
-        return None if cost is None else cost * factor
+        return _at_tier(cost, service_tier)
 
-    def embedding_cost(self, model: str, *, input_tokens: int) -> Decimal | None:
-        """Price embeddings: `input_tokens * input_price / 1e6`.
+    def embedding_cost(self, model: str, *, input_tokens: int, service_tier: str | None = None) -> Decimal | None:
+        """Price embeddings: `input_tokens * input_price / 1e6`, times the factor of the tier.
 
         Args:
             model: Id, with or without a version.
             input_tokens: Tokens of all inputs together.
+            service_tier: The tier that served the call.
 
         Returns:
             USD, or None where it cannot be known.
@@ -79,7 +83,7 @@ class PriceTable:
         Decimal('0.0025')
         """
         info = self._models.get(model)
-        return None if info is None else info.pricing.token_cost(input_tokens=input_tokens)
+        return None if info is None else _at_tier(info.pricing.token_cost(input_tokens=input_tokens), service_tier)
 
     def image_cost(
         self, model: str, *, images: int, width: int | None = None, height: int | None = None, steps: int | None = None
@@ -103,3 +107,10 @@ class PriceTable:
         if info is None or info.pricing.image is None:
             return None
         return info.pricing.image.cost(images=images, width=width, height=height, steps=steps)
+
+
+def _at_tier(cost: Decimal | None, tier: str | None) -> Decimal | None:
+    if cost is None or tier is None:
+        return cost
+    factor = _TIER_FACTORS.get(tier)
+    return None if factor is None else cost * factor

@@ -110,7 +110,7 @@ def embedded_error(body: Mapping[str, Any], headers: Mapping[str, str], *, model
         return None
     text = _redacted(dump(body))
     parsed = _parsed(text) or body
-    return _error(
+    error = _error(
         _status_inside(parsed),
         _complaint(parsed),
         body=parsed if len(text) <= EXCERPT else text[:EXCERPT],
@@ -118,6 +118,8 @@ def embedded_error(body: Mapping[str, Any], headers: Mapping[str, str], *, model
         model=model,
         request_id=header_request_id(headers),
     )
+    error.in_answer = True
+    return error
 
 
 def malformed(

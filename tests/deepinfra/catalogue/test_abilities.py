@@ -182,3 +182,24 @@ def test_a_retired_model_can_do_what_the_one_in_its_place_can():
 def test_dimensions_are_those_that_were_asked_for_or_the_models_own(model, asked, dimensions):
     """Only of a model whose own are known, as only such a one is known to be comparable in length."""
     assert CatalogueAbilities().dimensions(Embed(model=model, texts="a", dimensions=asked)) == dimensions
+
+
+@pytest.mark.parametrize(
+    ("longest", "context", "limit"),
+    [(4096, 131_072, 4096), (131_072, 32_768, 32_768), (8192, None, 8192), (None, 131_072, None), (None, None, None)],
+)
+def test_an_answer_is_no_longer_than_the_model_allows(longest, context, limit):
+    """The longest answer that is known, which fits into the context; without one nothing is guessed."""
+    record = ModelInfo(id="m", org="o", kind="chat", status="active", max_output_tokens=longest, context_length=context)
+    abilities = CatalogueAbilities(Catalogue([record], as_of=date(2026, 11, 22)))
+
+    assert abilities.output_limit("m") == limit
+    assert abilities.output_limit("deploy_id:42") is None
+
+
+def test_a_retired_model_answers_as_long_as_the_one_in_its_place():
+    """The service answers with the replacement."""
+    old = ModelInfo(id="old", org="o", kind="chat", status="retired", max_output_tokens=4096, replaced_by="new")
+    new = ModelInfo(id="new", org="o", kind="chat", status="active", max_output_tokens=16_384)
+
+    assert CatalogueAbilities(Catalogue([old, new], as_of=date(2026, 11, 22))).output_limit("old") == 16_384

@@ -136,10 +136,10 @@ def test_a_whole_number_is_an_exact_price_too(tmp_path):
     promo = {"discount_pct": 50, "as_of": "2026-01-30", "input_per_1m": 1.5}
     record = {"id": "a/b", "org": "a", "kind": "chat", "pricing": pricing, "promo": promo}
 
-    as_of, by_id = read(one_record(tmp_path, record))
+    snapshot = read(one_record(tmp_path, record))
 
-    model = by_id["a/b"]
-    assert as_of == date(2026, 1, 31)
+    model = snapshot.by_id["a/b"]
+    assert snapshot.as_of == date(2026, 1, 31)
     assert repr(model.pricing.input_per_1m) == "Decimal('3')"
     assert repr(model.pricing.image.usd_per_unit) == "Decimal('2')"
     assert repr(model.pricing.per_unit.usd_per_unit) == "Decimal('1')"
@@ -152,3 +152,11 @@ def test_an_unknown_field_is_an_error(tmp_path):
 
     with pytest.raises(TypeError, match="colour"):
         read(path)
+
+
+def test_a_cache_write_costs_a_quarter_more_than_input():
+    """Five models publish paid writes, which are kept for five minutes at 1.25 times the input price."""
+    written = [model for model in catalogue if model.pricing.cache_write_per_1m is not None]
+
+    assert len(written) == 5
+    assert all(model.pricing.cache_write_per_1m == model.pricing.input_per_1m * Decimal("1.25") for model in written)

@@ -62,6 +62,7 @@ def test_an_unknown_image_unit_is_refused():
         lambda price: Pricing(input_per_1m=price),
         lambda price: Pricing(output_per_1m=price),
         lambda price: Pricing(cached_input_per_1m=price),
+        lambda price: Pricing(cache_write_per_1m=price),
         lambda price: ImagePricing(unit="image", usd_per_unit=price),
         lambda price: UnitPrice(unit="minute", usd_per_unit=price),
     ],

@@ -8,6 +8,7 @@ from resilient_ai.deepinfra.catalogue import Catalogue, ModelInfo, PriceTable, P
 
 TURBO = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
 KIMI = "moonshotai/Kimi-K2.6"
+GLM = "zai-org/GLM-5.2"
 SCHNELL = "black-forest-labs/FLUX-1-schnell"
 
 
@@ -30,6 +31,32 @@ def test_chat_cost_with_cached_tokens(table):
     cost = table.chat_cost(KIMI, input_tokens=2000, output_tokens=100, cached_tokens=1536)
 
     assert cost == Decimal("0.0009284")
+
+
+def test_chat_cost_with_cache_writes(table):
+    """((3000 - 1000 - 800) * 0.75 + 1000 * 0.14 + 800 * 0.9375 + 200 * 2.40) / 1e6 dollars, at the tier flex 0.8 times that.
+
+    That is 900 + 140 + 750 + 480 = 2270 millionths.
+    """
+    tokens = {"input_tokens": 3000, "output_tokens": 200, "cached_tokens": 1000, "cache_write_tokens": 800}
+
+    assert table.chat_cost(GLM, **tokens) == Decimal("0.00227")
+    assert table.chat_cost(GLM, **tokens, service_tier="flex") == Decimal("0.001816")
+
+
+def test_reasoning_is_part_of_the_answer(table):
+    """100 tokens of output, 61 of them reasoning, cost 100 times the price of output: the usage counts reasoning in it."""
+    assert table.chat_cost(KIMI, input_tokens=0, output_tokens=100) == Decimal("0.00035")
+
+
+def test_what_the_service_billed_in_recorded_answers():
+    """Figures of the service at prices of their day: 48 and 200 tokens, 48 and 189, and 4805 and 1079 of another model."""
+    llama = Pricing(input_per_1m=Decimal("0.35"), output_per_1m=Decimal("0.40"))
+    gemma = Pricing(input_per_1m=Decimal("0.04"), output_per_1m=Decimal("0.13"))
+
+    assert llama.token_cost(input_tokens=48, output_tokens=200) == Decimal("0.0000968")
+    assert llama.token_cost(input_tokens=48, output_tokens=189) == Decimal("0.0000924")
+    assert gemma.token_cost(input_tokens=4805, output_tokens=1079) == Decimal("0.00033247")
 
 
 @pytest.mark.parametrize(
@@ -56,6 +83,9 @@ def test_a_completion_is_priced_like_a_chat(table):
         (TURBO, {"cached_tokens": 1}),
         (TURBO, {"cached_tokens": -1}),
         (KIMI, {"cached_tokens": 11}),
+        (KIMI, {"cache_write_tokens": 1}),
+        (GLM, {"cache_write_tokens": -1}),
+        (GLM, {"cached_tokens": 6, "cache_write_tokens": 5}),
         (KIMI, {"output_tokens": -1}),
         ("google/gemma-7b-it", {}),
         (SCHNELL, {}),
@@ -70,6 +100,8 @@ def test_an_unknown_chat_cost_is_none(table, model, options):
 def test_embedding_cost(table):
     """Embeddings cost their input."""
     assert table.embedding_cost("BAAI/bge-m3", input_tokens=1_000_000) == Decimal("0.01")
+    assert table.embedding_cost("BAAI/bge-m3", input_tokens=1_000_000, service_tier="priority") == Decimal("0.015")
+    assert table.embedding_cost("BAAI/bge-m3", input_tokens=1_000_000, service_tier="unheard of") is None
     assert table.embedding_cost("nobody/nothing", input_tokens=1) is None
     assert table.embedding_cost("BAAI/bge-m3", input_tokens=-1) is None
 
@@ -78,6 +110,11 @@ def test_image_cost_of_a_worked_example(table):
     """0.0005 * (768 / 1024) * (512 / 1024) * 4 dollars."""
     assert table.image_cost(SCHNELL, images=1, width=768, height=512, steps=4) == Decimal("0.00075")
     assert table.image_cost(SCHNELL, images=2, width=768, height=512, steps=4) == Decimal("0.0015")
+    assert table.image_cost(SCHNELL, images=1, width=1024, height=1024, steps=1) == Decimal("0.0005")
+    assert table.image_cost("black-forest-labs/FLUX-2-klein-4b", images=1, width=512, height=512) == Decimal("0.0035")
+    assert table.image_cost("black-forest-labs/FLUX-1.1-pro", images=3, width=512, height=512, steps=9) == Decimal(
+        "0.12"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,114 @@
+"""Keeps what the provider's lists said in a file of this user alone, from one process to the next."""
+
+import hashlib
+import logging
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+
+from resilient_ai.deepinfra.catalogue._data import model_of
+from resilient_ai.deepinfra.catalogue.models import ModelInfo
+
+_FORMAT = "resilient_ai catalogue"
+_VERSION = 1
+_LIMIT = 64 << 20  # bytes
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+# Absent on Windows, where access is a matter of the folder's own rights.
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # a pipe in place of the file must hold nobody up
+_user = getattr(os, "geteuid", lambda: 0)
+
+_log = logging.getLogger("resilient_ai")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Records as they stood at a moment, in seconds since 1970."""
+
+    fetched_at: float
+    by_id: dict[str, ModelInfo]
+
+
+def load(path: Path) -> Kept | None:
+    """Return what the file holds; None where there is none, or, with a warning, where it cannot be trusted."""
+    try:
+        return _kept(_bytes_of(path))
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # noqa: BLE001 - whatever stands in that file, the packaged data still works
+        _log.warning("the catalogue in %s is ignored: %s", path, str(error) or type(error).__name__)
+        return None
+
+
+def save(path: Path, kept: Kept) -> None:
+    """Write the file in one step, so that nobody ever reads half of it; only this user can.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    rows = [_row(model) for model in kept.by_id.values()]
+    head = {"format": _FORMAT, "version": _VERSION, "fetched_at": kept.fetched_at, "digest": _digest(rows)}
+    content = orjson.dumps({**head, "models": rows})
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _bytes_of(path: Path) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | _NOFOLLOW | _NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError("it is no ordinary file")
+        if about.st_uid != _user() or about.st_mode & _OTHERS_WRITE:
+            raise ValueError("another user could have written it")
+        content = file.read(_LIMIT + 1)
+    if len(content) > _LIMIT:
+        raise ValueError(f"it is longer than {_LIMIT} bytes")
+    return content
+
+
+def _kept(content: bytes) -> Kept:
+    document = orjson.loads(content)
+    if not isinstance(document, dict) or cast("dict[str, Any]", document).get("format") != _FORMAT:
+        raise ValueError("it is no catalogue")
+    document = cast("dict[str, Any]", document)
+    if document.get("version") != _VERSION:
+        raise ValueError(f"it has version {document.get('version')!r}, and {_VERSION} can be read")
+    if document["digest"] != _digest(document["models"]):
+        raise ValueError("it is damaged")
+    records = [model_of(row) for row in document["models"]]
+    return Kept(float(document["fetched_at"]), {record.id: record for record in records})
+
+
+def _digest(rows: object) -> str:
+    return hashlib.blake2b(orjson.dumps(rows), digest_size=16).hexdigest()
+
+
+def _row(record: Any) -> Mapping[str, Any]:
+    """Return the known fields of a record, prices as texts, as a JSON number is no exact decimal."""
+    row = {field.name: _value(getattr(record, field.name)) for field in fields(record)}
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _value(value: object) -> object:
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    return _row(value) if is_dataclass(value) else value

@@ -1,0 +1,229 @@
+"""Puts what the provider's lists say over what is known, field by field; what they do not say is left as it is."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
+from typing import Any, Final
+
+from resilient_ai.deepinfra.catalogue._live_rows import Listed, ReadList
+from resilient_ai.deepinfra.catalogue.changes import TOKEN_PRICES, Suspicion, prices_of
+from resilient_ai.deepinfra.catalogue.models import ImagePricing, ModelInfo, ModelKind, Pricing, Promo, UnitPrice
+
+# No price has ever moved so far at once, and a wrong unit (cents for dollars, tokens for millions of them) is farther off.
+_FARTHEST = 50
+# Two lists, or a list and a discount, mean the same price.
+_SAME = Decimal("0.005")
+_PLACES: Final[Mapping[ModelKind, tuple[str, ...]]] = {
+    "image": ("image", "second"),
+    "asr": ("minute",),
+    "tts": ("1m_characters",),
+    "video": ("output_second",),
+}
+_INPUT_ALONE = frozenset({"embedding", "rerank"})
+_MOST_DOUBTS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What is known now, and what was not believed."""
+
+    by_id: dict[str, ModelInfo]
+    removed: tuple[str, ...]
+    doubts: tuple[Suspicion, ...]
+
+
+def merge(known: Mapping[str, ModelInfo], openai: ReadList | None, native: ReadList | None, today: date) -> Merged:
+    """Return what is known after the lists were read; None is a list that could not be.
+
+    Rows of models whose kind has no place here, such as classifiers, are passed over. No record is ever dropped.
+    """
+    lists = [read for read in (openai, native) if read is not None]
+    doubts = [doubt for read in lists for doubt in read.doubts]
+    by_id = dict(known)
+    listed = set[str]().union(*(read.rows for read in lists))
+    for name in sorted(listed):
+        old = known.get(name) or _new(name, [read.rows[name] for read in lists if name in read.rows])
+        if old is not None:
+            about = _About(
+                old,
+                openai=None if openai is None else openai.rows.get(name),
+                native=None if native is None else native.rows.get(name),
+                today=today,
+            )
+            by_id[name] = about.merged()
+            doubts += about.doubts
+    # Only the native list is complete, so only it can tell that a model has gone.
+    gone = [name for name, model in known.items() if model.status == "active" and name not in listed]
+    return Merged(dict(sorted(by_id.items())), tuple(gone if native is not None else ()), tuple(doubts[:_MOST_DOUBTS]))
+
+
+def _new(name: str, rows: list[Listed]) -> ModelInfo | None:
+    kind: ModelKind | None = next((row.kind for row in reversed(rows) if row.kind is not None), None)
+    return None if kind is None else ModelInfo(id=name, org=name.partition("/")[0], kind=kind, status="active")
+
+
+class _About:
+    """One model: what is known of it, and what the lists say."""
+
+    def __init__(self, old: ModelInfo, *, openai: Listed | None, native: Listed | None, today: date) -> None:
+        self._old = old
+        self._openai = openai
+        self._native = native
+        self._today = today
+        self._known = prices_of(old)
+        if "image_unit" in self._known:  # which the lists name as they name a price per picture
+            self._known["image"] = self._known["image_unit"]
+        self._promo: dict[str, Decimal] = {}
+        self.doubts = [doubt for row in (openai, native) if row is not None for doubt in row.doubts]
+
+    def merged(self) -> ModelInfo:
+        changes = {**self._facts(), **self._standing()}
+        prices = dict(self._prices())
+        pricing, promo = self._pricing(prices), self._discounts()
+        if prices and not self.doubts:
+            changes |= {"price_as_of": self._today.isoformat(), "price_confidence": "high"}
+        changes |= {"pricing": pricing, "promo": promo}
+        changes = {name: value for name, value in changes.items() if value != getattr(self._old, name)}
+        return replace(self._old, **changes) if changes else self._old
+
+    def _facts(self) -> dict[str, Any]:
+        facts = {**_facts_of(self._native), **_facts_of(self._openai)}
+        context = _facts_of(self._openai).get("context")
+        most = facts.pop("max_output_tokens", None)
+        # The longest prompt of the native list may be something else, so it only fills a gap.
+        listed = facts.pop("context", None)
+        name = "max_input_tokens" if self._old.kind in _INPUT_ALONE else "context_length"
+        tokens = context or getattr(self._old, name) or listed
+        facts[name] = tokens
+        # Most rows repeat the context here, which says nothing of how long an answer may be.
+        if most is not None and name == "context_length" and most < (tokens or 0):
+            facts["max_output_tokens"] = most
+        return {field: value for field, value in facts.items() if value is not None}
+
+    def _standing(self) -> dict[str, Any]:
+        """Return whether the model is there, and until when; silence of one list alone revives nothing."""
+        native, on = self._native, None if self._native is None else self._native.retires_on
+        if on is not None:
+            return {"deprecated_on": on, "status": "retired" if on <= self._today else "active"}
+        if self._old.status in {"presumed_removed", "unknown"}:
+            return {"status": "active"}
+        if self._old.status == "retired" and native is not None and self._openai is not None and not self.doubts:
+            return {"status": "active", "deprecated_on": None, "replaced_by": None}
+        return {}
+
+    def _prices(self) -> Iterator[tuple[str, Decimal]]:
+        """Yield the list prices that can be believed."""
+        first = {} if self._openai is None else self._openai.prices
+        second = {} if self._native is None else self._native.prices
+        for name in self._names():
+            if name not in first and name not in second:
+                continue
+            price = self._agreed(name, first.get(name), second.get(name))
+            if price is None:
+                continue
+            known = self._known.get(name)
+            if known and not known / _FARTHEST <= price <= known * _FARTHEST:
+                self._promo.pop(name, None)
+                self._doubt(name, price, f"is more than {_FARTHEST} times away from {known.normalize():f}")
+            else:
+                yield name, known if known is not None and price == known else price
+
+    def _names(self) -> tuple[str, ...]:
+        """Return the prices that a model of this kind has; where it is paid by another unit, the lists say nothing of it."""
+        kind = self._old.kind
+        if kind not in _PLACES:
+            return ("input_per_1m",) if kind in _INPUT_ALONE else TOKEN_PRICES
+        units = set(self._known)
+        return tuple(name for name in _PLACES[kind] if not units or name in units)
+
+    def _agreed(self, name: str, openai: Decimal | None, native: Decimal | None) -> Decimal | None:
+        """Return the list price that both lists mean, before a discount; None where they contradict each other."""
+        discount = None if self._native is None else self._native.discount
+        if openai is None or native is None or _same(openai, native):
+            price = openai if openai is not None else native
+        elif discount is not None and _same(min(openai, native), max(openai, native) * (1 - discount)):
+            self._promo[name] = min(openai, native)
+            return max(openai, native)
+        else:
+            self._doubt(name, openai, f"the other list says {native.normalize():f}")
+            return None
+        return price if price is None else self._before_discount(name, price, discount)
+
+    def _before_discount(self, name: str, price: Decimal, discount: Decimal | None) -> Decimal:
+        """Return the list price; which of two prices a list shows while a discount runs is known only from the price before."""
+        known = self._known.get(name)
+        if known is not None and discount is not None:
+            reduced = known * (1 - discount)
+            if _same(price, reduced) or _same(price, known):
+                self._promo[name] = price if _same(price, reduced) else reduced
+                return known
+        if known is not None and self._native is None and self._old.promo is not None:
+            # The list that tells of discounts was not read, so this may be the reduced price still.
+            running = getattr(self._old.promo, name, None)
+            return known if running is not None and _same(price, running) else price
+        return price
+
+    def _pricing(self, prices: dict[str, Decimal]) -> Pricing:
+        pricing = self._old.pricing
+        changes: dict[str, Any] = {}
+        for name, price in prices.items():
+            if name in TOKEN_PRICES:
+                changes[name] = price
+            elif name in {"image", "second"}:
+                changes["image"] = self._image(name, price)
+            else:
+                changes["per_unit"] = UnitPrice(unit=name, usd_per_unit=price)
+        return replace(pricing, **changes)
+
+    def _image(self, name: str, price: Decimal) -> ImagePricing:
+        known = self._old.pricing.image
+        if known is not None:
+            return replace(known, usd_per_unit=price)
+        if name == "second":
+            return ImagePricing(unit="second", usd_per_unit=price)
+        return _new_image(price, {} if self._native is None else self._native.image)
+
+    def _discounts(self) -> Promo | None:
+        if self._native is None:
+            return self._old.promo
+        discount = self._native.discount
+        if discount is None or not self._promo:
+            # A row whose prices could not be believed says nothing of its discount either.
+            return self._old.promo if self.doubts else None
+        return Promo(
+            discount_pct=discount * 100,
+            as_of=self._today,
+            **{name: price for name, price in self._promo.items() if name in _PROMO_PRICES},
+        )
+
+    def _doubt(self, name: str, price: Decimal, reason: str) -> None:
+        self.doubts.append(Suspicion(model=self._old.id, field=name, value=f"{price.normalize():f}", reason=reason))
+
+
+_PROMO_PRICES = frozenset({"input_per_1m", "output_per_1m", "cached_input_per_1m"})
+
+
+def _facts_of(row: Listed | None) -> dict[str, Any]:
+    return {} if row is None else row.facts
+
+
+def _same(one: Decimal, other: Decimal) -> bool:
+    return abs(one - other) <= _SAME * max(one, other)
+
+
+def _new_image(price: Decimal, listed: Mapping[str, Decimal]) -> ImagePricing:
+    """Return the price of a model that was not known; its formula only where the price of one picture confirms it."""
+    width, height = listed.get("default_width"), listed.get("default_height")
+    steps, cents = listed.get("default_iterations", Decimal(1)), listed.get("default_price_cents")
+    if width is None or height is None or cents is None:
+        return ImagePricing(unit="provider_unit", usd_per_unit=price)
+    one, area = cents / 100, width * height / (1024 * 1024)
+    sizes = {"default_width": int(width), "default_height": int(height), "default_steps": int(steps)}
+    if _same(one, price * area):
+        base = int(steps) if steps > 1 else None
+        return ImagePricing(unit="image_unit", usd_per_unit=price, base_steps=base, **sizes)
+    if _same(one, price * area * steps):
+        return ImagePricing(unit="image_unit", usd_per_unit=price, base_steps=1, **sizes)
+    flat = _same(one, price)
+    return ImagePricing(unit="image" if flat else "provider_unit", usd_per_unit=price, **sizes)
