@@ -5,14 +5,13 @@ from array import array
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any, BinaryIO
 
 import orjson
 from typing_extensions import override
 
+from resilient_ai.cli._extras import needed
 from resilient_ai.cli._lines import Line
 from resilient_ai.cli.failures import WrongUseError
 from resilient_ai.core.vectors import TypeCode, Vectors
@@ -69,7 +68,7 @@ class NumpyMatrix(VectorFile):
     """One matrix of shape (vectors, dimensions), without texts and numbers of lines."""
 
     def __init__(self, path: Path, shape: Shape) -> None:
-        np: Any = _package("numpy", "numpy")
+        np: Any = needed("numpy", "numpy")
         super().__init__(path, shape)
         header = {
             "descr": np.dtype(shape.typecode).str,
@@ -81,7 +80,7 @@ class NumpyMatrix(VectorFile):
     @classmethod
     @override
     def check(cls) -> None:
-        _package("numpy", "numpy")
+        needed("numpy", "numpy")
 
     @override
     def write(self, lines: Sequence[Line], vectors: Vectors) -> None:
@@ -92,8 +91,8 @@ class Parquet(VectorFile):
     """Columns index (int64), text (string) and vector (a list of fixed size), one row group per chunk."""
 
     def __init__(self, path: Path, shape: Shape) -> None:
-        self._pa: Any = _package("pyarrow", "parquet")
-        parquet: Any = _package("pyarrow.parquet", "parquet")
+        self._pa: Any = needed("pyarrow", "parquet")
+        parquet: Any = needed("pyarrow.parquet", "parquet")
         super().__init__(path, shape)
         pa = self._pa
         self._number = pa.float32() if shape.typecode == "f" else pa.float64()
@@ -111,7 +110,7 @@ class Parquet(VectorFile):
     @classmethod
     @override
     def check(cls) -> None:
-        _package("pyarrow.parquet", "parquet")
+        needed("pyarrow.parquet", "parquet")
 
     @override
     def write(self, lines: Sequence[Line], vectors: Vectors) -> None:
@@ -151,12 +150,3 @@ def jsonl(line: Line, vector: list[float]) -> bytes:
     """Return one record of a .jsonl file."""
     record = {"index": line.number, "text": line.text, "vector": vector}
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _package(name: str, extra: str) -> ModuleType:
-
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        missing = (error.name or name).partition(".")[0]
-        raise WrongUseError(f"{missing} is missing; install it with: pip install 'resilient-ai[{extra}]'") from None

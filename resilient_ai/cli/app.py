@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from resilient_ai._version import __version__
 from resilient_ai.cli import failures
+from resilient_ai.cli.budgets import budgets
 from resilient_ai.cli.cache import cache
 from resilient_ai.cli.chat import chat
 from resilient_ai.cli.costs import costs
@@ -19,6 +20,7 @@ from resilient_ai.cli.doctor import doctor
 from resilient_ai.cli.embed import embed
 from resilient_ai.cli.image import image
 from resilient_ai.cli.models import models
+from resilient_ai.cli.route import route
 from resilient_ai.cli.simulate import simulate
 from resilient_ai.cli.terminal import abandon_output, forgive_odd_characters, one_line, say, write
 
@@ -104,7 +106,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (chat, embed, image, models, costs, doctor, simulate, demo):
+for command in (chat, embed, image, models, route, costs, budgets, doctor, simulate, demo):
     app.command()(command)
 app.add_typer(cache, name="cache")
 

@@ -1,29 +1,30 @@
-"""`resilient-ai costs`: what was spent, from the book of costs on this machine."""
+"""`resilient-ai costs`: what was spent, from the book of costs."""
 
 import asyncio
-import re
-import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.table import Table
 
 from resilient_ai.cli import terminal
-from resilient_ai.cli.options import Json, one_of
+from resilient_ai.cli._costs_book import Question, moment, opened
+from resilient_ai.cli._costs_files import Files
+from resilient_ai.cli._costs_over_time import over_time
+from resilient_ai.cli._costs_picture import NARROWEST, can_draw, can_show, most_steps, picture
+from resilient_ai.cli._costs_table import document, remarks, table
+from resilient_ai.cli.failures import WrongUseError
+from resilient_ai.cli.options import Json, one_of, tags_of
 
 if TYPE_CHECKING:
-    from resilient_ai.stores import LedgerRow, LedgerTotal
-    from resilient_ai.stores._ledger_queries import Column
+    from resilient_ai.cli._costs_over_time import OverTime
+    from resilient_ai.core.ledger import Column, LedgerRow, LedgerTotal, SavedTotal
 
 _COLUMNS = ("model", "kind", "day", "tenant", "user", "feature", "environment", "state")
-_PERIOD = re.compile(r"^(\d{1,6})([smhdw])$")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def costs(
+    *,
     by: Annotated[
         list[str] | None,
         typer.Option("--by", "-b", help=f"{', '.join(_COLUMNS[:-1])} or state. May be repeated. \\[default: model]"),
@@ -31,105 +32,104 @@ def costs(
     since: Annotated[
         str | None, typer.Option("--since", metavar="7d|24h|DATE", help="A period until now, or a date in UTC.")
     ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="DATE|1d", help="Only what was sent before that moment.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tag",
+            metavar="NAME=VALUE",
+            help="Only what was sent with it, such as tenant=acme; model and kind count as tags. May be repeated.",
+        ),
+    ] = None,
+    wasted: Annotated[
+        bool,
+        typer.Option("--wasted", help="Sort by, and draw, what was spent on answers that nobody got."),
+    ] = False,
+    saved: Annotated[
+        bool, typer.Option("--saved", help="Say what the cache has saved, even if that is nothing.")
+    ] = False,
+    plot: Annotated[
+        bool | None,
+        typer.Option(
+            "--plot/--no-plot",
+            help="Draw spend over time. \\[default: in a terminal that is wide enough]",
+            show_default=False,
+        ),
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option("--png", metavar="FILE", help="Draw spend over time into a PNG file.")
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option("--export", metavar="FILE", help="Write every request into a .csv or .parquet file."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show what was spent, by model, day, tenant or another tag.
 
     Costs that nobody told us are shown as unknown.
     """
-    columns = [one_of("--by", column, _COLUMNS) for column in by or ["model"]]
-    start = None if since is None else _moment(since)
-    path = ledger_file()
-    total, rows = asyncio.run(_read(path, columns, start)) if path.is_file() else (None, [])
-    if json:
-        terminal.write_json(_document(total, rows, columns, start))
-    elif total is None or not total.sends:
-        terminal.say(f"nothing was sent{'' if since is None else ' in that time'}; the book is {path}", "dim")
-    else:
-        terminal.out().print(_table(total, rows, columns))
-        if total.unknown:
-            unknown = terminal.counted(total.unknown, "request")
-            terminal.say(f"the cost of {unknown} is unknown and not in the sums", "yellow")
-
-
-def ledger_file() -> Path:
-    """Return where the default stack keeps its book of costs, whether it is there or not."""
-    from resilient_ai.presets import home_of  # noqa: PLC0415 - only two commands need it
-    from resilient_ai.settings import Settings  # noqa: PLC0415 - as above
-
-    return home_of(Settings().home) / "ledger.sqlite"
-
-
-async def _read(path: Path, columns: Sequence[str], since: float | None) -> "tuple[LedgerTotal, list[LedgerRow]]":
-    from resilient_ai.stores import SQLiteLedger  # noqa: PLC0415 - as above
-
-    ledger = SQLiteLedger(path)
-    try:
-        rows = await ledger.by(*cast("Sequence[Column]", columns), since=since)
-        return await ledger.total(since=since), sorted(rows, key=lambda row: (-row.cost, str(row.key)))
-    finally:
-        await ledger.aclose()
-
-
-def _moment(text: str) -> float:
-    """Return seconds since 1970.
-
-    >>> _moment("2026-11-01")
-    1793491200.0
-    """
-    period = _PERIOD.match(text)
-    if period:
-        return time.time() - int(period[1]) * _UNITS[period[2]]
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(
-            f"must be a period such as 7d or 24h, or a date such as 2026-11-01, got {text!r}", param_hint="'--since'"
-        ) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _table(total: "LedgerTotal", rows: "list[LedgerRow]", columns: Sequence[str]) -> Table:
-    table = Table(
-        box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0), show_footer=True, footer_style="bold"
+    columns = cast("tuple[Column, ...]", tuple(one_of("--by", column, _COLUMNS) for column in by or ["model"]))
+    question = Question(
+        columns=columns,
+        since=None if since is None else moment("--since", since),
+        until=None if until is None else moment("--until", until),
+        tags=tags_of(tag),
     )
-    for position, column in enumerate(columns):
-        table.add_column(column.capitalize(), "" if position else "Total", overflow="fold")
-    for name, value in (
-        ("Requests", f"{total.sends:,}"),
-        ("Tokens in", f"{total.input_tokens:,}"),
-        ("Tokens out", f"{total.output_tokens:,}"),
-        ("Cost", _cost(total)),
-    ):
-        table.add_column(name, value, justify="right", no_wrap=True)
-    for row in rows:
-        keys = [terminal.one_line(key) if key is not None else "[dim](none)[/dim]" for key in row.key]
-        numbers = [f"{row.sends:,}", f"{row.input_tokens:,}", f"{row.output_tokens:,}", _cost(row)]
-        table.add_row(*keys, *numbers)
-    return table
+    if question.since is not None and question.until is not None and question.since >= question.until:
+        raise WrongUseError(f"--until: {until} must be later than --since: {since}")
+    if json and plot:
+        raise WrongUseError("--plot and --json both write to standard output; give one of them")
+    screen = terminal.out()
+    drawn = not json and (plot if plot is not None else _has_room(screen))
+    files = Files(png=png, export=export)
+    found = asyncio.run(_find(question, files, most=most_steps(screen.width) if drawn else None, wasted=wasted))
+    if json:
+        terminal.write_json(document(found.total, found.rows, found.saved, question))
+    else:
+        _show(found, question, screen, wasted=wasted, saved=saved)
+    for line in found.said:
+        terminal.say(line, "dim")
 
 
-def _cost(row: "LedgerTotal") -> str:
-    if not row.unknown:
-        return terminal.usd(row.cost)
-    return "unknown" if not row.cost else f"{terminal.usd(row.cost)} + {row.unknown} unknown"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    place: str
+    total: "LedgerTotal"
+    rows: "list[LedgerRow]"
+    saved: "SavedTotal"
+    drawn: "OverTime | None"
+    said: list[str]
 
 
-def _document(
-    total: "LedgerTotal | None", rows: "list[LedgerRow]", columns: Sequence[str], since: float | None
-) -> dict[str, Any]:
-    start = None if since is None else datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
-    lines = [dict(zip(columns, row.key, strict=True)) | _sums(row) for row in rows]
-    return {"since": start, "by": list(columns), "rows": lines, "total": _sums(total)}
+async def _find(question: Question, files: Files, *, most: int | None, wasted: bool) -> _Found:
+    """Ask the book everything that is to be shown, and write what is to be written."""
+    async with opened() as (book, place):
+        rows = await book.by(*question.columns, **question.which)
+        return _Found(
+            place=place,
+            total=await book.total(**question.which),
+            rows=sorted(rows, key=lambda row: (-(row.wasted if wasted else row.cost), str(row.key))),
+            saved=await book.saved(**question.which),
+            drawn=None if most is None else await over_time(book, question, most=most, wasted=wasted),
+            said=await files.write(book, question, wasted=wasted),
+        )
 
 
-def _sums(row: "LedgerTotal | None") -> dict[str, Any]:
-    if row is None:
-        return {"requests": 0, "input_tokens": 0, "output_tokens": 0, "cost": "0", "unknown": 0}
-    return {
-        "requests": row.sends,
-        "input_tokens": row.input_tokens,
-        "output_tokens": row.output_tokens,
-        "cost": row.cost,
-        "unknown": row.unknown,
-    }
+def _show(found: _Found, question: Question, screen: terminal.Screen, *, wasted: bool, saved: bool) -> None:
+    if found.total.sends:
+        screen.print(table(found.total, found.rows, question.columns, wasted=wasted, width=screen.width))
+    else:
+        terminal.say(f"nothing was sent{question.limits}; the book is {found.place}", "dim")
+    for text, style in remarks(found.total, found.saved, always=saved):
+        terminal.say(text, style)
+    if found.drawn is not None:
+        screen.print()
+        screen.print(picture(found.drawn, screen))
+
+
+def _has_room(screen: terminal.Screen) -> bool:
+    """Whether a picture nobody has asked for would look well."""
+    return screen.is_terminal and screen.width >= NARROWEST and can_show(screen) and can_draw()

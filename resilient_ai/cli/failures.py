@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 from resilient_ai.cli.terminal import one_line
+from resilient_ai.core.budgets import BookUnavailable
 from resilient_ai.core.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -32,7 +33,7 @@ def exit_code_of(error: Exception) -> int | None:
     """Return the exit code for an error, or None where the error is a fault of this program."""
     if isinstance(error, WrongUseError | InvalidInput | ConfigurationError | OSError):
         return WRONG_USE
-    return FAILED if isinstance(error, ResilientAIError | CacheUnreachableError) else None
+    return FAILED if isinstance(error, ResilientAIError | CacheUnreachableError | BookUnavailable) else None
 
 
 def sentence(error: Exception) -> str:

@@ -8,12 +8,14 @@ import typer
 from rich.table import Table
 
 from resilient_ai.cli import terminal
-from resilient_ai.cli.options import Json, one_of
+from resilient_ai.cli._models_known import kept, refreshed, show_changes, tell_news
+from resilient_ai.cli.options import BaseUrl, Json, one_of
 
 if TYPE_CHECKING:
     from resilient_ai.deepinfra.catalogue import ModelInfo, ModelKind
 
 _ABILITIES = ("tools", "json", "vision", "reasoning", "code")
+_CHEAPEST = 10
 _UNITS = {
     "image": "image",
     "image_unit": "megapixel",
@@ -38,21 +40,45 @@ def models(
     max_input_price: Annotated[
         float | None, typer.Option("--max-input-price", min=0, help="US dollars per million input tokens.")
     ] = None,
-    min_context: Annotated[int | None, typer.Option("--min-context", min=0, help="Tokens.")] = None,
+    min_context: Annotated[int | None, typer.Option("--min-context", "--context", min=0, help="Tokens.")] = None,
     everything: Annotated[bool, typer.Option("--all", "-a", help="Retired models as well.")] = False,
+    cheapest: Annotated[
+        bool,
+        typer.Option("--cheapest", help="The ten with the lowest known prices; chat models where no --kind is given."),
+    ] = False,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Most models.")] = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Ask the service for its lists first, and keep them.")
+    ] = False,
+    changes: Annotated[
+        bool,
+        typer.Option(
+            "--changes",
+            help="What has changed since the packaged data, or with --refresh since the last time, instead.",
+        ),
+    ] = False,
+    base_url: BaseUrl = None,
     json: Json = False,
 ) -> None:
     """List models, their abilities and prices.
 
-    The cheapest come first. Prices are in US dollars per million tokens where nothing else is said.
+    The cheapest come first. Prices are in US dollars per million tokens where nothing else is said. They are those of the
+    package or of the last --refresh, and before all those of your own price file.
     """
-    from resilient_ai.deepinfra.catalogue import catalogue  # noqa: PLC0415 - data that other commands need not read
+    from resilient_ai.deepinfra.catalogue.changes import prices_of  # noqa: PLC0415 - data that other commands need not read
     from resilient_ai.deepinfra.catalogue.models import KINDS  # noqa: PLC0415 - as above
 
     if kind is not None:
         one_of("--kind", kind, KINDS)
+    known = refreshed(base_url) if refresh else kept()
+    if changes:
+        show_changes(known, json=json)
+        return
+    if known.news is not None and not json:
+        tell_news(known.news)
+    catalogue = known.catalogue
     found = catalogue.find(
-        cast("ModelKind | None", kind),
+        cast("ModelKind | None", kind or ("chat" if cheapest else None)),
         tools=tools or None,
         vision=vision or None,
         json=json_mode or None,
@@ -63,6 +89,9 @@ def models(
         min_context=min_context,
         text=search,
     )
+    if cheapest:
+        found = tuple(model for model in found if prices_of(model))
+    found = found[: limit or (_CHEAPEST if cheapest else None)]
     if json:
         terminal.write_json([_details(model) for model in found])
         return

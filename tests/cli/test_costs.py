@@ -1,10 +1,14 @@
+import csv
 import json
+import sys
 import time
 
 import pytest
 
-from resilient_ai.cli.costs import _moment
+from resilient_ai.cli._costs_book import moment
 from resilient_ai.simulator import Fault
+
+from .books import write
 
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
 
@@ -36,10 +40,11 @@ def test_unknown_costs_are_shown_as_unknown(shell, simulator):
     simulator.faults.script(LLAMA, Fault.drop())
     shell.run("chat", "hi", RESILIENT_AI_ATTEMPTS="1")
     result = shell.run("costs")
-    assert result.stdout.splitlines()[1].split()[-1] == "unknown"
+    assert result.stdout.splitlines()[1].split()[-2:] == ["unknown", "1"]
     assert "the cost of 1 request is unknown and not in the sums" in result.stderr
     shell.run("chat", "hi")
-    assert "+ 1 unknown" in shell.run("costs").stdout
+    *_, cost, unknown = shell.run("costs").stdout.splitlines()[1].split()
+    assert (cost[0], unknown) == ("$", "1")
 
 
 def test_without_a_book_nothing_was_sent(offline, tmp_path):
@@ -70,17 +75,177 @@ def test_since_leaves_out_what_was_before(shell):
 )
 def test_periods_end_now(text, seconds):
     """A period is a number and a unit."""
-    assert time.time() - _moment(text) == pytest.approx(seconds, abs=5)
+    assert time.time() - moment("--since", text) == pytest.approx(seconds, abs=5)
 
 
 @pytest.mark.parametrize("text", ["2026-11-01", "2026-11-01T00:00:00Z", "2026-11-01T01:00:00+01:00"])
 def test_dates_are_utc_unless_they_say_otherwise(text):
     """The days of the book are days of UTC."""
-    assert _moment(text) == 1_793_491_200
+    assert moment("--since", text) == 1_793_491_200
 
 
-@pytest.mark.parametrize(("option", "value"), [("--since", "yesterday"), ("--by", "colour")])
+def test_nothing_was_before_1970():
+    """A period of twenty thousand years is all there is."""
+    assert moment("--since", "999999w") == moment("--since", "0001-01-01") == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--since", "yesterday"),
+        ("--until", "tomorrow"),
+        ("--by", "colour"),
+        ("--tag", "tenant"),
+        ("--png", "costs.jpg"),
+        ("--png", "nowhere/costs.png"),
+        ("--export", "costs.xlsx"),
+    ],
+)
 def test_wrong_use_names_what_is_right(offline, option, value):
     """An option that cannot be read is complained about by name."""
     result = offline.run("costs", option, value)
     assert (result.exit_code, option in result.stderr, value in result.stderr) == (2, True, True)
+
+
+def test_a_period_that_ends_before_it_begins_is_wrong(offline):
+    """Both options are named, as either may be the wrong one."""
+    result = offline.run("costs", "--since", "1d", "--until", "2d")
+    assert (result.exit_code, result.stderr) == (2, "error: --until: 2d must be later than --since: 1d\n")
+
+
+def test_two_documents_on_one_stream_are_refused(offline):
+    """Programs that read JSON would choke on a picture."""
+    assert offline.run("costs", "--json", "--plot").exit_code == 2
+
+
+@pytest.fixture
+def ledger(offline):
+    """A book of three days."""
+    path = offline.folder / "home" / "ledger.sqlite"
+    write(
+        path,
+        ("2026-11-28T10:00", "0.5", "m", {"tenant": "a"}),
+        ("2026-11-29T10:00", "0.25", "m", {"tenant": "a", "used": False}),
+        ("2026-11-29T11:00", None, "m", {"tenant": "b"}),
+        ("2026-11-30T10:00", "0.125", "n", {"tenant": "b"}),
+        ("2026-11-30T11:00", "1000", "n", {"tenant": "[/]\x1b[31m"}),
+        hits=[("2026-11-30T12:00", "0.0625", "m", {"tenant": "a"}), ("2026-11-30T13:00", None, "m", {"tenant": "b"})],
+    )
+    return offline
+
+
+def rows(result):
+    return [line.split() for line in result.stdout.splitlines()]
+
+
+def test_what_was_wasted_and_what_is_unknown_have_columns(ledger):
+    """They are there where there is any, and rows without have none."""
+    assert rows(ledger.run("costs", "--by", "model")) == [
+        ["Model", "Requests", "Tokens", "in", "Tokens", "out", "Cost", "Wasted", "Unknown"],
+        ["n", "2", "20", "10", "$1,000.12", "$0"],
+        ["m", "3", "30", "15", "$0.75", "$0.25", "1"],
+        ["Total", "5", "50", "25", "$1,000.88", "$0.25", "1"],
+    ]
+    assert rows(ledger.run("costs", "--tag", "model=n"))[0][-1] == "Cost"
+
+
+def test_wasted_sorts_by_what_was_wasted(ledger):
+    """The model at the top is the one to look into; the column is there even where nothing was wasted."""
+    assert [row[0] for row in rows(ledger.run("costs", "--wasted"))] == ["Model", "m", "n", "Total"]
+    assert rows(ledger.run("costs", "--wasted", "--tag", "model=n"))[0][-1] == "Wasted"
+
+
+def test_tags_and_moments_narrow_what_counts(ledger):
+    """Only what fits all of them is added up, and the document says what was asked."""
+    asked = ("--tag", "tenant=a", "--tag", "kind=chat", "--since", "2026-11-29", "--until", "2026-11-30")
+    document = json.loads(ledger.run("costs", *asked, "--json").stdout)
+    assert document["total"] == {
+        "requests": 1,
+        "input_tokens": 10,
+        "output_tokens": 5,
+        "cost": "0.25",
+        "wasted": "0.25",
+        "unknown": 0,
+    }
+    assert {name: document[name] for name in ("since", "until", "tags", "saved")} == {
+        "since": "2026-11-29T00:00:00+00:00",
+        "until": "2026-11-30T00:00:00+00:00",
+        "tags": {"tenant": "a", "kind": "chat"},
+        "saved": {"calls": 0, "hits": 0, "saved": "0", "unknown": 0},
+    }
+    assert "nothing was sent with this tag; the book is" in ledger.run("costs", "--tag", "team=x").stderr
+
+
+def test_what_the_cache_has_saved_stands_below(ledger):
+    """Savings are told where there are any, and where one asks."""
+    saved = "the cache and shared requests saved $0.0625 in 2 calls, not counting 1 call of unknown cost\n"
+    assert saved in ledger.run("costs").stderr
+    assert "saved" not in ledger.run("costs", "--until", "2026-11-30").stderr
+    assert "saved $0 in 0 calls\n" in ledger.run("costs", "--until", "2026-11-30", "--saved").stderr
+
+
+def test_a_narrow_terminal_has_one_column_of_names(ledger):
+    """In sixty columns tokens are left out, and names stand below one another; no line is broken."""
+    result = ledger.run("costs", "--by", "tenant", "--by", "model", COLUMNS="60")
+    lines = [line.rstrip() for line in result.stdout.splitlines()]
+    assert (lines[0].split()[:3], lines[1].split()[0], lines[2]) == (["Tenant,", "model", "Requests"], "[/][31m", "n")
+    assert max(map(len, lines)) <= 60
+
+
+def test_a_picture_is_drawn_where_it_is_asked_for(ledger):
+    """It stands below the table, by the first column that is no day."""
+    lines = ledger.run("costs", "--plot", "--by", "day", "--by", "tenant", "--until", "2026-12-01").stdout.splitlines()
+    assert "Spent per day by tenant, 2026-11-28 to 2026-11-30 UTC" in lines
+    assert "Spent" not in ledger.run("costs").stdout
+    assert "Wasted per day by model" in ledger.run("costs", "--plot", "--wasted").stdout
+
+
+def test_a_terminal_gets_a_picture_unasked(ledger):
+    """Where it is wide enough, plotext is there, and nobody has said no."""
+    terminal = {"FORCE_COLOR": "1", "COLUMNS": "60"}
+    assert "Spent per" in ledger.run("costs", **terminal).stdout
+    for args, env in ((("--no-plot",), {}), (("--json",), {}), ((), {"COLUMNS": "49"})):
+        assert "Spent per" not in ledger.run("costs", *args, **(terminal | env)).stdout
+
+
+def test_a_missing_plotext_matters_only_to_who_asked(ledger, monkeypatch):
+    """Without it a terminal shows the table alone, and --plot says what to install."""
+    monkeypatch.setitem(sys.modules, "plotext", None)
+    result = ledger.run("costs", FORCE_COLOR="1")
+    assert (result.exit_code, "Spent per" in result.stdout) == (0, False)
+    result = ledger.run("costs", "--plot")
+    assert (result.exit_code, "pip install 'resilient-ai[cli]'" in result.stderr) == (2, True)
+
+
+def test_a_picture_and_the_rows_can_be_written_to_files(ledger):
+    """Each file is there when its line says so, and holds what was asked for."""
+    result = ledger.run("costs", "--png", "costs.png", "--export", "costs.csv", "--tag", "model=n")
+    assert "a picture was written to costs.png\n" in result.stderr
+    assert "2 requests written to costs.csv\n" in result.stderr
+    assert (ledger.folder / "costs.png").read_bytes().startswith(b"\x89PNG")
+    with (ledger.folder / "costs.csv").open(newline="") as file:
+        assert [row["cost"] for row in csv.DictReader(file)] == ["0.125", "1000"]
+
+
+def test_without_anything_spent_no_picture_is_written(ledger):
+    """A chart without a bar would only look like a fault."""
+    result = ledger.run("costs", "--png", "costs.png", "--tag", "tenant=nobody")
+    assert "nothing was spent, so costs.png was not drawn\n" in result.stderr
+    assert not (ledger.folder / "costs.png").exists()
+    assert "nothing was wasted" in ledger.run("costs", "--png", "costs.png", "--wasted", "--tag", "model=n").stderr
+
+
+def test_a_tag_with_a_name_of_our_own_cannot_choose_rows(ledger):
+    """It is said before anything is written."""
+    result = ledger.run("costs", "--export", "costs.csv", "--tag", "path=x")
+    assert (result.exit_code, "path" in result.stderr, (ledger.folder / "costs.csv").exists()) == (2, True, False)
+
+
+def test_a_book_in_postgresql_is_never_shown_with_its_password(offline):
+    """One that cannot be reached is a failure, one that is none is wrong use."""
+    pytest.importorskip("psycopg")
+    result = offline.run("costs", RESILIENT_AI_LEDGER_URL="postgresql://me:s3cret@127.0.0.1:1/db")
+    assert (result.exit_code, "postgresql://127.0.0.1:1/db cannot be asked" in result.stderr) == (1, True)
+    wrong = offline.run("costs", RESILIENT_AI_LEDGER_URL="mysql://me:s3cret@127.0.0.1:1/db")
+    assert (wrong.exit_code, "ledger_url" in wrong.stderr) == (2, True)
+    assert "s3cret" not in result.output + wrong.output

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from resilient_ai.cli.demo.tally import Tally
 from resilient_ai.client import AsyncClient
 from resilient_ai.core.call import Middleware
-from resilient_ai.stores import SQLiteLedger
+from resilient_ai.core.ledger import CostBook
 
 if TYPE_CHECKING:
     from resilient_ai.core.vectors import Vectors
@@ -33,7 +33,7 @@ class Scene:
 
     ai: AsyncClient
     stack: Sequence[Middleware]
-    ledger: SQLiteLedger
+    ledger: CostBook
     base_url: str
     output: Path
     tally: Tally

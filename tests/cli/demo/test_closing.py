@@ -7,8 +7,9 @@ from rich.console import Console
 from resilient_ai.cli.demo.closing import Closing
 from resilient_ai.cli.demo.stage import Outcome
 from resilient_ai.cli.demo.traces import JsonLines
-from resilient_ai.core.protocols import SendClosed, SendOpened
+from resilient_ai.core.ledger import SendClosed, SendOpened
 from resilient_ai.simulator import serve
+from resilient_ai.simulator.bill import Charge
 
 pytestmark = pytest.mark.anyio
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
@@ -37,7 +38,7 @@ async def test_books_that_differ_are_shown(scene_of, tmp_path):
     with serve() as simulator:
         async with scene_of(simulator) as scene:
             await scene.ai.chat(LLAMA, "hi")
-            simulator.books.charge(LLAMA, Decimal("0.5"))
+            simulator.books.charge(Charge(key="", model=LLAMA, cost=Decimal("0.5")))
             scene.ledger.opened(SendOpened(send_id="s", call_id="c", at=1.0, kind="chat", model="other", attempt=1))
             closing = Closing(scene, JsonLines(tmp_path / "trace.jsonl"))
             await closing.read_the_books()

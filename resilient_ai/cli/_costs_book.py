@@ -1,0 +1,108 @@
+"""The book that the commands about money read, and the times and tags of a question to it."""
+
+import re
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol, TypedDict
+
+import typer
+
+from resilient_ai.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from resilient_ai.core.budgets import BudgetBook
+    from resilient_ai.core.ledger import Column, CostBook
+    from resilient_ai.settings import Settings
+
+    class Book(CostBook, BudgetBook, Protocol):
+        """A ledger that can be asked, and that budgets are counted in."""
+
+
+_PERIOD = re.compile(r"^(\d{1,6})([smhdw])$")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+class Which(TypedDict):
+    """The sends that a question is about, as `CostBook` takes them."""
+
+    since: float | None
+    until: float | None
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked of the book.
+
+    Args:
+        columns: What makes a group.
+        since: Seconds since 1970-01-01 UTC, None for all that was.
+        until: Seconds since 1970-01-01 UTC, None for now.
+        tags: What all sends have in common.
+    """
+
+    columns: "tuple[Column, ...]"
+    since: float | None = None
+    until: float | None = None
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def which(self) -> Which:
+        """The sends it is about."""
+        return {"since": self.since, "until": self.until, "tags": self.tags}
+
+    @property
+    def limits(self) -> str:
+        """What it leaves out, in words that follow a verb."""
+        during = " in that time" if (self.since, self.until) != (None, None) else ""
+        return f"{during} with {'this tag' if len(self.tags) == 1 else 'these tags'}" if self.tags else during
+
+
+@asynccontextmanager
+async def opened() -> "AsyncGenerator[tuple[Book, str]]":
+    """Open the book of the settings for the time of a question, and say where it is.
+
+    Where there is no file yet, the book is an empty one, and none is made.
+    """
+    from resilient_ai.settings import Settings  # noqa: PLC0415 - slow to import, and only needed by some commands
+
+    ledger, place = _book(Settings())
+    try:
+        yield ledger, place
+    finally:
+        await ledger.aclose()
+
+
+def _book(settings: "Settings") -> "tuple[Book, str]":
+    from resilient_ai.presets import home_of  # noqa: PLC0415 - as above
+    from resilient_ai.stores import PostgresLedger, SQLiteLedger  # noqa: PLC0415 - as above
+
+    if settings.ledger_url is not None:
+        try:
+            ledger = PostgresLedger(settings.ledger_url.get_secret_value())
+        except ConfigurationError as error:
+            raise ConfigurationError(f"ledger_url: {error}") from None
+        return ledger, ledger.place
+    path = home_of(settings.home) / "ledger.sqlite"
+    return SQLiteLedger(path if path.is_file() else ":memory:"), str(path)
+
+
+def moment(option: str, text: str) -> float:
+    """Return seconds since 1970.
+
+    >>> moment("--since", "2026-11-01")
+    1793491200.0
+    """
+    period = _PERIOD.match(text)
+    if period:
+        return max(0.0, time.time() - int(period[1]) * _UNITS[period[2]])
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"must be a period such as 7d or 24h, or a date such as 2026-11-01, got {text!r}", param_hint=f"'{option}'"
+        ) from None
+    return max(0.0, (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())

@@ -1,0 +1,110 @@
+"""The sums of the book, as a table for people and as a document for programs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from resilient_ai.cli import terminal
+
+if TYPE_CHECKING:
+    from resilient_ai.cli._costs_book import Question
+    from resilient_ai.core.ledger import LedgerRow, LedgerTotal, SavedTotal
+
+_NARROW = 76  # columns of a terminal, below which a table does without tokens
+
+
+def table(
+    total: "LedgerTotal", rows: "Sequence[LedgerRow]", columns: Sequence[str], *, wasted: bool, width: int
+) -> Table:
+    """Return a line per group and their sum; what was wasted is shown where it is asked for, or where there is any."""
+    grid = Table(
+        box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0), show_footer=True, footer_style="bold"
+    )
+    narrow = width < _NARROW
+    heads = [", ".join(columns)] if narrow else list(columns)
+    for position, head in enumerate(heads):
+        grid.add_column(head.capitalize(), "" if position else "Total", overflow="fold")
+    shown = _Shown(tokens=not narrow, wasted=wasted or bool(total.wasted), unknown=bool(total.unknown))
+    for name, value in shown.of(total).items():
+        grid.add_column(name, value, justify="right", no_wrap=True)
+    for row in rows:
+        keys = [_key(key) for key in row.key]
+        grid.add_row(*([Text("\n").join(keys)] if narrow else keys), *shown.of(row).values())
+    return grid
+
+
+def remarks(total: "LedgerTotal", saved: "SavedTotal", *, always: bool) -> list[tuple[str, str]]:
+    """Return what is to be said below the table, each with its style."""
+    said: list[tuple[str, str]] = []
+    if total.unknown:
+        unknown = terminal.counted(total.unknown, "request")
+        said.append((f"the cost of {unknown} is unknown and not in the sums", "yellow"))
+    if saved.calls or always:
+        of_unknown = (
+            f", not counting {terminal.counted(saved.unknown, 'call')} of unknown cost" if saved.unknown else ""
+        )
+        calls = terminal.counted(saved.calls, "call")
+        said.append(
+            (f"the cache and shared requests saved {terminal.usd(saved.saved)} in {calls}{of_unknown}", "green")
+        )
+    return said
+
+
+def document(
+    total: "LedgerTotal", rows: "Sequence[LedgerRow]", saved: "SavedTotal", question: "Question"
+) -> dict[str, Any]:
+    """Return everything for programs."""
+    columns = question.columns
+    return {
+        "since": _iso(question.since),
+        "until": _iso(question.until),
+        "tags": dict(question.tags),
+        "by": list(columns),
+        "rows": [dict(zip(columns, row.key, strict=True)) | _sums(row) for row in rows],
+        "total": _sums(total),
+        "saved": {"calls": saved.calls, "hits": saved.hits, "saved": saved.saved, "unknown": saved.unknown},
+    }
+
+
+def _key(key: str | None) -> Text:
+    # Never a plain string, in which rich would read [brackets].
+    return Text("(none)", style="dim") if key is None else Text(terminal.one_line(key))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """Which numbers a table has."""
+
+    tokens: bool
+    wasted: bool
+    unknown: bool
+
+    def of(self, row: "LedgerTotal") -> dict[str, str]:
+        numbers = {"Requests": f"{row.sends:,}"}
+        if self.tokens:
+            numbers |= {"Tokens in": f"{row.input_tokens:,}", "Tokens out": f"{row.output_tokens:,}"}
+        numbers["Cost"] = "unknown" if row.unknown and not row.cost else terminal.usd(row.cost)
+        if self.wasted:
+            numbers["Wasted"] = terminal.usd(row.wasted)
+        if self.unknown:
+            numbers["Unknown"] = f"{row.unknown:,}" if row.unknown else ""
+        return numbers
+
+
+def _iso(moment: float | None) -> str | None:
+    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
+
+
+def _sums(row: "LedgerTotal") -> dict[str, Any]:
+    return {
+        "requests": row.sends,
+        "input_tokens": row.input_tokens,
+        "output_tokens": row.output_tokens,
+        "cost": row.cost,
+        "wasted": row.wasted,
+        "unknown": row.unknown,
+    }

@@ -1,0 +1,139 @@
+"""`resilient-ai budgets`: what is spent of each budget, and what is left."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from resilient_ai.cli import terminal
+from resilient_ai.cli._budget_states import Found, states_of
+from resilient_ai.cli.options import Json, tags_of
+
+if TYPE_CHECKING:
+    from resilient_ai.core.health import BudgetState
+    from resilient_ai.settings import Settings
+
+_WIDE = 110  # columns of a terminal in which everything of a budget has one line
+_BAR = 10
+_MOST = 20  # lines of one budget for each value of a tag
+_NEARLY = Decimal("0.8")
+_HINT = """no budget is set. In the file that RESILIENT_AI_CONFIG names:
+
+  [[budgets]]
+  limit = "25 USD"
+  per = "day"
+  scope = { tenant = "acme" }
+
+or RESILIENT_AI_BUDGETS='[{"limit": "25 USD", "per": "day"}]'"""
+
+
+def budgets(
+    *,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tag",
+            metavar="NAME=VALUE",
+            help="Only budgets that a call with it counts against, such as tenant=acme. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show the budgets of the settings: what is spent of each, what is left, and until when.
+
+    What is reserved for requests under way counts as spent. Windows are in UTC.
+    """
+    from resilient_ai.settings import Settings  # noqa: PLC0415 - slow to import
+
+    settings = Settings()
+    tags = tags_of(tag)
+    with terminal.err().status("counting"):
+        found = asyncio.run(states_of(settings, tags, most=None if json else _MOST)) if settings.budgets else Found()
+    if json:
+        terminal.write_json([_document(state) for state in found.states])
+        return
+    if found.states:
+        screen = terminal.out()
+        screen.print(_table(found.states, wide=screen.width >= _WIDE))
+    elif not settings.budgets:
+        terminal.say(_HINT, "dim")
+    elif not found.unlisted:
+        terminal.say("no budget counts such calls" if tags else "no call has counted against a budget yet", "dim")
+    for text, style in _remarks(found, settings):
+        terminal.say(text, style)
+
+
+def _remarks(found: Found, settings: "Settings") -> Iterator[tuple[str, str]]:
+    if found.hidden:
+        yield f"and {found.hidden:,} more, of which less is spent; --tag shows one, --json all of them", "dim"
+    for budget, missing in found.unlisted:
+        names = " ".join(f"--tag {name}=..." for name in missing)
+        yield f"{budget.title}: there is one for each {' and '.join(missing)}; {names} shows it", "dim"
+    elsewhere = (settings.ledger_url, settings.budget_redis_url) != (None, None)
+    if found.states and settings.ledger == "off" and not elsewhere:
+        yield 'the ledger is "off", so every process counts by itself, and none of them is seen here', "yellow"
+
+
+def _table(states: "Sequence[BudgetState]", *, wide: bool) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("Budget", overflow="fold")
+    for head in ("Spent", "Limit", "Left") if wide else ("Spent", "Left"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("Used", no_wrap=True)
+    if wide:
+        table.add_column("Until", no_wrap=True)
+        table.add_column("", no_wrap=True)
+    for state in states:
+        used, left = _share(state), max(Decimal(0), state.limit - state.spent)
+        colour = "red" if used >= 1 else "yellow" if used >= _NEARLY else "green"
+        name = Text(terminal.one_line(state.key[1])).append(f" {terminal.one_line(state.key[2])}".rstrip(), "cyan")
+        until, kind = _until(state.until), "hard" if state.hard else "soft"
+        amounts = [terminal.usd(state.spent), terminal.usd(state.limit), terminal.usd(left)]
+        if wide:
+            bar = Text("█" * min(_BAR, int(used * _BAR)), colour).append("░" * max(0, _BAR - int(used * _BAR)), "dim")
+            table.add_row(name, *amounts, bar.append(f" {_percent(used)}", colour), until, kind)
+        else:
+            note = ", ".join(part for part in (f"of {amounts[1]}", kind, f"until {until}" if until else "") if part)
+            table.add_row(name.append(f"\n{note}", "dim"), amounts[0], amounts[2], Text(_percent(used), colour))
+    return table
+
+
+def _share(state: "BudgetState") -> Decimal:
+    return state.spent / state.limit
+
+
+def _percent(share: Decimal) -> str:
+    """Return a share as people read it: what is not all used never looks as if it were.
+
+    >>> _percent(Decimal("0.9999")), _percent(Decimal("0.0001")), _percent(Decimal(12))
+    ('99 %', '1 %', '1,200 %')
+    """
+    if 0 < share < 1:
+        share = min(max(share, Decimal("0.01")), Decimal("0.99"))
+    return f"{share * 100:,.0f} %"
+
+
+def _until(moment: float | None) -> str:
+    if moment is None:
+        return ""
+    there, here = datetime.fromtimestamp(moment, UTC), datetime.fromtimestamp(moment).astimezone()
+    local = "" if here.utcoffset() == there.utcoffset() else f" ({here:%H:%M} here)"
+    return f"{there:%Y-%m-%d %H:%M} UTC{local}"
+
+
+def _document(state: "BudgetState") -> dict[str, Any]:
+    return {
+        "name": state.key[1],
+        "scope": state.key[2],
+        "spent": state.spent,
+        "limit": state.limit,
+        "left": max(Decimal(0), state.limit - state.spent),
+        "hard": state.hard,
+        "until": None if state.until is None else datetime.fromtimestamp(state.until, UTC).isoformat(),
+    }

@@ -1,0 +1,159 @@
+"""`resilient-ai route`: which model would be asked, and why, without asking it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from resilient_ai.cli import terminal
+from resilient_ai.cli._route_query import CONDITIONS, query_of
+from resilient_ai.cli.failures import WrongUseError
+from resilient_ai.cli.options import Json, one_of, tags_of
+from resilient_ai.cli.session import text_of
+
+if TYPE_CHECKING:
+    from resilient_ai.core.operations import Operation
+    from resilient_ai.core.results import Considered
+    from resilient_ai.deepinfra.catalogue import Catalogue, ModelQuery
+    from resilient_ai.middleware import Routing
+    from resilient_ai.settings import Settings
+
+_AUTO = "auto"
+_KINDS = ("chat", "embed", "image")
+_PREFERENCES = ("cheapest", "fastest", "balanced")
+_MOST = 20  # lines
+_NARROW = 80
+
+
+def route(
+    prompt: Annotated[str | None, typer.Argument(help="What would be asked; `-` reads standard input.")] = None,
+    *,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A model, or auto for a choice. May be repeated: the next serves when one is down. \\[default: auto]",
+        ),
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option("--models", metavar="A,B,C", help="What auto stands for. \\[default: the settings' auto_models]"),
+    ] = None,
+    query: Annotated[
+        str | None,
+        typer.Option(
+            "--query",
+            metavar="tools,context=100000",
+            help=f"Or a query of the catalogue, with commas between: {CONDITIONS}.",
+        ),
+    ] = None,
+    prefer: Annotated[
+        str | None,
+        typer.Option(
+            "--prefer", help=f"{', '.join(_PREFERENCES)}. \\[default: the settings' auto_prefer, else cheapest]"
+        ),
+    ] = None,
+    kind: Annotated[str, typer.Option("--kind", "-k", help=f"{', '.join(_KINDS)}.")] = "chat",
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", min=1, help="The longest answer of a chat, in tokens.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="NAME=VALUE", help="Such as tenant=acme. May be repeated.", show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Explain which models would be asked, in which order, and why. Nothing is sent."""
+    from resilient_ai.core.call import Call  # noqa: PLC0415 - slow to import
+    from resilient_ai.core.clock import SystemClock  # noqa: PLC0415 - as above
+    from resilient_ai.presets import live_catalogue  # noqa: PLC0415 - as above
+    from resilient_ai.settings import Settings  # noqa: PLC0415 - as above
+
+    one_of("--kind", kind, _KINDS)
+    if prefer is not None:
+        one_of("--prefer", prefer, _PREFERENCES)
+    settings = Settings()
+    catalogue = live_catalogue(settings)
+    operation = _operation(kind, model or [_AUTO], text_of(prompt), max_tokens)
+    candidates = _candidates(models, query, kind, catalogue)
+    if operation.model == _AUTO and candidates is None and not settings.auto_models:
+        raise WrongUseError("auto stands for nothing: give --models or --query, or set RESILIENT_AI_AUTO_MODELS")
+    routing = _routing(settings, catalogue, candidates, prefer)
+    found = routing.explain(Call(operation, SystemClock(), tags=tags_of(tag)))
+    if json:
+        terminal.write_json([one.model_dump() for one in found])
+        return
+    screen = terminal.out()
+    screen.print(_table(found[:_MOST], narrow=screen.width < _NARROW))
+    if len(found) > _MOST:
+        terminal.say(f"and {len(found) - _MOST:,} more; --json has all of them", "dim")
+    terminal.say(
+        f"nothing was sent; prices as of {catalogue.as_of}. What running processes have measured, and whether a circuit,"
+        " limit or budget of theirs stands against a model, is not known here; in them, ai.explain(operation) says it.",
+        "dim",
+    )
+
+
+def _operation(kind: str, models: Sequence[str], text: str, max_tokens: int | None) -> "Operation[Any]":
+    from resilient_ai.core.operations import Chat, Embed, Image  # noqa: PLC0415 - as above
+
+    if max_tokens is not None and kind != "chat":
+        raise WrongUseError("--max-tokens is for chats")
+    names = models[0] if len(models) == 1 else tuple(models)
+    if kind == "chat":
+        return Chat(model=names, messages=text, max_tokens=max_tokens)
+    return Embed(model=names, texts=[text]) if kind == "embed" else Image(model=names, prompt=text)
+
+
+def _candidates(
+    models: str | None, query: str | None, kind: str, catalogue: "Catalogue"
+) -> "tuple[str, ...] | ModelQuery | None":
+    if models is not None and query is not None:
+        raise WrongUseError("--models and --query both say what auto stands for; give one of them")
+    if query is not None:
+        return query_of(query, kind, catalogue)
+    return None if models is None else tuple(name.strip() for name in models.split(",") if name.strip())
+
+
+def _routing(
+    settings: "Settings", catalogue: "Catalogue", candidates: "tuple[str, ...] | ModelQuery | None", prefer: str | None
+) -> "Routing":
+    """Return what the settings say, with what was given in its place."""
+    from resilient_ai.deepinfra.catalogue import CatalogueAbilities, PriceTable  # noqa: PLC0415 - as above
+    from resilient_ai.middleware import Routing  # noqa: PLC0415 - as above
+
+    chosen = prefer or settings.auto_prefer or (None if candidates is None else "cheapest")
+    try:
+        return Routing(
+            models=settings.auto_models if candidates is None else candidates,
+            prefer=cast("Any", chosen),
+            abilities=CatalogueAbilities(catalogue),
+            prices=PriceTable(catalogue),
+        )
+    except ValueError as error:
+        raise WrongUseError(f"--models: {error}") from None
+
+
+def _table(found: "Sequence[Considered]", *, narrow: bool) -> Table:
+    timed = any(one.seconds is not None for one in found)
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("Model", overflow="fold")
+    for head in ("Cost", "Time") if timed else ("Cost",):
+        table.add_column(head, justify="right", no_wrap=True)
+    if not narrow:
+        table.add_column("Why")
+    for one in found:
+        name, why = Text(terminal.one_line(one.model)), Text(terminal.one_line(one.why), "dim")
+        cells = [Text("-" if one.place is None else str(one.place)), name, Text(terminal.usd(one.cost))]
+        if timed:
+            cells.append(Text("unknown" if one.seconds is None else terminal.seconds(one.seconds)))
+        if narrow:
+            name.append("\n").append_text(why)
+        else:
+            cells.append(why)
+        table.add_row(*cells, style="dim" if one.place is None else "")
+    return table

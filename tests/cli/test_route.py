@@ -1,0 +1,138 @@
+import io
+import json
+from decimal import Decimal
+
+import pytest
+from rich.console import Console
+
+from resilient_ai.cli.route import _table
+from resilient_ai.core.results import Considered
+
+LLAMA = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
+NEMO = "mistralai/Mistral-Nemo-Instruct-2407"
+
+
+def rows(result):
+    return [line.split() for line in result.stdout.splitlines()]
+
+
+def explained(shell, *args, **env):
+    return json.loads(shell.run("route", "What is the capital of France?", *args, "--json", **env).stdout)
+
+
+def test_a_choice_is_explained_in_order(offline):
+    """The cheapest comes first, what cannot serve last, each with its reason; nothing is sent, and no key is needed."""
+    result = offline.run("route", "hi", "--models", f"{LLAMA}, {NEMO},BAAI/bge-m3")
+    head, first, second, unfit = rows(result)
+    assert head == ["Model", "Cost", "Why"]
+    assert (first[:2], second[:2], unfit[:3]) == (["1", NEMO], ["2", LLAMA], ["-", "BAAI/bge-m3", "unknown"])
+    assert (" ".join(first[3:]), " ".join(unfit[3:])) == (
+        "by price, as listed",
+        "lacks chat, as it is made for embedding",
+    )
+    assert "nothing was sent; prices as of" in result.stderr
+    assert "is not known here" in result.stderr
+    assert not (offline.folder / "home").exists()
+
+
+def test_a_query_asks_the_catalogue(offline):
+    """What meets the conditions stands in line, the cheapest first, as many as were asked for."""
+    found = explained(offline, "--query", "tools, context=100_000,max_output_price=0.5,org=meta-llama,limit=2")
+    assert [one["place"] for one in found] == [1, 2]
+    assert all(one["model"].startswith("meta-llama/") and one["cost"] for one in found)
+
+
+def test_a_long_line_is_cut_short(offline):
+    """A terminal gets the first twenty, programs get all."""
+    result = offline.run("route", "hi", "--query", "tools")
+    count = len(explained(offline, "--query", "tools"))
+    assert (len(rows(result)), f"and {count - 20} more; --json has all of them" in result.stderr) == (21, True)
+
+
+def test_settings_say_what_auto_stands_for(offline):
+    """Without options the route is that of a client with the same settings; options come before them."""
+    env = {"RESILIENT_AI_AUTO_MODELS": json.dumps([LLAMA, NEMO])}
+    assert [(one["model"], one["why"]) for one in explained(offline, **env)] == [
+        (LLAMA, "in the order given"),
+        (NEMO, "in the order given"),
+    ]
+    assert [one["model"] for one in explained(offline, RESILIENT_AI_AUTO_PREFER="cheapest", **env)] == [NEMO, LLAMA]
+    assert {one["why"] for one in explained(offline, "--prefer", "fastest", **env)} == {"not timed yet"}
+
+
+def test_a_list_that_is_named_is_asked_in_its_order(offline):
+    """Models that a call names need no choice."""
+    assert [one["model"] for one in explained(offline, "-m", LLAMA, "-m", NEMO)] == [LLAMA, NEMO]
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"), [("embed", "google/embeddinggemma-300m"), ("image", "stabilityai/sdxl-turbo")]
+)
+def test_other_kinds_can_be_asked_about(offline, kind, first):
+    """A query looks among the models of that kind."""
+    assert explained(offline, "--kind", kind, "--query", "limit=1")[0]["model"] == first
+
+
+def test_a_longer_answer_costs_more(offline):
+    """What the call is expected to cost depends on it."""
+    short, long = (
+        explained(offline, "--models", f"{LLAMA},{NEMO}", "--max-tokens", tokens)[0]["cost"] for tokens in ("1", "9000")
+    )
+    assert float(short) < float(long)
+
+
+def test_a_narrow_terminal_has_the_reasons_below(offline):
+    """In sixty columns each model has a line for why it stands there; nothing is lost, and no command of a terminal is left."""
+    result = offline.run("route", "hi", "--models", f"{NEMO},a[/]\x1b[31m", COLUMNS="60")
+    lines = [line.rstrip() for line in result.stdout.splitlines()]
+    assert (lines[2].strip(), lines[3].split(), lines[4].strip()) == (
+        "by price, as listed",
+        ["2", "a[/][31m", "unknown"],
+        "no price known",
+    )
+    assert max(map(len, lines)) <= 60
+
+
+def test_times_are_shown_where_there_are_any():
+    """A process that has measured a model knows how long it takes, and of others that nobody does."""
+    found = [
+        Considered(model="a", place=1, why="by time", cost=Decimal("0.01"), seconds=0.25),
+        Considered(model="b", place=2, why="not timed yet"),
+    ]
+    screen = Console(file=io.StringIO(), width=80)
+    screen.print(_table(found, narrow=False))
+    assert [line.split() for line in screen.file.getvalue().splitlines()] == [
+        ["Model", "Cost", "Time", "Why"],
+        ["1", "a", "$0.01", "250", "ms", "by", "time"],
+        ["2", "b", "unknown", "unknown", "not", "timed", "yet"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ((), "auto stands for nothing: give --models or --query"),
+        (("--models", "a,b", "--query", "tools"), "--models and --query"),
+        (("--models", "a,a"), "--models: models must name each model once"),
+        (("--query", "colour"), "--query: 'colour' is none of tools, "),
+        (("--query", "tools=yes"), "--query: 'tools=yes' is none of"),
+        (("--query", "context=many"), "--query: 'context=many' needs a number"),
+        (("--query", "limit=0"), "--query: limit"),
+        (("--query", "max_input_price=cheap"), "needs a number"),
+        (("--query", "text=nothing-is-called-so"), "--query: no model fits"),
+        (("--models", "a", "--prefer", "best"), "--prefer"),
+        (("--models", "a", "--kind", "song"), "--kind"),
+        (("--models", "a", "--kind", "embed", "--max-tokens", "5"), "--max-tokens is for chats"),
+        (("--models", "a", "--tag", "tenant"), "--tag"),
+    ],
+)
+def test_wrong_use_names_what_is_right(offline, args, said):
+    """An option that cannot work is complained about by name, in one line."""
+    result = offline.run("route", "hi", *args)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert said in result.stderr
+
+
+def test_an_empty_prompt_is_no_question(offline):
+    """As with chat."""
+    assert offline.run("route", " ", "--models", "a").exit_code == 2
