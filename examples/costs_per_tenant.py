@@ -32,13 +32,13 @@ async def main() -> None:
             work(ai.with_options(tags={"tenant": "acme", "feature": "support"}), questions=4),
             work(ai.with_options(tags={"tenant": "globex"}), questions=2),
         )
-        for row in await ai.ledger.by("tenant", since=began):
+        for row in await ai.costs.by("tenant", since=began):
             print(f"tenant {row.key[0]}: {row.sends} sends, {row.cost:f} USD, {row.unknown} of unknown cost")
-        for row in await ai.ledger.by("tenant", "model", since=began):
+        for row in await ai.costs.by("tenant", "model", since=began):
             tenant, model = row.key
             print(f"  {tenant} on {model}: {row.input_tokens} tokens in, {row.output_tokens} out, {row.cost:f} USD")
 
-        acme = await ai.ledger.total(since=began, tenant="acme")
+        acme = await ai.costs.total(since=began, tenant="acme")
         print(f"acme so far: {acme.cost:f} USD")
 
 

@@ -14,16 +14,24 @@ if TYPE_CHECKING:
         __version__,
     )
     from resilient_ai.blocking import (
+        Client,
+    )
+    from resilient_ai.blocking_views import (
         BlockingCache,
+        BlockingCatalogue,
+        BlockingCosts,
         BlockingLedger,
         BlockingStream,
-        Client,
     )
     from resilient_ai.caching import (
         ClientCache,
     )
     from resilient_ai.client import (
         AsyncClient,
+    )
+    from resilient_ai.core.budgets import (
+        BookUnavailable,
+        BudgetBook,
     )
     from resilient_ai.core.cache_control import (
         CacheControl,
@@ -73,6 +81,7 @@ if TYPE_CHECKING:
         OutputInvalid,
         Overloaded,
         PermissionDenied,
+        PriceUnknown,
         ProviderError,
         RateLimited,
         RequestTooLarge,
@@ -85,6 +94,7 @@ if TYPE_CHECKING:
     )
     from resilient_ai.core.events import (
         BatchDone,
+        BudgetThresholdReached,
         CacheLookedUp,
         CacheRefreshed,
         CallJoined,
@@ -97,6 +107,7 @@ if TYPE_CHECKING:
         LimitChanged,
         ModelSkipped,
         PermitGranted,
+        PriceDrifted,
         RetryScheduled,
         RetrySuppressed,
         SendSettled,
@@ -105,10 +116,25 @@ if TYPE_CHECKING:
     )
     from resilient_ai.core.health import (
         BreakerState,
+        BudgetState,
         Health,
         LimitState,
+        PriceState,
         RateState,
         SendBudgetState,
+    )
+    from resilient_ai.core.ledger import (
+        CallSpared,
+        CostBook,
+        Ledger,
+        LedgerCall,
+        LedgerRow,
+        LedgerSend,
+        LedgerTotal,
+        SavedTotal,
+        Savings,
+        SendClosed,
+        SendOpened,
     )
     from resilient_ai.core.messages import (
         AnyMessage,
@@ -152,15 +178,13 @@ if TYPE_CHECKING:
         CacheStore,
         Fleet,
         Leases,
-        Ledger,
         PriceBook,
-        SendClosed,
-        SendOpened,
         StoreUsage,
     )
     from resilient_ai.core.results import (
         ChatResult,
         Choice,
+        Considered,
         Cost,
         EmbedResult,
         ImageResult,
@@ -176,13 +200,23 @@ if TYPE_CHECKING:
     from resilient_ai.core.vectors import (
         Vectors,
     )
+    from resilient_ai.costs import (
+        ClientCosts,
+    )
     from resilient_ai.deepinfra.catalogue import (
+        CatalogueChanges,
+        ClientCatalogue,
+        LiveCatalogue,
         ModelInfo,
+        ModelQuery,
         RetiredModelWarning,
         catalogue,
     )
     from resilient_ai.deepinfra.provider import (
         DeepInfraProvider,
+    )
+    from resilient_ai.middleware.budget import (
+        Budget,
     )
     from resilient_ai.presets import (
         ResilientAIWarning,
@@ -198,9 +232,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "resilient_ai._version": "__version__",
-    "resilient_ai.blocking": "BlockingCache BlockingLedger BlockingStream Client",
+    "resilient_ai.blocking": "Client",
+    "resilient_ai.blocking_views": "BlockingCache BlockingCatalogue BlockingCosts BlockingLedger BlockingStream",
     "resilient_ai.caching": "ClientCache",
     "resilient_ai.client": "AsyncClient",
+    "resilient_ai.core.budgets": "BookUnavailable BudgetBook",
     "resilient_ai.core.cache_control": "CacheControl",
     "resilient_ai.core.cache_stats": "CacheStats",
     "resilient_ai.core.call": "Call CallRecord Listener Middleware Next OperationMiddleware",
@@ -209,29 +245,37 @@ _HOMES = {
     "resilient_ai.core.errors": (
         "AttemptTimeout AuthenticationFailed BadRequest BudgetExceeded CallRejected CircuitOpen ClientClosed "
         "ConfigurationError ConnectionFailed ContextLengthExceeded DeadlineExceeded FeatureNotSupported "
-        "InsufficientBalance InvalidInput InvalidResponse LimitReached ModelNotFound ModelUnfit "
-        "NoModelAvailable OutputInvalid Overloaded PermissionDenied ProviderError RateLimited RequestTooLarge "
+        "InsufficientBalance InvalidInput InvalidResponse LimitReached ModelNotFound ModelUnfit NoModelAvailable "
+        "OutputInvalid Overloaded PermissionDenied PriceUnknown ProviderError RateLimited RequestTooLarge "
         "ResilientAIError ServerFailed StatusError StreamInterrupted StreamMisused ToolLoopUnfinished"
     ),
     "resilient_ai.core.events": (
-        "BatchDone CacheLookedUp CacheRefreshed CallJoined CircuitClosed CircuitHalfOpened CircuitOpened Event "
-        "HedgeSent KeyRefused LimitChanged ModelSkipped PermitGranted RetryScheduled RetrySuppressed SendSettled SendStarted "
-        "StreamResumed"
+        "BatchDone BudgetThresholdReached CacheLookedUp CacheRefreshed CallJoined CircuitClosed CircuitHalfOpened "
+        "CircuitOpened Event HedgeSent KeyRefused LimitChanged ModelSkipped PermitGranted PriceDrifted RetryScheduled "
+        "RetrySuppressed SendSettled SendStarted StreamResumed"
     ),
-    "resilient_ai.core.health": "BreakerState Health LimitState RateState SendBudgetState",
+    "resilient_ai.core.health": "BreakerState BudgetState Health LimitState PriceState RateState SendBudgetState",
+    "resilient_ai.core.ledger": (
+        "CallSpared CostBook Ledger LedgerCall LedgerRow LedgerSend LedgerTotal SavedTotal Savings SendClosed "
+        "SendOpened"
+    ),
     "resilient_ai.core.messages": (
-        "AnyMessage AssistantMessage AudioPart ImagePart SystemMessage TextPart Tool ToolCall ToolMessage "
-        "UserMessage assistant system user"
+        "AnyMessage AssistantMessage AudioPart ImagePart SystemMessage TextPart Tool ToolCall ToolMessage UserMessage "
+        "assistant system user"
     ),
     "resilient_ai.core.operations": "Chat Complete Embed Image Operation ResponseFormat Stream",
     "resilient_ai.core.options": "ChatOptions CompleteOptions EmbedOptions ImageOptions StreamOptions",
     "resilient_ai.core.pipeline": "Description Pipeline Provider WorstCase",
-    "resilient_ai.core.protocols": "Abilities CacheStore Fleet Leases Ledger PriceBook SendClosed SendOpened StoreUsage",
-    "resilient_ai.core.results": "ChatResult Choice Cost EmbedResult ImageResult StructuredResult TokenLogprob Usage",
+    "resilient_ai.core.protocols": "Abilities CacheStore Fleet Leases PriceBook StoreUsage",
+    "resilient_ai.core.results": "ChatResult Choice Considered Cost EmbedResult ImageResult StructuredResult TokenLogprob Usage",
     "resilient_ai.core.streams": "StreamEnd StreamResult when_done",
     "resilient_ai.core.vectors": "Vectors",
-    "resilient_ai.deepinfra.catalogue": "ModelInfo RetiredModelWarning catalogue",
+    "resilient_ai.costs": "ClientCosts",
+    "resilient_ai.deepinfra.catalogue": (
+        "CatalogueChanges ClientCatalogue LiveCatalogue ModelInfo ModelQuery RetiredModelWarning catalogue"
+    ),
     "resilient_ai.deepinfra.provider": "DeepInfraProvider",
+    "resilient_ai.middleware.budget": "Budget",
     "resilient_ai.presets": "ResilientAIWarning default_stack",
     "resilient_ai.settings": "Settings",
     "resilient_ai.tool_loop": "ToolRun ToolStep",
@@ -263,10 +307,17 @@ __all__ = [
     "BadRequest",
     "BatchDone",
     "BlockingCache",
+    "BlockingCatalogue",
+    "BlockingCosts",
     "BlockingLedger",
     "BlockingStream",
+    "BookUnavailable",
     "BreakerState",
+    "Budget",
+    "BudgetBook",
     "BudgetExceeded",
+    "BudgetState",
+    "BudgetThresholdReached",
     "CacheControl",
     "CacheLookedUp",
     "CacheRefreshed",
@@ -276,6 +327,8 @@ __all__ = [
     "CallJoined",
     "CallRecord",
     "CallRejected",
+    "CallSpared",
+    "CatalogueChanges",
     "Chat",
     "ChatOptions",
     "ChatResult",
@@ -286,14 +339,18 @@ __all__ = [
     "CircuitOpened",
     "Client",
     "ClientCache",
+    "ClientCatalogue",
     "ClientClosed",
+    "ClientCosts",
     "Clock",
     "Complete",
     "CompleteOptions",
     "ConfigurationError",
     "ConnectionFailed",
+    "Considered",
     "ContextLengthExceeded",
     "Cost",
+    "CostBook",
     "DeadlineExceeded",
     "DeepInfraProvider",
     "Description",
@@ -316,13 +373,19 @@ __all__ = [
     "KeyRefused",
     "Leases",
     "Ledger",
+    "LedgerCall",
+    "LedgerRow",
+    "LedgerSend",
+    "LedgerTotal",
     "LimitChanged",
     "LimitReached",
     "LimitState",
     "Listener",
+    "LiveCatalogue",
     "Middleware",
     "ModelInfo",
     "ModelNotFound",
+    "ModelQuery",
     "ModelSkipped",
     "ModelUnfit",
     "Next",
@@ -335,6 +398,9 @@ __all__ = [
     "PermitGranted",
     "Pipeline",
     "PriceBook",
+    "PriceDrifted",
+    "PriceState",
+    "PriceUnknown",
     "Provider",
     "ProviderError",
     "RateLimited",
@@ -348,6 +414,8 @@ __all__ = [
     "RetiredModelWarning",
     "RetryScheduled",
     "RetrySuppressed",
+    "SavedTotal",
+    "Savings",
     "SendBudgetState",
     "SendClosed",
     "SendOpened",

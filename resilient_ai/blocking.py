@@ -1,26 +1,31 @@
 """The blocking client: the asynchronous one, run on an event loop in the background."""
 
 import copy
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from typing_extensions import override
 
-from resilient_ai.caching import ClientCache
+from resilient_ai.blocking_views import (
+    BlockingCache,
+    BlockingCatalogue,
+    BlockingCosts,
+    BlockingLedger,
+    BlockingStream,
+    soon,
+)
 from resilient_ai.client import AsyncClient
 from resilient_ai.core.cache_control import CacheControl, CacheMode
-from resilient_ai.core.cache_stats import CacheStats
 from resilient_ai.core.call import Listener, Middleware, Priority
-from resilient_ai.core.deltas import StreamEvent
-from resilient_ai.core.health import Health
+from resilient_ai.core.health import BudgetState, Health
 from resilient_ai.core.messages import MessagesInput
 from resilient_ai.core.operations import Chat, Operation, Stream
 from resilient_ai.core.options import ChatOptions, CompleteOptions, EmbedOptions, ImageOptions, StreamOptions
 from resilient_ai.core.pipeline import Description
-from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult, StructuredResult
-from resilient_ai.core.streams import Ending, StreamResult
+from resilient_ai.core.results import ChatResult, Considered, EmbedResult, ImageResult, StructuredResult
+from resilient_ai.core.streams import StreamResult
+from resilient_ai.middleware import Budget, Routing
 from resilient_ai.portal import Portal
 from resilient_ai.settings import Settings
 from resilient_ai.tool_loop import ToolRun
@@ -29,120 +34,9 @@ if TYPE_CHECKING:
     import httpx
 
     from resilient_ai.deepinfra.catalogue.ids import ChatModel, CompletionModel, EmbeddingModel, ImageModel
-    from resilient_ai.stores import LedgerRow, LedgerSend, LedgerTotal, SQLiteLedger
-    from resilient_ai.stores._ledger_queries import Column
 
 R = TypeVar("R")
 T = TypeVar("T")
-
-
-class BlockingStream:
-    """A `StreamResult` for code that does not await: iterate over its events, then ask for the result."""
-
-    def __init__(self, stream: StreamResult, portal: Portal) -> None:
-        self._stream = stream
-        self._portal = portal
-        self._ready: deque[StreamEvent] = deque()
-
-    def __iter__(self) -> Iterator[StreamEvent]:
-        """Yield the events that have not been read yet."""
-        if not self._ready:
-            aiter(self._stream)  # refuses a stream that holds no more events
-        while self._ready or self._fill():
-            yield self._ready.popleft()
-
-    def _fill(self) -> bool:
-        self._ready.extend(self._portal.run(self._stream.next_events))
-        return bool(self._ready)
-
-    def result(self) -> ChatResult:
-        """Read to the end and return the whole answer; raises as `StreamResult.result` does."""
-        return self._portal.run(self._stream.result)
-
-    @property
-    def ended(self) -> Ending | None:
-        """How the stream ended, None while it has not."""
-        return self._stream.ended
-
-    def close(self) -> None:
-        """Stop reading and free the connection."""
-        self._portal.run(self._stream.aclose)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @override
-    def __repr__(self) -> str:
-        return f"BlockingStream(model={self._stream.model!r}, ended={self._stream.ended!r})"
-
-
-class BlockingLedger:
-    """An `SQLiteLedger` for code that does not await; the methods are the same."""
-
-    def __init__(self, ledger: "SQLiteLedger", portal: Portal) -> None:
-        self._ledger = ledger
-        self._portal = portal
-
-    def total(self, *, since: float | None = None, until: float | None = None, **tags: str) -> "LedgerTotal":
-        """Return the sums over all sends; see `SQLiteLedger.total`."""
-        return self._portal.run(lambda: self._ledger.total(since=since, until=until, **tags))
-
-    def by(self, *columns: "Column", since: float | None = None, until: float | None = None) -> "Sequence[LedgerRow]":
-        """Return the sums by one or more columns; see `SQLiteLedger.by`."""
-        return self._portal.run(lambda: self._ledger.by(*columns, since=since, until=until))
-
-    def sends(self, *, limit: int = 100, call_id: str | None = None) -> "Sequence[LedgerSend]":
-        """Return the latest sends; see `SQLiteLedger.sends`."""
-        return self._portal.run(lambda: self._ledger.sends(limit=limit, call_id=call_id))
-
-    def flush(self) -> None:
-        """Wait until everything that was reported is written."""
-        self._portal.run(self._ledger.flush)
-
-    @override
-    def __repr__(self) -> str:
-        return f"BlockingLedger({self._ledger!r})"
-
-
-class BlockingCache:
-    """A `ClientCache` for code that does not await; the methods are the same."""
-
-    def __init__(self, cache: ClientCache, portal: Portal) -> None:
-        self._cache = cache
-        self._portal = portal
-
-    def key(self, operation: Operation[Any]) -> str | None:
-        """Return the name of the entry of an operation; see `ClientCache.key`."""
-        return self._portal.run(lambda: _soon(self._cache.key, operation))
-
-    def keys(self, operation: Operation[Any]) -> list[str] | None:
-        """Return the names of all entries of an operation; see `ClientCache.keys`."""
-        return self._portal.run(lambda: _soon(self._cache.keys, operation))
-
-    def why_miss(self, operation: Operation[Any]) -> str | None:
-        """Return why an operation would not be answered from the cache; see `ClientCache.why_miss`."""
-        return self._portal.run(lambda: self._cache.why_miss(operation))
-
-    def stats(self) -> CacheStats:
-        """Return what was found and missed; see `ClientCache.stats`."""
-        return self._portal.run(self._cache.stats)
-
-    def forget(self, *, tenant: str | None = None, model: str | None = None) -> int:
-        """Delete the entries of a tenant, of a model, or of both; see `ClientCache.forget`."""
-        return self._portal.run(lambda: self._cache.forget(tenant=tenant, model=model))
-
-    @override
-    def __repr__(self) -> str:
-        return f"BlockingCache({self._cache!r})"
-
-
-async def _soon(function: Callable[[Operation[Any]], T], operation: Operation[Any]) -> T:
-    return function(operation)
 
 
 class Client:
@@ -164,10 +58,14 @@ class Client:
         *,
         base_url: str | None = None,
         stack: Sequence[Middleware] | None = None,
+        budgets: Sequence[Budget] | None = None,
+        routing: Routing | None = None,
         http: "httpx.AsyncClient | httpx.AsyncBaseTransport | None" = None,
         settings: Settings | None = None,
     ) -> None:
-        self._client = AsyncClient(api_key, base_url=base_url, stack=stack, http=http, settings=settings)
+        self._client = AsyncClient(
+            api_key, base_url=base_url, stack=stack, budgets=budgets, routing=routing, http=http, settings=settings
+        )
         self._portal = Portal()
         self._owner = True
 
@@ -323,6 +221,24 @@ class Client:
     def ledger(self) -> "BlockingLedger":
         """The book of all sends and what they cost; raises as `AsyncClient.ledger` does."""
         return BlockingLedger(self._client.ledger, self._portal)
+
+    @property
+    def costs(self) -> BlockingCosts:
+        """What was spent, wasted and saved; raises as `AsyncClient.costs` does."""
+        return BlockingCosts(self._client.costs, self._portal)
+
+    def budgets(self, **tags: str) -> tuple[BudgetState, ...]:
+        """Return what was spent of each budget, asked for now; see `AsyncClient.budgets`."""
+        return self._portal.run(lambda: self._client.budgets(**tags))
+
+    @property
+    def catalogue(self) -> BlockingCatalogue:
+        """The models, what they can do and what they cost."""
+        return BlockingCatalogue(self._client.catalogue, self._portal)
+
+    def explain(self, operation: Operation[Any]) -> tuple[Considered, ...]:
+        """Return which models would be considered for an operation, and why; see `AsyncClient.explain`."""
+        return self._portal.run(lambda: soon(self._client.explain, operation))
 
     def close(self) -> None:
         """Write what is pending, close connections and stop the background thread; a view closes nothing."""

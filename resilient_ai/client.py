@@ -4,7 +4,7 @@ import copy
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast, overload
 
 from typing_extensions import override
 
@@ -14,25 +14,29 @@ from resilient_ai.core.call import Call, Listener, Middleware, Priority
 from resilient_ai.core.clock import Clock
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.core.events import BatchDone, Event
-from resilient_ai.core.health import Health
+from resilient_ai.core.health import BudgetState, Health
 from resilient_ai.core.messages import MessagesInput
 from resilient_ai.core.operations import Chat, Complete, Embed, Image, Operation, Stream
 from resilient_ai.core.options import ChatOptions, CompleteOptions, EmbedOptions, ImageOptions, StreamOptions
 from resilient_ai.core.pipeline import Description, Pipeline, Provider
-from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult, StructuredResult
+from resilient_ai.core.results import ChatResult, Considered, EmbedResult, ImageResult, StructuredResult
 from resilient_ai.core.streams import StreamResult
+from resilient_ai.costs import ClientCosts
+from resilient_ai.deepinfra.catalogue import ClientCatalogue
 from resilient_ai.deepinfra.provider import DeepInfraProvider
-from resilient_ai.middleware import Cache, CostAccounting
-from resilient_ai.presets import default_stack
+from resilient_ai.middleware import Budget, Budgets, Cache, CostAccounting, Routing
+from resilient_ai.presets import default_stack, live_catalogue
 from resilient_ai.settings import Settings
-from resilient_ai.stores import SQLiteLedger
+from resilient_ai.stores import PostgresLedger, SQLiteLedger
 from resilient_ai.structured_output import ask_for
 from resilient_ai.tool_loop import ToolRun, run_tools
 
 if TYPE_CHECKING:
     import httpx
 
+    from resilient_ai.deepinfra.catalogue._live_fetch import Fetch
     from resilient_ai.deepinfra.catalogue.ids import ChatModel, CompletionModel, EmbeddingModel, ImageModel
+    from resilient_ai.deepinfra.transport import Transport
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -47,6 +51,8 @@ class AsyncClient:
         api_key: The key; by default DEEPINFRA_API_KEY, DEEPINFRA_TOKEN or DEEPINFRA_API_TOKEN.
         base_url: The server; by default `https://api.deepinfra.com/v1`.
         stack: Middleware of your own, outermost first, instead of the default stack.
+        budgets: What may be spent, in place of the settings' `budgets`; for the default stack.
+        routing: How the model is chosen, in place of the settings' `auto_models` and `auto_prefer`; for the default stack.
         http: An `httpx.AsyncClient` or `httpx.AsyncBaseTransport` of your own; you close it.
         settings: What the default stack is built with; by default from the environment. With `stack` only `api_key`, `base_url`
             and `connect_timeout` count, and the others by `stack=[..., *default_stack(settings)]`. With `provider` and `stack`
@@ -67,12 +73,18 @@ class AsyncClient:
         *,
         base_url: str | None = None,
         stack: Sequence[Middleware] | None = None,
+        budgets: Sequence[Budget] | None = None,
+        routing: Routing | None = None,
         http: "httpx.AsyncClient | httpx.AsyncBaseTransport | None" = None,
         settings: Settings | None = None,
         provider: Provider | None = None,
         clock: Clock | None = None,
     ) -> None:
-        settings = _checked(settings)
+        settings = _with_budgets(_checked(settings), budgets)
+        if stack is not None and (budgets is not None or routing is not None):
+            raise ConfigurationError(
+                "budgets, routing: a stack of your own holds its own Budgets and Routing; give it alone"
+            )
         if provider is None:
             if api_key is None and settings.api_key is not None:
                 api_key = settings.api_key.get_secret_value()
@@ -81,7 +93,14 @@ class AsyncClient:
             )
         elif (api_key, base_url, http) != (None, None, None):
             raise ConfigurationError("provider: has a key, an address and connections of its own; give it alone")
-        self._pipeline = Pipeline(provider, default_stack(settings) if stack is None else stack, clock=clock)
+        models = live_catalogue(settings)
+        if stack is None:
+            stack = default_stack(settings, routing=routing, models=models)
+        self._pipeline = Pipeline(provider, stack, clock=clock)
+        self._models = ClientCatalogue(
+            models, _source_of(provider), every=settings.catalogue_refresh, clock=self._pipeline.clock
+        )
+        self._keep_fresh = None if settings.catalogue_refresh is None else self._models.keep_fresh
         self._tags: Mapping[str, str] = {}
         self._timeout: float | None = None
         self._cache: CacheMode | CacheControl | None = None
@@ -199,6 +218,8 @@ class AsyncClient:
         listener: Listener | None = None,
     ) -> R:
         """Send any operation; what all methods do underneath. See `Pipeline.send`."""
+        if self._keep_fresh is not None:
+            self._keep_fresh()
         return await self._pipeline.send(
             operation,
             tags={**self._tags, **tags} if tags else self._tags or None,
@@ -284,20 +305,58 @@ class AsyncClient:
         return self._pipeline.call(operation, tags=self._tags or None, cache=self._cache)
 
     @property
-    def ledger(self) -> "SQLiteLedger":
-        """The book of all sends and what they cost.
+    def ledger(self) -> SQLiteLedger | PostgresLedger:
+        """The book of all sends; `costs` asks it the usual questions.
 
         Raises:
-            ConfigurationError: If the stack has no `CostAccounting` with an `SQLiteLedger`.
+            ConfigurationError: If the stack has no `CostAccounting` with an `SQLiteLedger` or a `PostgresLedger`.
         """
         for layer in self._pipeline.stack:
-            if isinstance(layer, CostAccounting) and isinstance(layer.ledger, SQLiteLedger):
+            if isinstance(layer, CostAccounting) and isinstance(layer.ledger, SQLiteLedger | PostgresLedger):
                 return layer.ledger
-        raise ConfigurationError("the stack of this client has no CostAccounting with an SQLiteLedger")
+        raise ConfigurationError(
+            "the stack of this client has no CostAccounting with an SQLiteLedger or PostgresLedger"
+        )
+
+    @property
+    def costs(self) -> ClientCosts:
+        """What was spent, wasted and saved, by model, tenant, day and more; and files of it.
+
+        Raises:
+            ConfigurationError: As `ledger` does.
+        """
+        return ClientCosts(self.ledger)
+
+    async def budgets(self, **tags: str) -> tuple[BudgetState, ...]:
+        """Return what was spent of each budget, asked for now.
+
+        Args:
+            tags: Only budgets against which calls with these tags may count, such as `tenant="a"`.
+
+        Raises:
+            ConfigurationError: If the stack has no `Budgets`.
+            BookUnavailable: If it cannot be asked what was spent.
+        """
+        return await self.middleware(Budgets).state({**self._tags, **tags}, clock=self._pipeline.clock)
+
+    @property
+    def catalogue(self) -> ClientCatalogue:
+        """The models, what they can do and what they cost; `await ai.catalogue.refresh()` asks the provider for news."""
+        return self._models
+
+    def explain(self, operation: Operation[Any]) -> tuple[Considered, ...]:
+        """Return which models would be considered for an operation if it were sent now, and why; nothing is sent.
+
+        Raises:
+            ConfigurationError: If the stack has no `Routing`.
+            InvalidInput: As the call would.
+        """
+        return self.middleware(Routing).explain(self._call(operation))
 
     async def aclose(self) -> None:
         """Write what is pending and close connections; a view closes nothing."""
         if self._owner:
+            await self._models.aclose()
             await self._pipeline.aclose()
 
     async def __aenter__(self) -> Self:
@@ -320,6 +379,25 @@ def _checked(settings: object) -> Settings:
         given = type(settings).__name__
         raise ConfigurationError(f"settings: a Settings object, got {given}; use Settings(timeout=...)")
     return settings
+
+
+def _with_budgets(settings: Settings, budgets: Sequence[Budget] | None) -> Settings:
+    if budgets is None:
+        return settings
+    for budget in budgets:
+        if not isinstance(cast("object", budget), Budget):
+            raise ConfigurationError(f"budgets: each must be a Budget, got {budget!r:.60}")
+    return settings.model_copy(update={"budgets": tuple(budgets)})
+
+
+def _source_of(provider: Provider) -> "Transport | Fetch":
+    if isinstance(provider, DeepInfraProvider):
+        return provider.transport
+
+    async def nowhere(_path: str) -> bytes:
+        raise ConfigurationError(f"{type(provider).__name__} has no lists of models; only DeepInfraProvider has")
+
+    return nowhere
 
 
 def _progress(progress: Callable[[int, int], None]) -> Listener:

@@ -4,6 +4,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,10 +12,20 @@ import platformdirs
 
 from resilient_ai.core.call import Middleware
 from resilient_ai.core.errors import ConfigurationError
-from resilient_ai.core.protocols import CacheStore
-from resilient_ai.deepinfra.catalogue import CatalogueAbilities, PriceTable
+from resilient_ai.core.ledger import Savings
+from resilient_ai.core.protocols import Abilities, CacheStore, PriceBook
+from resilient_ai.deepinfra.catalogue import (
+    Catalogue,
+    CatalogueAbilities,
+    LiveCatalogue,
+    ModelQuery,
+    PriceTable,
+    catalogue,
+    load_overrides,
+)
 from resilient_ai.middleware import (
     Batching,
+    Budgets,
     Cache,
     CircuitBreaker,
     Coalesce,
@@ -30,11 +41,14 @@ from resilient_ai.middleware import (
     Timeout,
     Tracing,
 )
+from resilient_ai.middleware.routing import Models
 from resilient_ai.settings import Settings
 from resilient_ai.stores import (
     DiskStore,
     EncryptedStore,
     MemoryStore,
+    PostgresLedger,
+    RedisBudgets,
     RedisFleet,
     RedisStore,
     SQLiteLedger,
@@ -48,8 +62,16 @@ class ResilientAIWarning(UserWarning):
     """Something works less well than it could, and says so once."""
 
 
-def default_stack(settings: Settings | None = None) -> list[Middleware]:
+def default_stack(
+    settings: Settings | None = None, *, routing: Routing | None = None, models: Catalogue | None = None
+) -> list[Middleware]:
     """Build the stack that a client has by default.
+
+    Args:
+        settings: What it is built with; by default from the environment.
+        routing: A `Routing` of your own, which gets what the catalogue knows where it has no abilities or prices; by default
+            one of the settings' `auto_models`.
+        models: Where prices and abilities of models are looked up; by default a `LiveCatalogue` of the settings.
 
     Outermost first, with the reason for each place:
 
@@ -64,28 +86,81 @@ def default_stack(settings: Settings | None = None) -> list[Middleware]:
     9. `CircuitBreaker`: fails at once, before anything queues.
     10. `RateLimit`, where a rate is set: requests and tokens per minute.
     11. `ConcurrencyLimit`: a permit per send, held to the end of a stream.
-    12. `CostAccounting`: one row per send, begun before bytes leave.
-    13. `Timeout`: its timers run while a request is under way, not while it queues.
+    12. `Budgets`, where there are any: the worst case of a send is reserved once nothing else can hold it up.
+    13. `CostAccounting`: one row per send, begun before bytes leave.
+    14. `Timeout`: its timers run while a request is under way, not while it queues.
     """
     settings = settings or Settings()
     home = writable_home(settings.home)
-    ledger = SQLiteLedger(home / "ledger.sqlite" if home and settings.ledger == "on" else ":memory:")
+    models = live_catalogue(settings) if models is None else models
+    ledger, prices, abilities = _ledger(settings, home), PriceTable(models), CatalogueAbilities(models)
     stack: list[Middleware] = [Tracing(), Logging(), Deadline(total=settings.timeout)]
     if settings.coalesce == "on":
-        stack.append(Coalesce(always=settings.cache_answers == "all"))
+        stack.append(Coalesce(always=settings.cache_answers == "all", savings=ledger))
     if settings.cache != "off":
-        stack.append(_cache(settings, home))
+        stack.append(_cache(settings, home, ledger))
+    routing = routing or Routing(models=settings.auto_models, prefer=settings.auto_prefer)
     stack += [
         Resume(on_interrupt=settings.on_interrupt),
-        Routing(abilities=CatalogueAbilities()),
+        _informed(routing, models, abilities, prices),
         Batching(size=settings.batch_size, in_flight=settings.batches_in_flight),
         Retry(attempts=settings.attempts, hedge=Hedge() if settings.hedge == "on" else None),
         CircuitBreaker(),
         *_limits(settings),
-        CostAccounting(ledger, PriceTable()),
+        *_budgets(settings, ledger, prices, abilities),
+        CostAccounting(ledger, prices),
         Timeout(first_token=settings.first_token_timeout, idle=settings.idle_timeout, attempt=settings.attempt_timeout),
     ]
     return stack
+
+
+def live_catalogue(settings: Settings) -> LiveCatalogue:
+    """Return the models and prices of the settings: those of the package, those that were fetched, and those of `price_file`."""
+    overrides = None if settings.price_file is None else load_overrides(settings.price_file)
+    return LiveCatalogue(path=home_of(settings.home) / "catalogue.json", overrides=overrides)
+
+
+def _informed(routing: Routing, models: Catalogue, abilities: Abilities, prices: PriceBook) -> Routing:
+    """Give a routing what the client knows of models, where it says nothing else."""
+
+    def bound(candidates: Models) -> Models:
+        if isinstance(candidates, ModelQuery) and candidates.catalogue is catalogue:
+            return candidates.at(models)
+        return candidates
+
+    return replace(
+        routing,
+        models=bound(routing.models),
+        rules=[replace(rule, models=bound(rule.models)) for rule in routing.rules],
+        abilities=routing.abilities or abilities,
+        prices=routing.prices or prices,
+    )
+
+
+def _ledger(settings: Settings, home: Path | None) -> SQLiteLedger | PostgresLedger:
+    if settings.ledger_url is not None:
+        url = settings.ledger_url.get_secret_value()
+        return _named("ledger_url", lambda: PostgresLedger(url))
+    return SQLiteLedger(home / "ledger.sqlite" if home and settings.ledger == "on" else ":memory:")
+
+
+def _budgets(
+    settings: Settings, ledger: SQLiteLedger | PostgresLedger, prices: PriceBook, abilities: Abilities
+) -> list[Middleware]:
+    if not settings.budgets:
+        return []
+    url = settings.budget_redis_url
+    book = ledger if url is None else _named("budget_redis_url", lambda: RedisBudgets(url.get_secret_value()))
+    return [
+        Budgets(
+            budgets=settings.budgets,
+            book=book,
+            prices=prices,
+            abilities=abilities,
+            unpriced=settings.budget_unpriced,
+            unreachable=settings.budget_unreachable,
+        )
+    ]
 
 
 def _limits(settings: Settings) -> list[Middleware]:
@@ -96,7 +171,7 @@ def _limits(settings: Settings) -> list[Middleware]:
     return [*limits, ConcurrencyLimit(limit=settings.concurrency, fleet=fleet)]
 
 
-def _cache(settings: Settings, home: Path | None) -> Cache:
+def _cache(settings: Settings, home: Path | None, savings: Savings) -> Cache:
     answers: CacheStore = MemoryStore(max_bytes=settings.cache_memory)
     embeddings: CacheStore = MemoryStore(max_bytes=settings.cache_memory)
     shared = _shared_store(settings, home)
@@ -117,6 +192,7 @@ def _cache(settings: Settings, home: Path | None) -> Cache:
         always=settings.cache_answers == "all",
         replay=settings.cache_replay,
         leases=shared if is_redis else None,
+        savings=savings,
     )
 
 

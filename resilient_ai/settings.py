@@ -1,6 +1,7 @@
 """Settings: from arguments, then the environment, then a TOML file."""
 
 import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +13,13 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings.exceptions import SettingsError
 from typing_extensions import override
 
 from resilient_ai.core._base import explain
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.deepinfra.provider import BASE_URL
+from resilient_ai.middleware.budget import Budget
 
 PREFIX = "RESILIENT_AI_"
 FILE_VARIABLE = "RESILIENT_AI_CONFIG"
@@ -65,6 +68,16 @@ class Settings(BaseSettings):
         cache_encryption_keys: Fernet keys with commas between, with which entries on disk or in Redis are encrypted; the first
             encrypts, all decrypt.
         ledger: "on", or "off" for no book of costs on disk.
+        ledger_url: A PostgreSQL in which costs and budgets are kept for all hosts that name it, instead of on disk.
+        budgets: What may be spent, in which time and by which calls, each as a `Budget`.
+        budget_redis_url: A Redis in which budgets are counted for all hosts that name it, instead of where costs are.
+        budget_unpriced: US dollars that a request counts with while no price of its model is known; None refuses such requests
+            where a hard budget counts them. Above 0.
+        budget_unreachable: What becomes of calls of hard budgets while what was spent cannot be asked for: "refuse" or "allow".
+        auto_models: What the model "auto" stands for, in order.
+        auto_prefer: Which of them is asked first: the "cheapest", the "fastest", or a "balanced" choice; None keeps the order.
+        price_file: A TOML file with prices of your own, in place of those of the catalogue.
+        catalogue_refresh: Seconds between two looks at the provider's lists of models and prices; None for none. At least 60.
 
     Raises:
         ConfigurationError: If a value or a name is wrong.
@@ -104,6 +117,15 @@ class Settings(BaseSettings):
     cache_secret: SecretStr | None = Field(default=None, min_length=1)
     cache_encryption_keys: SecretStr | None = Field(default=None, min_length=1)
     ledger: Literal["on", "off"] = "on"
+    ledger_url: SecretStr | None = Field(default=None, min_length=1)
+    budgets: tuple[Budget, ...] = ()
+    budget_redis_url: SecretStr | None = Field(default=None, min_length=1)
+    budget_unpriced: Decimal | None = Field(default=None, gt=0)
+    budget_unreachable: Literal["refuse", "allow"] = "refuse"
+    auto_models: tuple[str, ...] = ()
+    auto_prefer: Literal["cheapest", "fastest", "balanced"] | None = None
+    price_file: Path | None = None
+    catalogue_refresh: float | None = Field(default=None, ge=60)
 
     def __init__(self, **values: Any) -> None:
         _refuse_unknown_variables()
@@ -111,6 +133,8 @@ class Settings(BaseSettings):
             super().__init__(**values)
         except ValidationError as error:
             raise ConfigurationError(str(explain("settings", error, known=type(self).model_fields))) from None
+        except SettingsError as error:
+            raise ConfigurationError(f"settings: {error}; lists are written as JSON") from None
 
     @classmethod
     @override

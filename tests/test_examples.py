@@ -12,11 +12,13 @@ from resilient_ai.simulator import serve
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TELLING = {
     "blocking_thread_pool": "24 answers on 8 threads, 0.",
+    "budgets": "globex: answered",
     "cached_embeddings": "once more: 300 of 300 texts from the cache, 0 requests, 0 USD",
     "calm_cache": "in an outage: stale, ",
     "costs_per_tenant": "tenant acme: 5 sends",
     "fallback": "(served by meta-llama/Llama-3.3-70B-Instruct-Turbo after 2 requests)",
     "own_middleware": "answer: write to <address>",
+    "routing": "the cheapest: meta-llama/Meta-Llama-3.1-8B-Instruct-Turbo",
     "tour": "ten stops done",
     "tracing_to_console": "chat meta-llama/Llama-3.3-70B-Instruct-Turbo",
 }

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import warnings
+from datetime import date
 
 import platformdirs
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.core.operations import Chat, Embed
 from resilient_ai.core.pipeline import Pipeline
+from resilient_ai.deepinfra.catalogue import Catalogue, ModelInfo, ModelQuery
 from resilient_ai.middleware import (
     Batching,
     Cache,
@@ -27,6 +29,7 @@ from resilient_ai.middleware import (
     Timeout,
     Tracing,
 )
+from resilient_ai.middleware.routing import Rule
 from resilient_ai.presets import ResilientAIWarning, default_stack, home_of, writable_home
 from resilient_ai.settings import PREFIX, Settings
 from resilient_ai.stores import DiskStore, EncryptedStore, MemoryStore, RedisFleet, RedisStore, TieredStore
@@ -260,3 +263,20 @@ class TestHome:
             warnings.simplefilter("ignore", ResilientAIWarning)
             assert writable_home(blocked) is None
         assert caught == []
+
+
+def test_a_query_follows_the_catalogue_of_the_client(tmp_path):
+    """What "auto" and rules stand for is looked up where prices are, unless the query names another catalogue."""
+    mine = ModelInfo(id="me/mine", org="me", kind="chat", status="active", tools=True)
+    models, other = Catalogue().with_models(mine), Catalogue([mine], as_of=date(2026, 1, 1))
+    asked = Routing(
+        models=ModelQuery(kind="chat", org="me"),
+        rules=[Rule(models=ModelQuery(kind="chat", org="me", catalogue=other)), Rule(models=["a"])],
+    )
+    stack = default_stack(Settings(home=tmp_path), routing=asked, models=models)
+    (routing,) = [layer for layer in stack if isinstance(layer, Routing)]
+    chat = Chat(model="auto", messages="hi")
+    assert routing.models(chat) == ("me/mine",)
+    assert routing.rules[0].models.catalogue is other
+    assert routing.rules[1].models == ("a",)
+    assert routing.abilities.models is models

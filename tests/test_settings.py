@@ -7,6 +7,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from resilient_ai.core.errors import ConfigurationError
+from resilient_ai.middleware import Budget
 from resilient_ai.settings import FILE_VARIABLE, PREFIX, Settings
 
 
@@ -67,7 +68,36 @@ def test_defaults():
         "cache_secret": None,
         "cache_encryption_keys": None,
         "ledger": "on",
+        "ledger_url": None,
+        "budgets": (),
+        "budget_redis_url": None,
+        "budget_unpriced": None,
+        "budget_unreachable": "refuse",
+        "auto_models": (),
+        "auto_prefer": None,
+        "price_file": None,
+        "catalogue_refresh": None,
     }
+
+
+def test_budgets_from_the_environment_and_from_the_file(file, monkeypatch):
+    """They are JSON in the one and tables in the other, and are checked as `Budget` checks them."""
+    expected = (Budget(limit="25 USD", per="day", scope={"tenant": "a"}), Budget(limit="0.5", per="month", hard=False))
+    file(
+        '[[budgets]]\nlimit = "25 USD"\nper = "day"\nscope = {tenant = "a"}\n[[budgets]]\nlimit = "0.5"\nper = "month"\nhard = false'
+    )
+    assert Settings().budgets == expected
+    text = (
+        '[{"limit": "25 USD", "per": "day", "scope": {"tenant": "a"}}, {"limit": "0.5", "per": "month", "hard": false}]'
+    )
+    monkeypatch.setenv("RESILIENT_AI_BUDGETS", text)
+    assert Settings(home=Path("h")).budgets == expected
+    monkeypatch.setenv("RESILIENT_AI_BUDGETS", '[{"limit": "0 USD", "per": "day"}]')
+    with pytest.raises(ConfigurationError, match="limit must be US dollars above 0"):
+        Settings()
+    monkeypatch.setenv("RESILIENT_AI_BUDGETS", '[{"limit": "1 USD", "pr": "day"}]')
+    with pytest.raises(ConfigurationError, match="budgets"):
+        Settings()
 
 
 def test_arguments_go_before_the_environment_and_that_before_the_file(file, monkeypatch):

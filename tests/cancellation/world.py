@@ -6,6 +6,7 @@ import inspect
 import itertools
 import logging
 from collections import Counter, defaultdict, deque
+from decimal import Decimal
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
@@ -18,7 +19,8 @@ from resilient_ai.core.operations import Chat, Complete, Embed, Image, Stream
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.results import Usage
 from resilient_ai.core.streams import StreamResult
-from resilient_ai.stores import MemoryStore
+from resilient_ai.middleware import Budget, Budgets
+from resilient_ai.stores import MemoryBudgets, MemoryStore
 from resilient_ai.testing import FakeClock, ScriptedSource, answer_to, chat_result
 
 # A lease that never ends by itself: a probe that is not given back keeps its circuit shut for good, and shows.
@@ -33,11 +35,12 @@ _log.setLevel(logging.DEBUG)
 
 
 class Rows:
-    """A ledger that counts how often each row was opened and closed."""
+    """A ledger that counts how often each row was opened, closed, and told to whoever counts."""
 
     def __init__(self):
         self.opens = Counter()
         self.closes = Counter()
+        self.settles = Counter()
         self.states = {}
 
     def opened(self, row):
@@ -46,6 +49,13 @@ class Rows:
     def closed(self, row):
         self.closes[row.send_id] += 1
         self.states[row.send_id] = row.state
+
+    async def counting(self, call, proceed):
+        """Stand around the accounting, as a budget does."""
+        return await proceed(call.replace(settled=self.settled))
+
+    def settled(self, row):
+        self.settles[row.send_id] += 1
 
     async def flush(self):
         """Do nothing: it is all in memory."""
@@ -134,6 +144,19 @@ def question(call):
     return "".join(getattr(part, "text", part) for part in call.operation.messages[-1].content)
 
 
+class Unpriced:
+    """A price book that knows nothing."""
+
+    def chat_cost(self, model, **amounts):
+        """Return what nobody knows."""
+
+    def embedding_cost(self, model, **amounts):
+        """Return what nobody knows."""
+
+    def image_cost(self, model, **amounts):
+        """Return what nobody knows."""
+
+
 def exists(name):
     """Whether the package has this middleware."""
     return hasattr(middleware, name)
@@ -177,6 +200,7 @@ class World:
     ):
         self.server = Server(latency=latency, farewell=farewell)
         self.rows = Rows()
+        self.book = MemoryBudgets()
         self.started = Started()
         self.exporter = InMemorySpanExporter()
         self.bystanders = set()
@@ -207,6 +231,10 @@ class World:
             ),
             *build("RateLimit", **(rate or {"requests": 600_000, "tokens": 600_000_000})),
             *build("ConcurrencyLimit", limit=permits),
+            Budgets(
+                budgets=[Budget(limit=1_000_000, per="total")], book=self.book, prices=Unpriced(), unpriced=Decimal(1)
+            ),
+            self.rows.counting,
             *build("CostAccounting", ledger=self.rows),
             *build("Timeout", attempt=attempt, first_token=attempt, idle=attempt),
         ]
@@ -287,9 +315,15 @@ class World:
             if state.state == "half_open" and state.retry_after > 0:
                 yield f"the probe was not given back: {state}"
         for row in {*self.rows.opens, *self.rows.closes}:
-            counts = (self.rows.opens[row], self.rows.closes[row])
-            if counts != (1, 1):
-                yield f"a row was opened and closed {counts} times"
+            counts = (self.rows.opens[row], self.rows.closes[row], self.rows.settles[row])
+            if counts != (1, 1, 1):
+                yield f"a row was opened, closed and counted {counts} times"
+        # Nothing has a price here: what was sent keeps the dollar it was reserved with, and the rest has given it back.
+        budgets = next(layer for layer in self.pipeline.stack if isinstance(layer, Budgets))
+        spent = sum(state.spent for state in budgets.health())
+        sent = sum(state != "never_sent" for state in self.rows.states.values())
+        if spent != sent:
+            yield f"{sent} requests were sent, and {spent} dollars are reserved"
         ended = {span.context.span_id for span in self.exporter.get_finished_spans()}
         yield from (
             f"span {span.name!r} has not ended" for span in self.started.spans if span.context.span_id not in ended

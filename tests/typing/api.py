@@ -11,13 +11,16 @@ from typing_extensions import override
 from resilient_ai import (
     AsyncClient,
     BlockingStream,
+    BudgetState,
     CacheControl,
     CacheStats,
     Call,
+    CatalogueChanges,
     Chat,
     ChatResult,
     Client,
     Complete,
+    Considered,
     Cost,
     DeepInfraProvider,
     Embed,
@@ -26,6 +29,7 @@ from resilient_ai import (
     Finished,
     Image,
     ImageResult,
+    LedgerRow,
     Middleware,
     ModelInfo,
     Next,
@@ -60,7 +64,7 @@ from resilient_ai.middleware import (
     Timeout,
     Tracing,
 )
-from resilient_ai.stores import MemoryStore, SQLiteLedger
+from resilient_ai.stores import MemoryStore, PostgresLedger, SQLiteLedger
 
 R = TypeVar("R")
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
@@ -170,7 +174,12 @@ async def everything_else(ai: AsyncClient) -> None:
     assert_type(await ai.cache.forget(tenant="a"), int)
     stop = ai.subscribe(listen)
     assert_type(stop(), None)
-    assert_type(ai.ledger, SQLiteLedger)
+    assert_type(ai.ledger, SQLiteLedger | PostgresLedger)
+    assert_type(await ai.costs.wasted(tenant="a"), Decimal)
+    assert_type(await ai.costs.by("model", day=True), list[LedgerRow])
+    assert_type(await ai.budgets(tenant="a"), tuple[BudgetState, ...])
+    assert_type(ai.explain(Chat(model="auto", messages="hi")), tuple[Considered, ...])
+    assert_type(await ai.catalogue.refresh(), CatalogueChanges)
     assert_type(catalogue.get(MODEL), ModelInfo | None)
     assert_type(catalogue.find("chat", tools=True), tuple[ModelInfo, ...])
 
