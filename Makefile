@@ -1,16 +1,16 @@
-# Three commands for work (format, check, test), one to look (demo), four to measure (bench, bench-cache, faults, resilience), three that
-# take long (soak, kills, mutation).
+# Three commands for work (format, check, test), one to look (demo), five to measure (bench, bench-cache, bench-costs, faults, resilience),
+# three that take long (soak, kills, mutation).
 
 PYTHON ?= python3
 VENV ?= .venv
 PEERS ?= .venv-peers
-# 2 takes little more than half of the time; 0 is one process.
-WORKERS ?= 0
+# Processes that test at once; 0 is the one that was started.
+WORKERS ?= 2
 CACHE_PEERS ?= .venv-cache-peers
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test format check bench bench-cache faults resilience soak kills mutation build clean
+.PHONY: help demo test format check bench bench-cache bench-costs faults resilience soak kills mutation build clean
 
 help:  ## Show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,10 @@ $(CACHE_PEERS)/.installed: benchmarks/cached_embeddings/peers.txt benchmarks/res
 bench-cache: $(STAMP) $(CACHE_PEERS)/.installed  ## Read 10,000 cached embeddings again, beside LangChain, LiteLLM and SQLite
 	$(BIN)/python -m benchmarks.cached_embeddings --peers $(CACHE_PEERS)
 
+bench-costs: $(STAMP)  ## Measure what accounting adds to a call, and how many rows a second the ledger takes
+	$(BIN)/python -m benchmarks.accounting
+	$(BIN)/python -m benchmarks.ledger_rows
+
 $(PEERS)/.installed: benchmarks/resilience/peers.txt benchmarks/resilience/install_peers.py
 	@echo "Making an environment for the peers in $(PEERS) ..."
 	@$(PYTHON) benchmarks/resilience/install_peers.py $(PEERS)
@@ -73,8 +77,9 @@ soak: $(STAMP)  ## Look for races for a quarter of an hour: shuffled loops, 2000
 faults: $(STAMP)  ## Let a cache store go wrong in every way, and see how long calls wait for it
 	$(BIN)/python -m benchmarks.cache_faults
 
-kills: $(STAMP)  ## Kill 200 processes at random moments on each store of a shared cache, and look at what is left
+kills: $(STAMP)  ## Kill 200 processes at random moments on each store of a shared cache and on the ledger, and look at what is left
 	$(BIN)/python -m benchmarks.cache_kills
+	$(BIN)/python -m benchmarks.ledger_kills
 
 mutation: $(STAMP)  ## Change the state machines in every way, and count what the tests notice
 	@$(BIN)/python -m pip install --quiet -c constraints.txt --group mutation

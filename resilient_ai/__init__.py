@@ -30,7 +30,6 @@ if TYPE_CHECKING:
         AsyncClient,
     )
     from resilient_ai.core.budgets import (
-        BookUnavailable,
         BudgetBook,
     )
     from resilient_ai.core.cache_control import (
@@ -62,7 +61,9 @@ if TYPE_CHECKING:
         AttemptTimeout,
         AuthenticationFailed,
         BadRequest,
+        BookUnavailable,
         BudgetExceeded,
+        BudgetUnavailable,
         CallRejected,
         CircuitOpen,
         ClientClosed,
@@ -126,6 +127,7 @@ if TYPE_CHECKING:
     from resilient_ai.core.ledger import (
         CallSpared,
         CostBook,
+        CostLedger,
         Ledger,
         LedgerCall,
         LedgerRow,
@@ -236,15 +238,15 @@ _HOMES = {
     "resilient_ai.blocking_views": "BlockingCache BlockingCatalogue BlockingCosts BlockingLedger BlockingStream",
     "resilient_ai.caching": "ClientCache",
     "resilient_ai.client": "AsyncClient",
-    "resilient_ai.core.budgets": "BookUnavailable BudgetBook",
+    "resilient_ai.core.budgets": "BudgetBook",
     "resilient_ai.core.cache_control": "CacheControl",
     "resilient_ai.core.cache_stats": "CacheStats",
     "resilient_ai.core.call": "Call CallRecord Listener Middleware Next OperationMiddleware",
     "resilient_ai.core.clock": "Clock",
     "resilient_ai.core.deltas": "Finished ReasoningDelta Restarted StreamEvent TextDelta ToolCallDelta",
     "resilient_ai.core.errors": (
-        "AttemptTimeout AuthenticationFailed BadRequest BudgetExceeded CallRejected CircuitOpen ClientClosed "
-        "ConfigurationError ConnectionFailed ContextLengthExceeded DeadlineExceeded FeatureNotSupported "
+        "AttemptTimeout AuthenticationFailed BadRequest BookUnavailable BudgetExceeded BudgetUnavailable CallRejected "
+        "CircuitOpen ClientClosed ConfigurationError ConnectionFailed ContextLengthExceeded DeadlineExceeded FeatureNotSupported "
         "InsufficientBalance InvalidInput InvalidResponse LimitReached ModelNotFound ModelUnfit NoModelAvailable "
         "OutputInvalid Overloaded PermissionDenied PriceUnknown ProviderError RateLimited RequestTooLarge "
         "ResilientAIError ServerFailed StatusError StreamInterrupted StreamMisused ToolLoopUnfinished"
@@ -256,8 +258,8 @@ _HOMES = {
     ),
     "resilient_ai.core.health": "BreakerState BudgetState Health LimitState PriceState RateState SendBudgetState",
     "resilient_ai.core.ledger": (
-        "CallSpared CostBook Ledger LedgerCall LedgerRow LedgerSend LedgerTotal SavedTotal Savings SendClosed "
-        "SendOpened"
+        "CallSpared CostBook CostLedger Ledger LedgerCall LedgerRow LedgerSend LedgerTotal SavedTotal Savings "
+        "SendClosed SendOpened"
     ),
     "resilient_ai.core.messages": (
         "AnyMessage AssistantMessage AudioPart ImagePart SystemMessage TextPart Tool ToolCall ToolMessage UserMessage "
@@ -318,6 +320,7 @@ __all__ = [
     "BudgetExceeded",
     "BudgetState",
     "BudgetThresholdReached",
+    "BudgetUnavailable",
     "CacheControl",
     "CacheLookedUp",
     "CacheRefreshed",
@@ -351,6 +354,7 @@ __all__ = [
     "ContextLengthExceeded",
     "Cost",
     "CostBook",
+    "CostLedger",
     "DeadlineExceeded",
     "DeepInfraProvider",
     "Description",

@@ -1,7 +1,7 @@
 """What a blocking client hands out: streams, the ledger, costs, the cache and the catalogue, for code that does not await."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from os import PathLike
 from types import TracebackType
@@ -20,10 +20,9 @@ from resilient_ai.portal import Portal
 if TYPE_CHECKING:
     from datetime import date
 
-    from resilient_ai.core.ledger import Column, LedgerCall, LedgerRow, LedgerSend, LedgerTotal, SavedTotal
+    from resilient_ai.core.ledger import Column, CostLedger, LedgerCall, LedgerRow, LedgerSend, LedgerTotal, SavedTotal
     from resilient_ai.costs import ClientCosts, Moment
     from resilient_ai.deepinfra.catalogue import CatalogueChanges, ClientCatalogue, ModelInfo
-    from resilient_ai.stores import PostgresLedger, SQLiteLedger
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -75,23 +74,58 @@ class BlockingStream:
 
 
 class BlockingLedger:
-    """A ledger for code that does not await; the methods are the same."""
+    """A ledger for code that does not await; its questions are the same."""
 
-    def __init__(self, ledger: "SQLiteLedger | PostgresLedger", portal: Portal) -> None:
+    def __init__(self, ledger: "CostLedger", portal: Portal) -> None:
         self._ledger = ledger
         self._portal = portal
 
-    def total(self, *, since: float | None = None, until: float | None = None, **tags: str) -> "LedgerTotal":
-        """Return the sums over all sends; see `SQLiteLedger.total`."""
+    def total(
+        self, *, since: float | None = None, until: float | None = None, tags: Mapping[str, str] | None = None
+    ) -> "LedgerTotal":
+        """Add up sends; see `CostBook.total`."""
         return self._portal.run(lambda: self._ledger.total(since=since, until=until, tags=tags))
 
-    def by(self, *columns: "Column", since: float | None = None, until: float | None = None) -> "Sequence[LedgerRow]":
-        """Return the sums by one or more columns; see `SQLiteLedger.by`."""
-        return self._portal.run(lambda: self._ledger.by(*columns, since=since, until=until))
+    def by(
+        self,
+        *columns: "Column",
+        since: float | None = None,
+        until: float | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> "list[LedgerRow]":
+        """Add up sends in groups; see `CostBook.by`."""
+        return self._portal.run(lambda: self._ledger.by(*columns, since=since, until=until, tags=tags))
 
-    def sends(self, *, limit: int = 100, call_id: str | None = None) -> "Sequence[LedgerSend]":
-        """Return the latest sends; see `SQLiteLedger.sends`."""
-        return self._portal.run(lambda: self._ledger.sends(limit=limit, call_id=call_id))
+    def sends(
+        self,
+        *,
+        limit: int | None = 100,
+        call_id: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> "list[LedgerSend]":
+        """Return the latest sends, the newest first; see `CostBook.sends`."""
+        return self._portal.run(
+            lambda: self._ledger.sends(limit=limit, call_id=call_id, since=since, until=until, tags=tags)
+        )
+
+    def calls(
+        self,
+        *,
+        limit: int | None = 100,
+        since: float | None = None,
+        until: float | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> "list[LedgerCall]":
+        """Return what the latest calls came to, the newest first; see `CostBook.calls`."""
+        return self._portal.run(lambda: self._ledger.calls(limit=limit, since=since, until=until, tags=tags))
+
+    def saved(
+        self, *, since: float | None = None, until: float | None = None, tags: Mapping[str, str] | None = None
+    ) -> "SavedTotal":
+        """Add up what was not sent; see `CostBook.saved`."""
+        return self._portal.run(lambda: self._ledger.saved(since=since, until=until, tags=tags))
 
     def flush(self) -> None:
         """Wait until everything that was reported is written."""
@@ -141,9 +175,16 @@ class BlockingCosts:
         self._costs = costs
         self._portal = portal
 
-    def total(self, *, since: "Moment | None" = None, until: "Moment | None" = None, **tags: str) -> "LedgerTotal":
+    def total(
+        self,
+        *,
+        since: "Moment | None" = None,
+        until: "Moment | None" = None,
+        tags: "Mapping[str, str] | None" = None,
+        **named: str,
+    ) -> "LedgerTotal":
         """Add up requests; see `ClientCosts.total`."""
-        return self._portal.run(lambda: self._costs.total(since=since, until=until, **tags))
+        return self._portal.run(lambda: self._costs.total(since=since, until=until, tags=tags, **named))
 
     def by(
         self,
@@ -151,10 +192,11 @@ class BlockingCosts:
         day: bool = False,
         since: "Moment | None" = None,
         until: "Moment | None" = None,
-        **tags: str,
+        tags: "Mapping[str, str] | None" = None,
+        **named: str,
     ) -> "list[LedgerRow]":
         """Add up requests in groups; see `ClientCosts.by`."""
-        return self._portal.run(lambda: self._costs.by(*columns, day=day, since=since, until=until, **tags))
+        return self._portal.run(lambda: self._costs.by(*columns, day=day, since=since, until=until, tags=tags, **named))
 
     def sends(
         self,
@@ -163,28 +205,47 @@ class BlockingCosts:
         call_id: str | None = None,
         since: "Moment | None" = None,
         until: "Moment | None" = None,
-        **tags: str,
+        tags: "Mapping[str, str] | None" = None,
+        **named: str,
     ) -> "list[LedgerSend]":
         """Return the latest requests, the newest first; see `ClientCosts.sends`."""
         return self._portal.run(
-            lambda: self._costs.sends(limit=limit, call_id=call_id, since=since, until=until, **tags)
+            lambda: self._costs.sends(limit=limit, call_id=call_id, since=since, until=until, tags=tags, **named)
         )
 
     def calls(
-        self, *, limit: int | None = 100, since: "Moment | None" = None, until: "Moment | None" = None, **tags: str
+        self,
+        *,
+        limit: int | None = 100,
+        since: "Moment | None" = None,
+        until: "Moment | None" = None,
+        tags: "Mapping[str, str] | None" = None,
+        **named: str,
     ) -> "list[LedgerCall]":
         """Return what the latest calls came to, the newest first; see `ClientCosts.calls`."""
-        return self._portal.run(lambda: self._costs.calls(limit=limit, since=since, until=until, **tags))
+        return self._portal.run(lambda: self._costs.calls(limit=limit, since=since, until=until, tags=tags, **named))
 
-    def wasted(self, *, since: "Moment | None" = None, until: "Moment | None" = None, **tags: str) -> Decimal:
+    def wasted(
+        self,
+        *,
+        since: "Moment | None" = None,
+        until: "Moment | None" = None,
+        tags: "Mapping[str, str] | None" = None,
+        **named: str,
+    ) -> Decimal:
         """Return US dollars that were spent on requests whose answer nobody got; see `ClientCosts.wasted`."""
-        return self._portal.run(lambda: self._costs.wasted(since=since, until=until, **tags))
+        return self._portal.run(lambda: self._costs.wasted(since=since, until=until, tags=tags, **named))
 
     def saved_by_cache(
-        self, *, since: "Moment | None" = None, until: "Moment | None" = None, **tags: str
+        self,
+        *,
+        since: "Moment | None" = None,
+        until: "Moment | None" = None,
+        tags: "Mapping[str, str] | None" = None,
+        **named: str,
     ) -> "SavedTotal":
         """Add up what was not sent; see `ClientCosts.saved_by_cache`."""
-        return self._portal.run(lambda: self._costs.saved_by_cache(since=since, until=until, **tags))
+        return self._portal.run(lambda: self._costs.saved_by_cache(since=since, until=until, tags=tags, **named))
 
     def export(
         self,
@@ -192,10 +253,11 @@ class BlockingCosts:
         *,
         since: "Moment | None" = None,
         until: "Moment | None" = None,
-        **tags: str,
+        tags: "Mapping[str, str] | None" = None,
+        **named: str,
     ) -> int:
         """Write all requests to a .csv or .parquet file and return how many; see `ClientCosts.export`."""
-        return self._portal.run(lambda: self._costs.export(path, since=since, until=until, **tags))
+        return self._portal.run(lambda: self._costs.export(path, since=since, until=until, tags=tags, **named))
 
     @override
     def __repr__(self) -> str:

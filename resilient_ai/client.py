@@ -15,6 +15,7 @@ from resilient_ai.core.clock import Clock
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.core.events import BatchDone, Event
 from resilient_ai.core.health import BudgetState, Health
+from resilient_ai.core.ledger import CostLedger
 from resilient_ai.core.messages import MessagesInput
 from resilient_ai.core.operations import Chat, Complete, Embed, Image, Operation, Stream
 from resilient_ai.core.options import ChatOptions, CompleteOptions, EmbedOptions, ImageOptions, StreamOptions
@@ -22,12 +23,11 @@ from resilient_ai.core.pipeline import Description, Pipeline, Provider
 from resilient_ai.core.results import ChatResult, Considered, EmbedResult, ImageResult, StructuredResult
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.costs import ClientCosts
-from resilient_ai.deepinfra.catalogue import ClientCatalogue
+from resilient_ai.deepinfra.catalogue import ClientCatalogue, LiveCatalogue
 from resilient_ai.deepinfra.provider import DeepInfraProvider
 from resilient_ai.middleware import Budget, Budgets, Cache, CostAccounting, Routing
-from resilient_ai.presets import default_stack, live_catalogue
+from resilient_ai.presets import default_stack, live_catalogue_of
 from resilient_ai.settings import Settings
-from resilient_ai.stores import PostgresLedger, SQLiteLedger
 from resilient_ai.structured_output import ask_for
 from resilient_ai.tool_loop import ToolRun, run_tools
 
@@ -54,9 +54,9 @@ class AsyncClient:
         budgets: What may be spent, in place of the settings' `budgets`; for the default stack.
         routing: How the model is chosen, in place of the settings' `auto_models` and `auto_prefer`; for the default stack.
         http: An `httpx.AsyncClient` or `httpx.AsyncBaseTransport` of your own; you close it.
-        settings: What the default stack is built with; by default from the environment. With `stack` only `api_key`, `base_url`
-            and `connect_timeout` count, and the others by `stack=[..., *default_stack(settings)]`. With `provider` and `stack`
-            none counts.
+        settings: What the default stack is built with; by default from the environment. With `stack` only `api_key`, `base_url`,
+            `connect_timeout` and `catalogue_refresh` count, and the others by `stack=[..., *default_stack(settings)]`. With
+            `provider` and `stack` the last of these alone counts.
         provider: A leaf of your own instead of DeepInfra, such as `resilient_ai.testing.ScriptedProvider`; needs no key.
         clock: Time and chance, for tests.
 
@@ -81,6 +81,8 @@ class AsyncClient:
         clock: Clock | None = None,
     ) -> None:
         settings = _with_budgets(_checked(settings), budgets)
+        if routing is not None and not isinstance(cast("object", routing), Routing):
+            raise ConfigurationError(f"routing: a Routing, got {routing!r:.60}")
         if stack is not None and (budgets is not None or routing is not None):
             raise ConfigurationError(
                 "budgets, routing: a stack of your own holds its own Budgets and Routing; give it alone"
@@ -93,14 +95,15 @@ class AsyncClient:
             )
         elif (api_key, base_url, http) != (None, None, None):
             raise ConfigurationError("provider: has a key, an address and connections of its own; give it alone")
-        models = live_catalogue(settings)
-        if stack is None:
-            stack = default_stack(settings, routing=routing, models=models)
+        stack = default_stack(settings, routing=routing) if stack is None else stack
         self._pipeline = Pipeline(provider, stack, clock=clock)
-        self._models = ClientCatalogue(
-            models, _source_of(provider), every=settings.catalogue_refresh, clock=self._pipeline.clock
+        self._catalogue = ClientCatalogue(
+            live_catalogue_of(stack) or LiveCatalogue(),
+            _source_of(provider),
+            every=settings.catalogue_refresh,
+            clock=self._pipeline.clock,
         )
-        self._keep_fresh = None if settings.catalogue_refresh is None else self._models.keep_fresh
+        self._keep_fresh = None if settings.catalogue_refresh is None else self._catalogue.keep_fresh
         self._tags: Mapping[str, str] = {}
         self._timeout: float | None = None
         self._cache: CacheMode | CacheControl | None = None
@@ -305,44 +308,59 @@ class AsyncClient:
         return self._pipeline.call(operation, tags=self._tags or None, cache=self._cache)
 
     @property
-    def ledger(self) -> SQLiteLedger | PostgresLedger:
+    def ledger(self) -> CostLedger:
         """The book of all sends; `costs` asks it the usual questions.
 
         Raises:
-            ConfigurationError: If the stack has no `CostAccounting` with an `SQLiteLedger` or a `PostgresLedger`.
+            ConfigurationError: If the stack has no `CostAccounting` with a ledger that can be asked, such as `SQLiteLedger`.
         """
+        ledger = self._ledger
+        if ledger is None:
+            raise ConfigurationError("the stack of this client has no CostAccounting with a ledger that can be asked")
+        return ledger
+
+    @property
+    def _ledger(self) -> CostLedger | None:
         for layer in self._pipeline.stack:
-            if isinstance(layer, CostAccounting) and isinstance(layer.ledger, SQLiteLedger | PostgresLedger):
-                return layer.ledger
-        raise ConfigurationError(
-            "the stack of this client has no CostAccounting with an SQLiteLedger or PostgresLedger"
-        )
+            ledger = layer.ledger if isinstance(layer, CostAccounting) else None
+            if all(hasattr(ledger, question) for question in ("total", "by", "sends", "calls", "saved", "scan")):
+                return cast("CostLedger", ledger)
+        return None
 
     @property
     def costs(self) -> ClientCosts:
         """What was spent, wasted and saved, by model, tenant, day and more; and files of it.
 
+        Of a view with tags it is what calls with these tags have cost.
+
         Raises:
             ConfigurationError: As `ledger` does.
         """
-        return ClientCosts(self.ledger)
+        return ClientCosts(self.ledger, self._tags)
 
     async def budgets(self, **tags: str) -> tuple[BudgetState, ...]:
-        """Return what was spent of each budget, asked for now.
+        """Return what was spent of each budget, asked for now; nothing where there are none.
 
         Args:
-            tags: Only budgets against which calls with these tags may count, such as `tenant="a"`.
+            tags: Only budgets against which a call with exactly these tags may count, such as `tenant="a"`; those of a view are
+                added. Without any, all budgets.
 
         Raises:
-            ConfigurationError: If the stack has no `Budgets`.
             BookUnavailable: If it cannot be asked what was spent.
         """
-        return await self.middleware(Budgets).state({**self._tags, **tags}, clock=self._pipeline.clock)
+        found: list[BudgetState] = []
+        for layer in self._pipeline.stack:
+            if isinstance(layer, Budgets):
+                found += await layer.state({**self._tags, **tags}, clock=self._pipeline.clock, costs=self._ledger)
+        return tuple(found)
 
     @property
     def catalogue(self) -> ClientCatalogue:
-        """The models, what they can do and what they cost; `await ai.catalogue.refresh()` asks the provider for news."""
-        return self._models
+        """The models, what they can do and what they cost; `await ai.catalogue.refresh()` asks the provider for news.
+
+        It is the one in which the stack looks up prices and abilities, if that is a `LiveCatalogue`.
+        """
+        return self._catalogue
 
     def explain(self, operation: Operation[Any]) -> tuple[Considered, ...]:
         """Return which models would be considered for an operation if it were sent now, and why; nothing is sent.
@@ -356,7 +374,7 @@ class AsyncClient:
     async def aclose(self) -> None:
         """Write what is pending and close connections; a view closes nothing."""
         if self._owner:
-            await self._models.aclose()
+            await self._catalogue.aclose()
             await self._pipeline.aclose()
 
     async def __aenter__(self) -> Self:
@@ -384,6 +402,8 @@ def _checked(settings: object) -> Settings:
 def _with_budgets(settings: Settings, budgets: Sequence[Budget] | None) -> Settings:
     if budgets is None:
         return settings
+    if not isinstance(cast("object", budgets), list | tuple):
+        raise ConfigurationError(f"budgets: a list of Budget, got {budgets!r:.60}")
     for budget in budgets:
         if not isinstance(cast("object", budget), Budget):
             raise ConfigurationError(f"budgets: each must be a Budget, got {budget!r:.60}")

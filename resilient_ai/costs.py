@@ -1,39 +1,48 @@
 """What the ledger of a client knows: sums, calls, waste, savings, and files of them."""
 
-import asyncio
 import math
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypedDict, cast
 
 from typing_extensions import override
 
+from resilient_ai._cost_files import FORMATS, NotExactError, in_thread, write_sends
 from resilient_ai.core.errors import InvalidInput
 from resilient_ai.core.ledger import Column, CostBook, LedgerCall, LedgerRow, LedgerSend, LedgerTotal, SavedTotal
-from resilient_ai.stores._ledger_files import FORMATS, NotExactError, SendsFile
 
-T = TypeVar("T")
-Moment = float | datetime | date
+Moment = float | datetime | date | str
+
+
+class _Which(TypedDict):
+    since: float | None
+    until: float | None
+    tags: Mapping[str, str]
 
 
 class ClientCosts:
     """The costs of a client's requests, as its ledger has them.
 
     Every question sees what was reported before it. `since` and `until` say which requests count: those that were sent from one
-    moment on, and before the other. Each is a number of seconds since 1970-01-01 UTC, a `datetime` with a time zone, or a `date`,
-    which begins at midnight UTC. Tags narrow further: only requests with all of them count, and `model` and `kind` may be named
-    as if they were tags.
+    moment on, and before the other. Each is a number of seconds since 1970-01-01 UTC, a `datetime` with a time zone, a `date`,
+    which begins at midnight UTC, or the ISO text of one of the two, such as "2026-11-01" or "2026-11-01T08:00+01:00".
+
+    Tags narrow further: only requests with all of them count, and `model` and `kind` may be named as if they were tags. They are
+    keywords of a question, `tenant="a"`, or a mapping, `tags={"tenant": "a"}`, which can also hold names that are no keywords or
+    that a question has for itself, such as `since`. Those of the costs of a view narrow every question and file; where a question
+    names another value for one of them, its own counts.
 
     Sums are exact, and hold what is known. What is not known is counted apart as `unknown`, never as zero.
 
     Args:
         book: The ledger.
+        tags: What all questions are about; for everything where there are none.
 
     >>> import asyncio
     >>> from resilient_ai.core.ledger import SendClosed, SendOpened
@@ -50,23 +59,30 @@ class ClientCosts:
     ('a', '1970-01-01') 0.0000097
     """
 
-    def __init__(self, book: CostBook) -> None:
+    def __init__(self, book: CostBook, tags: Mapping[str, str] | None = None) -> None:
         self._book = book
+        self._tags = _checked(tags)
 
-    async def total(self, *, since: Moment | None = None, until: Moment | None = None, **tags: str) -> LedgerTotal:
+    async def total(
+        self,
+        *,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        tags: Mapping[str, str] | None = None,
+        **named: str,
+    ) -> LedgerTotal:
         """Add up requests.
 
         Args:
             since: Requests from that moment on.
             until: Requests before that moment.
-            tags: Only requests with all of these tags, such as `tenant="a"` or `model="m"`.
+            tags: Only requests with all of these tags.
+            named: The same as keywords, such as `tenant="a"` or `model="m"`.
 
         Raises:
             InvalidInput: If a moment or a tag is of the wrong kind.
         """
-        return await self._book.total(
-            since=_seconds("since", since), until=_seconds("until", until), tags=_checked(tags)
-        )
+        return await self._book.total(**self._which(since, until, tags, named))
 
     async def by(
         self,
@@ -74,7 +90,8 @@ class ClientCosts:
         day: bool = False,
         since: Moment | None = None,
         until: Moment | None = None,
-        **tags: str,
+        tags: Mapping[str, str] | None = None,
+        **named: str,
     ) -> list[LedgerRow]:
         """Add up requests in groups.
 
@@ -84,6 +101,7 @@ class ClientCosts:
             since: Requests from that moment on.
             until: Requests before that moment.
             tags: Only requests with all of these tags.
+            named: The same as keywords.
 
         Returns:
             One row per group, sorted by their keys. A request without a tag has None in its place, which comes first.
@@ -93,9 +111,7 @@ class ClientCosts:
             ValueError: If there is no column, or one is not known.
         """
         keys: tuple[Column, ...] = (*columns, "day") if day and "day" not in columns else columns
-        return await self._book.by(
-            *keys, since=_seconds("since", since), until=_seconds("until", until), tags=_checked(tags)
-        )
+        return await self._book.by(*keys, **self._which(since, until, tags, named))
 
     async def sends(
         self,
@@ -104,7 +120,8 @@ class ClientCosts:
         call_id: str | None = None,
         since: Moment | None = None,
         until: Moment | None = None,
-        **tags: str,
+        tags: Mapping[str, str] | None = None,
+        **named: str,
     ) -> list[LedgerSend]:
         """Return the latest requests, the newest first.
 
@@ -114,6 +131,7 @@ class ClientCosts:
             since: Requests from that moment on.
             until: Requests before that moment.
             tags: Only requests with all of these tags.
+            named: The same as keywords.
 
         Raises:
             InvalidInput: If a moment or a tag is of the wrong kind.
@@ -122,13 +140,17 @@ class ClientCosts:
         return await self._book.sends(
             limit=limit,
             call_id=call_id,
-            since=_seconds("since", since),
-            until=_seconds("until", until),
-            tags=_checked(tags),
+            **self._which(since, until, tags, named),
         )
 
     async def calls(
-        self, *, limit: int | None = 100, since: Moment | None = None, until: Moment | None = None, **tags: str
+        self,
+        *,
+        limit: int | None = 100,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        tags: Mapping[str, str] | None = None,
+        **named: str,
     ) -> list[LedgerCall]:
         """Return what the latest calls came to, the newest first, over all tries, batches and models of each.
 
@@ -137,30 +159,39 @@ class ClientCosts:
             since: Only what was sent from that moment on counts.
             until: Only what was sent before that moment counts.
             tags: Only requests with all of these tags count.
+            named: The same as keywords.
 
         Raises:
             InvalidInput: If a moment or a tag is of the wrong kind.
             ValueError: If `limit` is less than 1.
         """
-        return await self._book.calls(
-            limit=limit, since=_seconds("since", since), until=_seconds("until", until), tags=_checked(tags)
-        )
+        return await self._book.calls(limit=limit, **self._which(since, until, tags, named))
 
-    async def wasted(self, *, since: Moment | None = None, until: Moment | None = None, **tags: str) -> Decimal:
+    async def wasted(
+        self,
+        *,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        tags: Mapping[str, str] | None = None,
+        **named: str,
+    ) -> Decimal:
         """Return US dollars that were spent on requests whose answer nobody got, as far as that is known.
 
         Such are tries that failed after they were billed, the slower one of two that were hedged, and answers that came when
         nobody waited any more. Arguments and errors are those of `total`.
         """
-        return (await self.total(since=since, until=until, **tags)).wasted
+        return (await self.total(since=since, until=until, tags=tags, **named)).wasted
 
     async def saved_by_cache(
-        self, *, since: Moment | None = None, until: Moment | None = None, **tags: str
+        self,
+        *,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        tags: Mapping[str, str] | None = None,
+        **named: str,
     ) -> SavedTotal:
         """Add up what was not sent, as its answer was in the cache or on its way; arguments and errors are those of `total`."""
-        return await self._book.saved(
-            since=_seconds("since", since), until=_seconds("until", until), tags=_checked(tags)
-        )
+        return await self._book.saved(**self._which(since, until, tags, named))
 
     async def export(
         self,
@@ -168,7 +199,8 @@ class ClientCosts:
         *,
         since: Moment | None = None,
         until: Moment | None = None,
-        **tags: str,
+        tags: Mapping[str, str] | None = None,
+        **named: str,
     ) -> int:
         """Write all requests to a file, the oldest first, one row each.
 
@@ -184,6 +216,7 @@ class ClientCosts:
             since: Requests from that moment on.
             until: Requests before that moment.
             tags: Only requests with all of these tags.
+            named: The same as keywords.
 
         Returns:
             How many rows were written.
@@ -191,7 +224,7 @@ class ClientCosts:
         Raises:
             InvalidInput: If the name has another ending, or a moment or a tag is of the wrong kind.
             ConfigurationError: If a package is missing.
-            OSError: If the file cannot be written.
+            OSError: If the file cannot be written; it names the file that was asked for.
         """
         target = Path(path)
         kind = FORMATS.get(target.suffix.lower())
@@ -200,79 +233,76 @@ class ClientCosts:
                 f"path: the file must end in {' or '.join(FORMATS)}, got {target.name!r}", field="path", value=path
             )
         kind.check()
-        scan = partial(
-            self._book.scan, since=_seconds("since", since), until=_seconds("until", until), tags=_checked(tags)
-        )
+        scan = partial(self._book.scan, **self._which(since, until, tags, named))
         draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         try:
             try:
-                rows = await _write(scan(), kind(draft))
+                rows = await write_sends(scan(), kind(draft))
             except NotExactError:
-                await _in_thread(draft.unlink)
-                rows = await _write(scan(), kind(draft, exact=False))
-            await _in_thread(partial(draft.replace, target))
+                await in_thread(draft.unlink)
+                rows = await write_sends(scan(), kind(draft, exact=False))
+            await in_thread(partial(draft.replace, target))
+        except OSError as error:
+            if error.filename not in {draft, str(draft)}:
+                raise
+            raise OSError(error.errno, error.strerror, str(target)) from None
         finally:
             draft.unlink(missing_ok=True)
         return rows
 
+    def _which(
+        self, since: Moment | None, until: Moment | None, tags: Mapping[str, str] | None, named: Mapping[str, str]
+    ) -> _Which:
+        return {
+            "since": _seconds("since", since),
+            "until": _seconds("until", until),
+            "tags": {**self._tags, **_checked(tags), **_checked(named)},
+        }
+
     @override
     def __repr__(self) -> str:
-        return f"ClientCosts({self._book!r})"
-
-
-async def _write(scan: AsyncIterator[Sequence[LedgerSend]], file: SendsFile) -> int:
-    rows = 0
-    try:
-        await _in_thread(file.open)
-        async for sends in scan:
-            await _in_thread(partial(file.write, sends))
-            rows += len(sends)
-        await _in_thread(file.close)
-    except BaseException:
-        file.abandon()
-        raise
-    return rows
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Do something in a thread, and wait for its end also where whoever asked is cancelled: its file is closed then."""
-    done = asyncio.get_running_loop().run_in_executor(None, work)
-    try:
-        return await asyncio.shield(done)
-    except asyncio.CancelledError:
-        while not done.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([done])
-        raise
+        return f"ClientCosts({self._book!r}{f', {self._tags!r}' if self._tags else ''})"
 
 
 def _seconds(name: str, moment: Moment | None) -> float | None:
     """Return seconds since 1970-01-01 UTC.
 
-    >>> _seconds("since", date(1970, 1, 2))
-    86400.0
+    >>> _seconds("since", date(1970, 1, 2)), _seconds("since", "1970-01-02T01:00+01:00")
+    (86400.0, 86400.0)
     """
     if moment is None:
         return None
-    if isinstance(moment, datetime):
-        if moment.tzinfo is None:
+    given = _read(moment) if isinstance(moment, str) else moment
+    if isinstance(given, datetime):
+        if given.tzinfo is None:
             raise InvalidInput(f"{name}: a datetime needs a time zone, got {moment!r}", field=name, value=moment)
-        return moment.timestamp()
-    if isinstance(moment, date):
-        return datetime(moment.year, moment.month, moment.day, tzinfo=UTC).timestamp()
-    given = cast("object", moment)
-    if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
+        return given.timestamp()
+    if isinstance(given, date):
+        return datetime(given.year, given.month, given.day, tzinfo=UTC).timestamp()
+    number = cast("object", given)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
         raise InvalidInput(
-            f"{name}: seconds since 1970, a datetime with a time zone, or a date, got {given!r}",
+            f'{name}: seconds since 1970, a datetime with a time zone, a date, or an ISO text such as "2026-11-01" or '
+            f'"2026-11-01T08:00Z", got {moment!r}',
             field=name,
-            value=given,
+            value=moment,
         )
-    return float(given)
+    return float(number)
 
 
-def _checked(tags: Mapping[str, str]) -> Mapping[str, str]:
-    for name, value in tags.items():
-        given = cast("object", value)
-        if not isinstance(given, str):
-            raise InvalidInput(f"{name}: a text, got {given!r}", field=name, value=given)
-    return tags
+def _read(text: str) -> date | None:
+    """Return the date or the datetime of an ISO text, None where it is none."""
+    for kind in (date, datetime):
+        with suppress(ValueError):
+            return kind.fromisoformat(text)
+    return None
+
+
+def _checked(tags: Mapping[str, str] | None) -> dict[str, str]:
+    given = cast("object", {} if tags is None else tags)
+    if not isinstance(given, Mapping):
+        raise InvalidInput(f"tags: a mapping of names to texts, got {given!r}", field="tags", value=given)
+    for name, value in cast("Mapping[object, object]", given).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidInput(f"{name}: a text, got {value!r}", field=str(name), value=value)
+    return dict(cast("Mapping[str, str]", given))

@@ -3,7 +3,7 @@
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -93,7 +93,7 @@ def default_stack(
     settings = settings or Settings()
     home = writable_home(settings.home)
     models = live_catalogue(settings) if models is None else models
-    ledger, prices, abilities = _ledger(settings, home), PriceTable(models), CatalogueAbilities(models)
+    ledger, prices, abilities = ledger_of(settings, home), PriceTable(models), CatalogueAbilities(models)
     stack: list[Middleware] = [Tracing(), Logging(), Deadline(total=settings.timeout)]
     if settings.coalesce == "on":
         stack.append(Coalesce(always=settings.cache_answers == "all", savings=ledger))
@@ -120,6 +120,16 @@ def live_catalogue(settings: Settings) -> LiveCatalogue:
     return LiveCatalogue(path=home_of(settings.home) / "catalogue.json", overrides=overrides)
 
 
+def live_catalogue_of(stack: Sequence[Middleware]) -> LiveCatalogue | None:
+    """Return where a stack looks up prices or abilities, if that can be brought up to date."""
+    for layer in stack:
+        for name in ("prices", "abilities"):
+            models: object = getattr(getattr(layer, name, None), "models", None)
+            if isinstance(models, LiveCatalogue):
+                return models
+    return None
+
+
 def _informed(routing: Routing, models: Catalogue, abilities: Abilities, prices: PriceBook) -> Routing:
     """Give a routing what the client knows of models, where it says nothing else."""
 
@@ -137,7 +147,8 @@ def _informed(routing: Routing, models: Catalogue, abilities: Abilities, prices:
     )
 
 
-def _ledger(settings: Settings, home: Path | None) -> SQLiteLedger | PostgresLedger:
+def ledger_of(settings: Settings, home: Path | None) -> SQLiteLedger | PostgresLedger:
+    """Return the book of the settings: the one of `ledger_url`, or a file in `home`, or one in memory where there is neither."""
     if settings.ledger_url is not None:
         url = settings.ledger_url.get_secret_value()
         return _named("ledger_url", lambda: PostgresLedger(url))

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import gc
+import inspect
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 from pydantic import BaseModel
 
 from resilient_ai.blocking import Client, Portal
+from resilient_ai.blocking_views import BlockingLedger
 from resilient_ai.core.deltas import Finished, TextDelta
 from resilient_ai.core.errors import (
     CircuitOpen,
@@ -27,6 +29,7 @@ from resilient_ai.core.errors import (
     StreamMisused,
 )
 from resilient_ai.core.events import SendStarted
+from resilient_ai.core.ledger import CostBook
 from resilient_ai.core.messages import ToolCall
 from resilient_ai.core.operations import Chat, Stream
 from resilient_ai.core.results import Choice
@@ -315,7 +318,20 @@ def test_the_book_of_costs_is_read_without_await():
         assert ledger.total().sends == 1
         assert [row.key for row in ledger.by("model")] == [("m",)]
         assert [send.model for send in ledger.sends(limit=5)] == ["m"]
+        assert [(call.models, call.sends) for call in ledger.calls()] == [(("m",), 1)]
+        assert ledger.saved().calls == 0
+        others = {"tags": {"tenant": "none"}}
+        assert (ledger.total(**others).sends, ledger.by("model", **others), ledger.sends(**others)) == (0, [], [])
+        assert (ledger.calls(**others), ledger.saved(**others).hits) == ([], 0)
         assert repr(ledger).startswith("BlockingLedger(SQLiteLedger(")
+
+
+@pytest.mark.parametrize("name", ["total", "by", "sends", "calls", "saved"])
+def test_the_book_is_asked_as_any_other(name):
+    """The questions take what those of a ledger take."""
+    asked = [inspect.signature(getattr(kind, name)).parameters.values() for kind in (BlockingLedger, CostBook)]
+    ours, theirs = ([(each.name, each.kind, each.default) for each in parameters] for parameters in asked)
+    assert ours == theirs
 
 
 # Streams

@@ -250,8 +250,34 @@ async def test_the_default_stack_is_described(tmp_path):
 
 def test_a_stack_of_one_s_own_has_its_own_ledger():
     """Where the stack keeps no book, asking for it says so."""
-    with pytest.raises(ConfigurationError, match="no CostAccounting with an SQLiteLedger"):
+    with pytest.raises(ConfigurationError, match="no CostAccounting with a ledger that can be asked"):
         _ = client()[0].ledger
+
+
+class MyLedger:
+    """A ledger of one's own that can be asked one thing."""
+
+    def opened(self, row):
+        """Keep nothing."""
+
+    def closed(self, row):
+        """Keep nothing."""
+
+    async def total(self, *, since=None, until=None, tags=None):
+        return tags
+
+    async def aclose(self):
+        """Nothing is open."""
+
+    by = sends = calls = saved = scan = total
+
+
+async def test_any_ledger_that_can_be_asked_is_one():
+    """It need not be of a class that is known here."""
+    ledger = MyLedger()
+    async with AsyncClient("k", stack=[CostAccounting(ledger)]) as ai:
+        assert ai.ledger is ledger
+        assert await ai.costs.total(tenant="a") == {"tenant": "a"}
 
 
 # Resilience, as a caller sees it
@@ -306,12 +332,12 @@ async def test_health_shows_what_was_used(clock):
     health = ai.with_options(tags={"tenant": "a"}).health()
     assert (health.breakers[0].failures, health.breakers[0].throughput, health.ok) == (1, 2, True)
     assert (health.limits[0].in_use, health.rates[0].unit) == (0, "requests")
-    assert 99 < health.budgets[0].left < 100
+    assert 99 < health.send_budgets[0].left < 100
     assert [line.split()[:2] for line in str(health).splitlines()] == [
         ["breaker", "m"],
         ["limit", "m"],
         ["rate", "m"],
-        ["budget", "m"],
+        ["retries", "m"],
     ]
 
 

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from resilient_ai._cost_files import FORMATS
 from resilient_ai.core.errors import ConfigurationError, InvalidInput
 from resilient_ai.core.ledger import CallSpared, LedgerSend, SavedTotal, SendClosed, SendOpened
 from resilient_ai.core.results import Usage
 from resilient_ai.costs import ClientCosts
 from resilient_ai.stores import SQLiteLedger
-from resilient_ai.stores._ledger_files import FORMATS
 
 pytestmark = pytest.mark.anyio
 
@@ -90,20 +90,28 @@ class TestQuestions:
             (date(2027, 1, 16), 2),
             (datetime(2027, 1, 15, 8, 0, 1, tzinfo=UTC), 3),
             (datetime(2027, 1, 15, 10, 0, 1, tzinfo=timezone(timedelta(hours=2))), 3),
+            ("2027-01-16", 2),
+            ("2027-01-15T08:00:01Z", 3),
+            ("2027-01-15 10:00:01+02:00", 3),
             (None, 4),
         ],
     )
     async def test_moments(self, filled, since, sends):
-        """Seconds, a time of any zone, and a day, which begins in UTC."""
+        """Seconds, a time of any zone, a day, which begins in UTC, and the texts of times and days."""
         assert (await filled.total(since=since)).sends == sends
         assert (await filled.total(until=since)).sends == (4 if since is None else 4 - sends)
         assert sum(row.sends for row in await filled.by("kind", since=since)) == sends
         assert len(await filled.sends(since=since)) == sends
         assert sum(call.sends for call in await filled.calls(since=since)) == sends
 
-    @pytest.mark.parametrize("moment", [datetime(2027, 1, 15), "2027-01-15", float("nan"), float("inf"), True])  # noqa: DTZ001
+    @pytest.mark.parametrize(
+        "moment",
+        [
+            *[datetime(2027, 1, 15), "2027-01-15T08:00", "7d", "", float("nan"), float("inf"), True],  # noqa: DTZ001
+        ],
+    )
     async def test_moments_are_checked(self, costs, moment):
-        """A time that could be anywhere, a text, and what is no time."""
+        """A time that could be anywhere, also as a text, a text of another kind, and what is no time."""
         for name in ("since", "until"):
             with pytest.raises(InvalidInput, match=f"{name}: .*got ") as caught:
                 await costs.total(**{name: moment})
@@ -113,6 +121,45 @@ class TestQuestions:
         """They are texts."""
         with pytest.raises(InvalidInput, match="tenant: a text, got 7"):
             await costs.by("model", tenant=7)
+        with pytest.raises(InvalidInput, match="tenant: a text, got 7"):
+            await costs.total(tags={"tenant": 7})
+        with pytest.raises(InvalidInput, match="tags: a mapping of names to texts, got 'a'"):
+            await costs.calls(tags="a")
+        with pytest.raises(InvalidInput, match="tenant: a text, got 7"):
+            ClientCosts(costs._book, {"tenant": 7})
+
+    async def test_tags_with_names_of_our_own(self, book, costs, tmp_path):
+        """A mapping holds names that a question has for itself; keywords beside it come on top."""
+        names = ("path", "since", "until", "limit", "call_id", "tags", "day", "not a name")
+        write(book, "1", "0.1", tags=dict.fromkeys(names, "x") | {"tenant": "a"}, used=False)
+        write(book, "2", "0.2", tags={"tenant": "a"})
+        for name in names:
+            tags = {name: "x"}
+            assert (await costs.total(tags=tags, tenant="a")).sends == 1
+            assert [row.sends for row in await costs.by("model", tags=tags)] == [1]
+            assert [send.send_id for send in await costs.sends(tags=tags)] == ["1"]
+            assert [call.sends for call in await costs.calls(tags=tags)] == [1]
+            assert await costs.wasted(tags=tags) == Decimal("0.1")
+            assert (await costs.saved_by_cache(tags=tags)).calls == 0
+            assert await costs.export(tmp_path / "costs.csv", tags=tags) == 1
+        assert (await costs.total(tags={"tenant": "b"}, tenant="a")).sends == 2
+
+    async def test_costs_of_a_view(self, book, filled, tmp_path):
+        """Its tags narrow every question and every file; a question's own value for one of them counts in its place."""
+        view = ClientCosts(book, {"tenant": "a"})
+        hit = {"call_id": "h", "at": NOON, "kind": "chat", "model": "m", "outcome": "hit", "hits": 1}
+        for saved, tenant in (("1", "a"), ("2", "b")):
+            book.spared(CallSpared(**hit | {"call_id": tenant}, saved=Decimal(saved), tags={"tenant": tenant}))
+
+        assert (await view.total()).cost == Decimal("0.5")
+        assert [row.key for row in await view.by("tenant")] == [("a",)]
+        assert [send.send_id for send in await view.sends()] == ["3", "1"]
+        assert [call.call_id for call in await view.calls()] == ["two", "one"]
+        assert await view.wasted() == Decimal("0.4")
+        assert (await view.saved_by_cache()).saved == 1
+        assert await view.export(tmp_path / "costs.csv") == 2
+        assert (await view.total(team="red")).cost == Decimal("0.1")
+        assert (await view.total(tenant="b")).cost == (await view.total(tags={"tenant": "b"})).cost == Decimal("0.2")
 
     async def test_groups_by_day(self, filled):
         """The day comes last, wherever it is asked for, and once."""
@@ -160,8 +207,9 @@ class TestQuestions:
         assert (await costs.saved_by_cache(kind="embed", since=NOON + 1)).hits == 1
 
     def test_its_form(self, book, costs):
-        """It shows its book."""
+        """It shows its book, and its tags where it has some."""
         assert repr(costs) == f"ClientCosts({book!r})"
+        assert repr(ClientCosts(book, {"tenant": "a"})) == f"ClientCosts({book!r}, {{'tenant': 'a'}})"
 
 
 class TestFiles:
@@ -327,10 +375,30 @@ class TestFiles:
             path.unlink(missing_ok=True)
 
     @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-    async def test_a_folder_that_is_not_there(self, filled, tmp_path, suffix):
-        """The error arrives as it is."""
-        with pytest.raises(FileNotFoundError):
-            await filled.export(tmp_path / "nowhere" / f"costs{suffix}")
+    async def test_a_place_where_no_file_can_be(self, filled, tmp_path, suffix):
+        """The error names the file that was asked for, and nothing lies beside it."""
+        path = tmp_path / "nowhere" / f"costs{suffix}"
+        with pytest.raises(FileNotFoundError) as caught:
+            await filled.export(path)
+        assert str(caught.value) == f"[Errno 2] No such file or directory: {str(path)!r}"
+        folder = tmp_path / f"folder{suffix}"
+        folder.mkdir()
+        with pytest.raises(IsADirectoryError) as caught:
+            await filled.export(folder)
+        assert (caught.value.filename, caught.value.filename2) == (str(folder), None)
+        assert list(tmp_path.iterdir()) == [folder]
+
+    async def test_an_error_of_the_book_stays_what_it_is(self, costs, tmp_path):
+        """Only those of the file get its name."""
+
+        async def scan(**_):
+            raise ConnectionResetError(104, "the book is away")
+            yield
+
+        costs._book.scan = scan
+        with pytest.raises(ConnectionResetError, match="the book is away") as caught:
+            await costs.export(tmp_path / "costs.csv")
+        assert caught.value.filename is None
 
     @pytest.mark.parametrize("kind", FORMATS.values())
     def test_a_file_that_is_abandoned(self, kind, tmp_path):

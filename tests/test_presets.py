@@ -8,6 +8,7 @@ from datetime import date
 import platformdirs
 import pytest
 
+from resilient_ai.client import AsyncClient
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.core.operations import Chat, Embed
 from resilient_ai.core.pipeline import Pipeline
@@ -280,3 +281,15 @@ def test_a_query_follows_the_catalogue_of_the_client(tmp_path):
     assert routing.rules[0].models.catalogue is other
     assert routing.rules[1].models == ("a",)
     assert routing.abilities.models is models
+
+
+@pytest.mark.anyio
+async def test_the_catalogue_of_a_client_is_that_of_its_stack(tmp_path):
+    """What is refreshed is what prices and routes are looked up in, also in a stack that was put together by hand."""
+    settings = Settings(home=tmp_path)
+    stack = default_stack(settings)
+    async with AsyncClient("k", stack=stack, settings=settings) as ai:
+        assert ai.catalogue.live is ai.middleware(CostAccounting).prices.models
+        assert ai.catalogue.live is ai.middleware(Routing).abilities.models
+    async with AsyncClient("k", stack=[], settings=Settings(price_file=tmp_path / "no.toml")) as ai:
+        assert ai.catalogue.get("BAAI/bge-m3").dimensions == 1024

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
-from resilient_ai.core.budgets import BookUnavailable, Charge
+from resilient_ai.core.budgets import Charge
+from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.core.ledger import CallSpared, SendClosed, SendOpened
 from resilient_ai.stores import SQLiteLedger
 

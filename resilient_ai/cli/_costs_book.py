@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Protocol, TypedDict
 
 import typer
 
-from resilient_ai.core.errors import ConfigurationError
-
 if TYPE_CHECKING:
     from resilient_ai.core.budgets import BudgetBook
     from resilient_ai.core.ledger import Column, CostBook
@@ -77,17 +75,14 @@ async def opened() -> "AsyncGenerator[tuple[Book, str]]":
 
 
 def _book(settings: "Settings") -> "tuple[Book, str]":
-    from resilient_ai.presets import home_of  # noqa: PLC0415 - as above
-    from resilient_ai.stores import PostgresLedger, SQLiteLedger  # noqa: PLC0415 - as above
+    from resilient_ai.presets import home_of, ledger_of  # noqa: PLC0415 - as above
+    from resilient_ai.stores import PostgresLedger  # noqa: PLC0415 - as above
 
-    if settings.ledger_url is not None:
-        try:
-            ledger = PostgresLedger(settings.ledger_url.get_secret_value())
-        except ConfigurationError as error:
-            raise ConfigurationError(f"ledger_url: {error}") from None
-        return ledger, ledger.place
-    path = home_of(settings.home) / "ledger.sqlite"
-    return SQLiteLedger(path if path.is_file() else ":memory:"), str(path)
+    home = home_of(settings.home)
+    path = home / "ledger.sqlite"
+    # A book that calls no longer write can still be read.
+    ledger = ledger_of(settings.model_copy(update={"ledger": "on"}), home if path.is_file() else None)
+    return ledger, ledger.place if isinstance(ledger, PostgresLedger) else str(path)
 
 
 def moment(option: str, text: str) -> float:

@@ -82,6 +82,7 @@ def _draw(over: "OverTime", figure: Any) -> None:
     axes.grid(axis="y", color=_FAINT, linewidth=0.8)
     axes.tick_params(length=0, pad=8)
     axes.set_ylabel("USD")
+    axes.set_xlabel(over.remark, loc="left", labelpad=10)
     axes.set_title(over.title, loc="left", pad=14)
     figure.get_layout_engine().set(w_pad=0.15, h_pad=0.15)
     if over.column is not None:

@@ -51,10 +51,7 @@ class Files:
 async def _export(book: "CostBook", question: "Question", path: Path) -> int:
     from resilient_ai.costs import ClientCosts  # noqa: PLC0415 - slow to import, and seldom needed
 
-    taken = {"path", "since", "until"}.intersection(question.tags)
-    if taken:
-        raise WrongUseError(f"--export: rows cannot be chosen by a tag that is called {' or '.join(sorted(taken))}")
-    return await ClientCosts(book).export(path, since=question.since, until=question.until, **question.tags)
+    return await ClientCosts(book).export(path, since=question.since, until=question.until, tags=question.tags)
 
 
 def _check(option: str, path: Path, endings: tuple[str, ...]) -> None:

@@ -71,6 +71,8 @@ class OverTime:
         what: "spent" or "wasted".
         starts: When each step begins, in UTC.
         series: At most six and the rest as "others", the dearest first.
+        since: What counts begins then, None where the first step counts as a whole.
+        until: What counts ends then, None where the last step counts as a whole, or as far as it has come.
     """
 
     column: str | None
@@ -78,6 +80,8 @@ class OverTime:
     step: Step
     starts: tuple[datetime, ...]
     series: tuple[Series, ...]
+    since: datetime | None = None
+    until: datetime | None = None
 
     @property
     def totals(self) -> list[Decimal]:
@@ -90,6 +94,16 @@ class OverTime:
         by = "" if self.column is None else f" by {self.column}"
         first, last = (f"{moment:%Y-%m-%d}" for moment in (self.starts[0], self.starts[-1]))
         return f"{self.what.capitalize()} per {self.step}{by}, {first if first == last else f'{first} to {last}'} UTC"
+
+    @property
+    def remark(self) -> str:
+        """Which bars stand for less than a whole step, empty where none does."""
+        parts = [
+            f"the {which} bar counts {word} {moment:%Y-%m-%d %H:%M} UTC"
+            for which, word, moment in (("first", "from", self.since), ("last", "until", self.until))
+            if moment is not None
+        ]
+        return ", ".join(parts)
 
 
 async def over_time(
@@ -124,7 +138,16 @@ async def over_time(
             rows = await book.by(*groups, since=lower, until=upper, tags=tags)
             spent += [(start, *pair) for pair in found(rows)]
     series = _series(((step.floor(at), name, amount) for at, name, amount in spent), starts)
-    return OverTime(column=column, what="wasted" if wasted else "spent", step=step, starts=starts, series=series)
+    began, ended = (None if bound is None else _moment(bound) for bound in (since, until))
+    return OverTime(
+        column=column,
+        what="wasted" if wasted else "spent",
+        step=step,
+        starts=starts,
+        series=series,
+        since=began if began is not None and began > starts[0] else None,
+        until=ended if ended is not None and ended < min(step.after(starts[-1]), _moment(now)) else None,
+    )
 
 
 def _day(row: "LedgerRow") -> datetime:

@@ -67,6 +67,8 @@ def picture(over: "OverTime", console: "Console") -> "RenderableType":
     chart = _Chart(over, min(console.width, _BROADEST), needed("plotext", "cli"))
     lines = [_coloured(line, plain=plain) for line in chart.lines()]
     parts: list[RenderableType] = [Text(over.title, style="bold"), *lines]
+    if over.remark:
+        parts.append(Text(over.remark, style="" if plain else "dim"))
     if over.column is not None:
         entries = [_entry(row, one.name, console.width, plain=plain) for row, one in enumerate(over.series)]
         parts.append(Columns(entries, padding=(0, 2)))

@@ -57,7 +57,7 @@ def show_changes(known: Known, *, json: bool) -> None:
         terminal.write_json({"since": known.since, **asdict(changes)})
         return
     if changes or changes.suspicious or changes.failed:
-        terminal.write(terminal.sanitise(f"{changes}\n"))
+        terminal.show(f"{changes}\n")
     else:
         terminal.say("nothing has changed", "dim")
     terminal.say(f"since {known.since}; models as of {known.catalogue.as_of}", "dim")

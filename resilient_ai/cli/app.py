@@ -1,5 +1,6 @@
 """The commands together, and what every one of them does about errors, Ctrl-C, warnings and closed pipes."""
 
+import os
 import sys
 import warnings
 from contextlib import suppress
@@ -122,4 +123,13 @@ def root(
 
 def run() -> NoReturn:
     """Run the command that the arguments name, and exit."""
+    _replace_closed_output()
     sys.exit(typer.main.get_command(app).main(prog_name="resilient-ai"))
+
+
+def _replace_closed_output() -> None:
+    """Put a pipe that nobody reads in the place of a standard output that is closed; what is written ends like any such pipe."""
+    if sys.stdout is None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        sys.stdout = os.fdopen(writer, "w", encoding="utf-8")

@@ -11,11 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from resilient_ai.cli import terminal
-from resilient_ai.cli._budget_states import Found, states_of
+from resilient_ai.cli._budget_states import states_of
 from resilient_ai.cli.options import Json, tags_of
 
 if TYPE_CHECKING:
     from resilient_ai.core.health import BudgetState
+    from resilient_ai.middleware._budget_survey import Survey
     from resilient_ai.settings import Settings
 
 _WIDE = 110  # columns of a terminal in which everything of a budget has one line
@@ -29,7 +30,9 @@ _HINT = """no budget is set. In the file that RESILIENT_AI_CONFIG names:
   per = "day"
   scope = { tenant = "acme" }
 
-or RESILIENT_AI_BUDGETS='[{"limit": "25 USD", "per": "day"}]'"""
+or RESILIENT_AI_BUDGETS='[{"limit": "25 USD", "per": "day"}]'
+
+Budgets that a program gives to its client itself are not seen here; its ai.budgets() shows them."""
 
 
 def budgets(
@@ -39,7 +42,7 @@ def budgets(
         typer.Option(
             "--tag",
             metavar="NAME=VALUE",
-            help="Only budgets that a call with it counts against, such as tenant=acme. May be repeated.",
+            help="Only budgets against which a call with this tag and no other counts, such as tenant=acme. May be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -47,14 +50,15 @@ def budgets(
 ) -> None:
     """Show the budgets of the settings: what is spent of each, what is left, and until when.
 
-    What is reserved for requests under way counts as spent. Windows are in UTC.
+    What is reserved for requests under way counts as spent. Windows are in UTC. Of a budget for each value of a tag those are
+    shown with which something was sent in its window. Budgets that a program gives to its client itself are not seen.
     """
     from resilient_ai.settings import Settings  # noqa: PLC0415 - slow to import
 
     settings = Settings()
     tags = tags_of(tag)
     with terminal.err().status("counting"):
-        found = asyncio.run(states_of(settings, tags, most=None if json else _MOST)) if settings.budgets else Found()
+        found = asyncio.run(states_of(settings, tags, most=None if json else _MOST))
     if json:
         terminal.write_json([_document(state) for state in found.states])
         return
@@ -69,7 +73,7 @@ def budgets(
         terminal.say(text, style)
 
 
-def _remarks(found: Found, settings: "Settings") -> Iterator[tuple[str, str]]:
+def _remarks(found: "Survey", settings: "Settings") -> Iterator[tuple[str, str]]:
     if found.hidden:
         yield f"and {found.hidden:,} more, of which less is spent; --tag shows one, --json all of them", "dim"
     for budget, missing in found.unlisted:
@@ -90,16 +94,17 @@ def _table(states: "Sequence[BudgetState]", *, wide: bool) -> Table:
         table.add_column("Until", no_wrap=True)
         table.add_column("", no_wrap=True)
     for state in states:
-        used, left = _share(state), max(Decimal(0), state.limit - state.spent)
+        used = _share(state)
         colour = "red" if used >= 1 else "yellow" if used >= _NEARLY else "green"
         name = Text(terminal.one_line(state.key[1])).append(f" {terminal.one_line(state.key[2])}".rstrip(), "cyan")
-        until, kind = _until(state.until), "hard" if state.hard else "soft"
-        amounts = [terminal.usd(state.spent), terminal.usd(state.limit), terminal.usd(left)]
+        until, kind = _until(state), "hard" if state.hard else "soft"
+        amounts = [terminal.usd(state.spent), terminal.usd(state.limit), terminal.usd(state.left)]
         if wide:
             bar = Text("█" * min(_BAR, int(used * _BAR)), colour).append("░" * max(0, _BAR - int(used * _BAR)), "dim")
             table.add_row(name, *amounts, bar.append(f" {_percent(used)}", colour), until, kind)
         else:
-            note = ", ".join(part for part in (f"of {amounts[1]}", kind, f"until {until}" if until else "") if part)
+            end = f"until {until}" if until and not state.rolling else until
+            note = ", ".join(part for part in (f"of {amounts[1]}", kind, end) if part)
             table.add_row(name.append(f"\n{note}", "dim"), amounts[0], amounts[2], Text(_percent(used), colour))
     return table
 
@@ -119,10 +124,10 @@ def _percent(share: Decimal) -> str:
     return f"{share * 100:,.0f} %"
 
 
-def _until(moment: float | None) -> str:
-    if moment is None:
-        return ""
-    there, here = datetime.fromtimestamp(moment, UTC), datetime.fromtimestamp(moment).astimezone()
+def _until(state: "BudgetState") -> str:
+    if state.until is None:
+        return "rolling" if state.rolling else ""
+    there, here = datetime.fromtimestamp(state.until, UTC), datetime.fromtimestamp(state.until).astimezone()
     local = "" if here.utcoffset() == there.utcoffset() else f" ({here:%H:%M} here)"
     return f"{there:%Y-%m-%d %H:%M} UTC{local}"
 
@@ -133,7 +138,8 @@ def _document(state: "BudgetState") -> dict[str, Any]:
         "scope": state.key[2],
         "spent": state.spent,
         "limit": state.limit,
-        "left": max(Decimal(0), state.limit - state.spent),
+        "left": state.left,
         "hard": state.hard,
+        "rolling": state.rolling,
         "until": None if state.until is None else datetime.fromtimestamp(state.until, UTC).isoformat(),
     }

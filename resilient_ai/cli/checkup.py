@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import orjson
 
 from resilient_ai._version import __version__
+from resilient_ai.cli._checkup_money import examine_money
 from resilient_ai.cli.failures import sentence
 from resilient_ai.cli.terminal import one_line, seconds
 from resilient_ai.client import AsyncClient
@@ -69,6 +70,7 @@ def examine(base_url: str | None) -> Findings:
     if settings is not None:
         _home(findings, settings)
         asyncio.run(_cache(findings, settings))
+        asyncio.run(examine_money(settings, findings.note))
         if settings.redis_url is not None:
             asyncio.run(_redis(findings, settings.redis_url.get_secret_value()))
         key = _key(findings, settings)

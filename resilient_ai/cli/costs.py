@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -17,6 +18,8 @@ from resilient_ai.cli.failures import WrongUseError
 from resilient_ai.cli.options import Json, one_of, tags_of
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from resilient_ai.cli._costs_over_time import OverTime
     from resilient_ai.core.ledger import Column, LedgerRow, LedgerTotal, SavedTotal
 
@@ -45,7 +48,7 @@ def costs(
     ] = None,
     wasted: Annotated[
         bool,
-        typer.Option("--wasted", help="Sort by, and draw, what was spent on answers that nobody got."),
+        typer.Option("--wasted", help="Sort by, and draw, what was spent on answers nobody got."),
     ] = False,
     saved: Annotated[
         bool, typer.Option("--saved", help="Say what the cache has saved, even if that is nothing.")
@@ -69,7 +72,7 @@ def costs(
 ) -> None:
     """Show what was spent, by model, day, tenant or another tag.
 
-    Costs that nobody told us are shown as unknown.
+    The dearest come first, and days in their order. Costs that nobody told us are shown as unknown.
     """
     columns = cast("tuple[Column, ...]", tuple(one_of("--by", column, _COLUMNS) for column in by or ["model"]))
     question = Question(
@@ -111,11 +114,15 @@ async def _find(question: Question, files: Files, *, most: int | None, wasted: b
         return _Found(
             place=place,
             total=await book.total(**question.which),
-            rows=sorted(rows, key=lambda row: (-(row.wasted if wasted else row.cost), str(row.key))),
+            rows=rows if "day" in question.columns else sorted(rows, key=partial(_dearest_first, wasted=wasted)),
             saved=await book.saved(**question.which),
             drawn=None if most is None else await over_time(book, question, most=most, wasted=wasted),
             said=await files.write(book, question, wasted=wasted),
         )
+
+
+def _dearest_first(row: "LedgerRow", *, wasted: bool) -> "tuple[Decimal, str]":
+    return -(row.wasted if wasted else row.cost), str(row.key)
 
 
 def _show(found: _Found, question: Question, screen: terminal.Screen, *, wasted: bool, saved: bool) -> None:

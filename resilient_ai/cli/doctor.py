@@ -17,7 +17,7 @@ _MARKS = {"good": "[green]✓[/green]", "doubtful": "[yellow]![/yellow]", "wrong
 
 
 def doctor(base_url: BaseUrl = None, json: Json = False) -> None:
-    """Look at key, settings, folders, server and clock.
+    """Look at key, settings, folders, server and clock, and at the servers of costs, budgets and limits.
 
     Shows the stack that calls go through, but never the key. Nothing is sent that costs anything. The exit code is 1 if
     something is wrong.

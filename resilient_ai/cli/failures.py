@@ -4,9 +4,9 @@ import difflib
 from collections.abc import Iterable
 
 from resilient_ai.cli.terminal import one_line
-from resilient_ai.core.budgets import BookUnavailable
 from resilient_ai.core.errors import (
     AuthenticationFailed,
+    BookUnavailable,
     ConfigurationError,
     ConnectionFailed,
     InsufficientBalance,

@@ -58,7 +58,12 @@ def route(
     ] = None,
     kind: Annotated[str, typer.Option("--kind", "-k", help=f"{', '.join(_KINDS)}.")] = "chat",
     max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", min=1, help="The longest answer of a chat, in tokens.")
+        int | None,
+        typer.Option(
+            "--max-tokens",
+            min=1,
+            help="The longest answer of a chat, in tokens. Costs are for one of 1,000, or of this where it is less.",
+        ),
     ] = None,
     tag: Annotated[
         list[str] | None,
@@ -90,11 +95,12 @@ def route(
     screen.print(_table(found[:_MOST], narrow=screen.width < _NARROW))
     if len(found) > _MOST:
         terminal.say(f"and {len(found) - _MOST:,} more; --json has all of them", "dim")
-    terminal.say(
-        f"nothing was sent; prices as of {catalogue.as_of}. What running processes have measured, and whether a circuit,"
-        " limit or budget of theirs stands against a model, is not known here; in them, ai.explain(operation) says it.",
-        "dim",
+    footer = (
+        f"nothing was sent; costs are for {_assumed(operation)}, by prices as of {catalogue.as_of}. What running processes have"
+        " measured, such as how long answers are, and whether a circuit, limit or budget of theirs stands against a model, is"
+        " not known here; in them, ai.explain(operation) says it."
     )
+    terminal.err().print(Text(footer, "dim"))  # wrapped between words, which `say` leaves to the terminal
 
 
 def _operation(kind: str, models: Sequence[str], text: str, max_tokens: int | None) -> "Operation[Any]":
@@ -106,6 +112,22 @@ def _operation(kind: str, models: Sequence[str], text: str, max_tokens: int | No
     if kind == "chat":
         return Chat(model=names, messages=text, max_tokens=max_tokens)
     return Embed(model=names, texts=[text]) if kind == "embed" else Image(model=names, prompt=text)
+
+
+def _assumed(operation: "Operation[Any]") -> str:
+    """Return what the expected costs are made of."""
+    from resilient_ai.core.operations import Image, Sampling  # noqa: PLC0415 - as above
+    from resilient_ai.middleware._tokens import TOKENS_OF_ANSWER, prompt_tokens  # noqa: PLC0415 - as above
+
+    if isinstance(operation, Image):
+        return "one picture"
+    prompt = f"a prompt of about {terminal.counted(prompt_tokens(operation), 'token')}"
+    if not isinstance(operation, Sampling):
+        return prompt
+    longest = operation.max_tokens
+    if longest is not None and longest <= TOKENS_OF_ANSWER:
+        return f"{prompt} and an answer of {longest:,}, as long as it may be"
+    return f"{prompt} and an answer of {TOKENS_OF_ANSWER:,}, which is a guess"
 
 
 def _candidates(

@@ -5,10 +5,12 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
+from resilient_ai.cli import terminal
 from resilient_ai.cli.failures import WrongUseError
 
 if TYPE_CHECKING:
     from resilient_ai.client import AsyncClient
+    from resilient_ai.core.ledger import CostLedger
     from resilient_ai.core.results import Result
 
 T = TypeVar("T")
@@ -26,11 +28,25 @@ def with_client(
     from resilient_ai.client import AsyncClient  # noqa: PLC0415 - half a second that other commands need not wait for
 
     async def run() -> T:
-        async with AsyncClient(base_url=base_url) as client:
-            view = client.with_options(tags=tags, timeout=timeout, cache=None if cache else "off")
-            return await work(view)
+        client = AsyncClient(base_url=base_url)
+        try:
+            async with client:
+                view = client.with_options(tags=tags, timeout=timeout, cache=None if cache else "off")
+                return await work(view)
+        finally:
+            _tell_lost(client.ledger)
 
     return asyncio.run(run())
+
+
+def _tell_lost(ledger: "CostLedger") -> None:
+    """Say so where what a command has cost is missing in the book: only once the client is closed that is certain."""
+    if getattr(ledger, "lost", 0):
+        place = getattr(ledger, "place", None) or "its file"
+        terminal.say(
+            f"what this has cost could not be written into the ledger, {place}; `resilient-ai doctor` looks closer",
+            "yellow",
+        )
 
 
 def text_of(prompt: str | None) -> str:

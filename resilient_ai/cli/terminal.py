@@ -66,8 +66,18 @@ def one_line(text: str, most: int = 300) -> str:
 
 
 def say(text: str, style: str = "") -> None:
-    """Write one line for people."""
-    err().print(Text(text, style=style), soft_wrap=True)
+    """Write one line for people: broken between words in a terminal, never elsewhere."""
+    screen = err()
+    screen.print(Text(text, style=style), soft_wrap=not screen.is_terminal)
+
+
+def show(text: str) -> None:
+    """Write lines of data: broken between words in a terminal, as they are elsewhere."""
+    screen = out()
+    if screen.is_terminal:
+        screen.print(Text(sanitise(text)), end="")
+    else:
+        write(sanitise(text))
 
 
 def write(text: str) -> None:

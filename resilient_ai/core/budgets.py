@@ -1,12 +1,16 @@
 """What budgets count with: amounts that are added to counters, together or not at all."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, Decimal
 from typing import Protocol
 
+from resilient_ai.core.money import EXACT
+
 # A counter is a whole number of millionths of a millionth of a dollar, so that no sum drifts in any database.
 PER_DOLLAR = 10**12
+# A window that rolls is cut into so many slices, which fall out of it one by one.
+SLICES = 60
 
 
 def units(amount: Decimal) -> int:
@@ -15,7 +19,7 @@ def units(amount: Decimal) -> int:
     >>> units(Decimal("0.0000000000001"))
     1
     """
-    return int((amount * PER_DOLLAR).to_integral_value(ROUND_CEILING))
+    return int(EXACT.multiply(amount, Decimal(PER_DOLLAR)).to_integral_value(ROUND_CEILING, EXACT))
 
 
 def dollars(count: int) -> Decimal:
@@ -24,7 +28,7 @@ def dollars(count: int) -> Decimal:
     >>> dollars(2_500_000_000)
     Decimal('0.0025')
     """
-    return (Decimal(count) / PER_DOLLAR).normalize() + 0
+    return EXACT.plus(EXACT.divide(Decimal(count), Decimal(PER_DOLLAR)).normalize(EXACT))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +39,8 @@ class Charge:
     cuts time into small slices, and all from `first` to `slice` count.
 
     Args:
-        key: Names the budget and the values of its scope, such as "25 USD per day tenant=a".
+        key: Names the window and the values of the scope, such as "day tenant=a"; the limit is no part of it, so that it can be
+            changed without beginning anew.
         slice: Where it is added: seconds since 1970-01-01 UTC at which the slice begins.
         first: The oldest slice that counts.
         amount: In millionths of a millionth of a dollar; negative where something is given back.
@@ -53,13 +58,22 @@ class Charge:
     scope: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
+def taken_back(charges: Sequence[Charge]) -> list[Charge]:
+    """Return what takes charges back once it is settled.
+
+    >>> [one.amount for one in taken_back([Charge(key="a", slice=0, first=0, amount=7, limit=9, until=1)])]
+    [-7]
+    """
+    return [replace(one, amount=-one.amount) for one in charges]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
     """What became of charges.
 
     Args:
         admitted: Whether all were added; if one did not fit, none was.
-        spent: What each counter held before, in the order of the charges.
+        spent: What each counter held before them, in the order of the charges.
     """
 
     admitted: bool
@@ -98,7 +112,3 @@ class BudgetBook(Protocol):
     async def aclose(self) -> None:
         """Write what was settled, and let go of files and connections."""
         ...
-
-
-class BookUnavailable(Exception):
-    """A book of budgets could not be asked, or not in time."""

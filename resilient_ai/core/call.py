@@ -13,6 +13,7 @@ from resilient_ai.core.clock import Clock
 from resilient_ai.core.collector import outside_of_collector
 from resilient_ai.core.events import Event, SendStarted
 from resilient_ai.core.ledger import SendClosed
+from resilient_ai.core.money import total
 from resilient_ai.core.operations import Operation
 from resilient_ai.core.results import (
     CacheStatus,
@@ -91,8 +92,8 @@ class CallRecord:
             return None
         sources: set[CostSource] = {source for _, source, _ in known}
         return Cost(
-            amount=sum((amount for amount, _, _ in known), Decimal(0)),
-            wasted=sum((amount for amount, _, used in known if not used), Decimal(0)),
+            amount=total(amount for amount, _, _ in known),
+            wasted=total(amount for amount, _, used in known if not used),
             source=sources.pop() if len(sources) == 1 else "mixed",
             complete=len(known) == len(self.costs),
         )
@@ -151,10 +152,6 @@ def _nothing_stands_against_it() -> None:
     pass
 
 
-def _nobody_counts(row: SendClosed) -> None:
-    pass
-
-
 def _nobody_competes() -> bool:
     return True
 
@@ -189,9 +186,10 @@ class Call(Generic[R]):
         insist: Whether a circuit that is open shall let it through ahead of time, where no other probe is under way.
         recheck: Called by whoever has let the call wait; raises where it would be refused by now.
         arrived: Told of vectors as soon as they are there, with their texts, by whoever sends a list in several requests.
-        settled: Told how each send of it ended and what it cost, by whoever accounts for it; never waits.
+        on_send_closed: Told how each send of it ended and what it cost, by whoever accounts for it; they never wait.
         claim: Called once by whoever accounts for it, as soon as there is an answer; returns whether that is the one to be used,
             and not the second of two that were asked for side by side.
+        objections: Each tells in a few words what stands against a call, by what a part of the stack knows; None for nothing.
         waited_for: Where several callers share the call, returns the last of their deadlines, None if one has none.
     """
 
@@ -216,7 +214,8 @@ class Call(Generic[R]):
     insist: bool = False
     recheck: Callable[[], None] = _nothing_stands_against_it
     arrived: Callable[[Sequence[str], EmbedResult], None] = _nobody_keeps
-    settled: Callable[[SendClosed], None] = _nobody_counts
+    on_send_closed: tuple[Callable[[SendClosed], None], ...] = ()
+    objections: "tuple[Callable[[Call[Any]], str | None], ...]" = ()
     claim: Callable[[], bool] = _nobody_competes
     waited_for: Callable[[], float | None] | None = None
 
@@ -309,9 +308,8 @@ class Middleware(Protocol):
     - `sets_deadline`: True where it gives calls their deadline. Without one in the stack `timeout=` is refused.
     - `worst_case(inner)`: returns the `WorstCase` with it from the one of all that is inside; `inner.models` says how many
       models a call names.
-    - `look_inward(inner)`: told, when the stack is built, of the middleware inside of it, outermost first.
     - `stands_against(call)`: returns in a few words why it would refuse the call now, or let it wait; None where nothing does.
-      It never waits and changes nothing.
+      It never waits and changes nothing. Every call knows those of its stack as its `objections`.
     - `health()`: returns what its parts know now, such as a `BreakerState` for each model.
     - `aclose()`: lets go of what it holds, asynchronously; the pipeline awaits it when it is closed.
     """

@@ -22,12 +22,14 @@ ResilientAIError
   CallRejected                  we ended it; nothing was sent unless it says so                   .sent
     CircuitOpen                 .model .retry_after
     LimitReached                .limit .retry_after
-    BudgetExceeded              .spent .limit .left .budget .retry_after
+    BudgetExceeded              .spent .reserved .limit .left .budget .retry_after
+    BudgetUnavailable           a hard budget whose book cannot be asked        .budget
     PriceUnknown                a hard budget cannot count this model           .model
     DeadlineExceeded            .timeout .elapsed .sent .partial
     ModelUnfit                  this model of a list lacks what the call needs  .model .lacks
     NoModelAvailable            .refused .retry_after
     ClientClosed                the client or pipeline was closed before
+  BookUnavailable               a ledger or a book of budgets cannot be asked, or not in time
   OutputInvalid                 the answer does not fit the schema or the tool that was asked for   .raw
     ToolLoopUnfinished          the model still asks for tools after the last round                 .messages
   StreamMisused                 consumed twice, read after close
@@ -309,11 +311,13 @@ class BudgetExceeded(CallRejected):
     """The call could spend more than a budget has left.
 
     Attributes:
-        spent: What has been spent or reserved in the window, in US dollars; None where the book of budgets could not be asked.
+        spent: What has been spent or reserved in the window, in US dollars.
+        reserved: The part of `spent` that requests of this client, which are under way, have reserved.
         limit: What the budget allows in the window, in US dollars.
-        left: What may still be spent in the window, in US dollars; None where nobody knows.
-        budget: The name of the budget.
-        retry_after: Seconds until the window ends, or until a rolling one moves on; None where it never does.
+        left: What may still be spent in the window, in US dollars.
+        budget: The name of the budget, with the values of its scope.
+        retry_after: Seconds until the window ends; for a rolling one until it moves on, the earliest moment at which there can be
+            more room; 1 where the call would fit if requests under way had cost nothing. None where waiting does not help.
     """
 
     def __init__(
@@ -322,16 +326,41 @@ class BudgetExceeded(CallRejected):
         *,
         spent: object,
         limit: object,
+        reserved: object = None,
         left: object = None,
         budget: str = "",
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.spent = spent
+        self.reserved = reserved
         self.limit = limit
         self.left = left
         self.budget = budget
         self.retry_after = retry_after
+
+
+class BudgetUnavailable(CallRejected):
+    """The book of a hard budget could not be asked, or not in time, so nobody knows whether it has anything left.
+
+    It says nothing about spending: the fault is the database's, and passes with it. `Budgets(unreachable="allow")` lets calls go
+    meanwhile.
+
+    Attributes:
+        budget: The name of the budget, with the values of its scope.
+    """
+
+    def __init__(self, message: str, *, budget: str) -> None:
+        super().__init__(message)
+        self.budget = budget
+
+
+class BookUnavailable(ResilientAIError):
+    """A ledger, or another book of budgets, could not be asked, or not in time.
+
+    It comes from questions such as `ai.costs.total()`. No call fails by it: a hard budget that cannot be counted refuses with
+    `BudgetUnavailable`.
+    """
 
 
 class PriceUnknown(CallRejected):

@@ -72,7 +72,7 @@ class BudgetThresholdReached(Event):
     Args:
         budget: The name of the budget, with the values of its scope.
         threshold: The part that was passed, such as 0.8.
-        spent: US dollars spent or reserved in the window.
+        spent: US dollars spent in the window, without what this client has reserved for requests under way.
         limit: US dollars the budget allows.
         until: When the window ends, in seconds since 1970-01-01 UTC; None for a rolling or endless one.
     """

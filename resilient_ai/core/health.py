@@ -94,11 +94,15 @@ class BudgetState:
     """What this process knows of one budget.
 
     Args:
-        key: The words "budget", its name, and the values of its scope.
+        key: The words "budget", what it is called without its scope, and the values of its scope.
         spent: US dollars spent or reserved in the window, when it was looked at last.
         limit: US dollars it allows.
         hard: Whether calls are refused beyond it.
         until: When the window ends, in seconds since 1970-01-01 UTC; None for a rolling or endless one.
+        rolling: Whether the window moves with time.
+
+    >>> BudgetState(key=("budget", "25 USD per day", "tenant=a"), spent=Decimal(3), limit=Decimal(25), hard=True).left
+    Decimal('22')
     """
 
     key: tuple[str, str, str]
@@ -106,6 +110,17 @@ class BudgetState:
     limit: Decimal
     hard: bool
     until: float | None = None
+    rolling: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it is called, with the values of its scope: the `budget` of a `BudgetExceeded`."""
+        return " ".join(self.key[1:]).rstrip()
+
+    @property
+    def left(self) -> Decimal:
+        """US dollars that are left, at least 0."""
+        return max(Decimal(0), self.limit - self.spent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +152,8 @@ class Health:
     breakers: tuple[BreakerState, ...] = ()
     limits: tuple[LimitState, ...] = ()
     rates: tuple[RateState, ...] = ()
-    budgets: tuple[SendBudgetState, ...] = ()
-    spending: tuple[BudgetState, ...] = ()
+    send_budgets: tuple[SendBudgetState, ...] = ()
+    budgets: tuple[BudgetState, ...] = ()
     prices: tuple[PriceState, ...] = ()
 
     @classmethod
@@ -165,8 +180,8 @@ class Health:
             ("breaker", self.breakers),
             ("limit", self.limits),
             ("rate", self.rates),
+            ("retries", self.send_budgets),
             ("budget", self.budgets),
-            ("spending", self.spending),
             ("price", self.prices),
         )
         lines = [f"{name:<8} {_text(part)}" for name, parts in groups for part in parts]

@@ -215,6 +215,8 @@ class CostBook(Protocol):
 
     `since` and `until` are seconds since 1970-01-01 UTC: sends from that moment on, and sends before that moment. `tags` counts
     only sends with all of these tags; "model" and "kind" may be named there as if they were tags.
+
+    Where it cannot be asked it raises `BookUnavailable`.
     """
 
     async def total(
@@ -267,3 +269,7 @@ class CostBook(Protocol):
     ) -> AsyncIterator[Sequence[LedgerSend]]:
         """Return all sends, the oldest first, some at a time, in bounded memory."""
         ...
+
+
+class CostLedger(Ledger, CostBook, Protocol):
+    """A ledger that can be asked."""

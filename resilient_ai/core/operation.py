@@ -111,4 +111,11 @@ class Operation(FrozenModel, Generic[R]):
 
     def on(self, model: str) -> Self:
         """Return the same operation for `model` alone."""
-        return self.model_copy(update={"model": model, "fallbacks": ()})
+        # What `model_copy` does, at half its cost: a route needs one for each of its candidates.
+        copy = object.__new__(type(self))
+        fill = object.__setattr__
+        fill(copy, "__dict__", {**self.__dict__, "model": model, "fallbacks": ()})
+        fill(copy, "__pydantic_fields_set__", {*self.__pydantic_fields_set__, "model", "fallbacks"})
+        fill(copy, "__pydantic_extra__", self.__pydantic_extra__)
+        fill(copy, "__pydantic_private__", None if self.__pydantic_private__ is None else {**self.__pydantic_private__})
+        return copy

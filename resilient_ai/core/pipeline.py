@@ -125,10 +125,8 @@ class Pipeline:
         self._closed = False
         self._has_deadline = any(getattr(layer, "sets_deadline", False) for layer in self.stack)
         self._account: str = getattr(provider, "account", "")
-        for position, layer in enumerate(self.stack):
-            look_inward = getattr(layer, "look_inward", None)
-            if look_inward is not None:
-                look_inward(self.stack[position + 1 :])
+        objections = (getattr(layer, "stands_against", None) for layer in self.stack)
+        self._objections = tuple(objection for objection in objections if objection is not None)
         self._run = _fold(provider, self.stack)
 
     async def send(
@@ -187,6 +185,7 @@ class Pipeline:
             cache=control,
             priority=priority,
             listeners=self._listeners if listener is None else (*self._listeners, listener),
+            objections=self._objections,
         )
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:

@@ -12,6 +12,7 @@ from typing_extensions import TypeVar, override
 from resilient_ai.core._base import FrozenModel
 from resilient_ai.core.media import SUFFIXES
 from resilient_ai.core.messages import AssistantMessage, ToolCall
+from resilient_ai.core.money import total
 from resilient_ai.core.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -100,8 +101,8 @@ class Cost(FrozenModel):
             return None
         source = known[0].source
         return cls(
-            amount=sum((cost.amount for cost in known), Decimal(0)),
-            wasted=sum((cost.wasted for cost in known), Decimal(0)),
+            amount=total(cost.amount for cost in known),
+            wasted=total(cost.wasted for cost in known),
             source=source if all(cost.source == source for cost in known) else "mixed",
             complete=all(cost.complete for cost in known),
         )

@@ -62,6 +62,7 @@ class Counter:
                 limit=budget.dollars,
                 hard=budget.hard,
                 until=None if budget.rolling else now.ends,
+                rolling=budget.rolling,
             )
 
     def told(self, call: Call[Any], passed: Sequence[int]) -> Iterator[BudgetThresholdReached]:
@@ -74,7 +75,7 @@ class Counter:
                 model=call.model,
                 budget=self.label(budget),
                 threshold=threshold,
-                spent=dollars(self.spending.spent),
+                spent=dollars(self.spending.settled),
                 limit=budget.dollars,
                 until=None if budget.rolling or slot is None else slot.ends,
             )

@@ -4,51 +4,101 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from resilient_ai.core.budgets import dollars
 from resilient_ai.core.call import Call
-from resilient_ai.core.errors import BudgetExceeded, PriceUnknown
+from resilient_ai.core.errors import BudgetExceeded, BudgetUnavailable, PriceUnknown
+from resilient_ai.core.operations import Operation, Sampling
+from resilient_ai.middleware._as_sent import as_sent
 from resilient_ai.middleware._budget_counter import Counter
 from resilient_ai.middleware._machines.budget_window import Slot
 from resilient_ai.middleware.budget import Budget
 
+# Requests under way end within seconds, and nobody knows which one does first.
+_WAIT_UNDER_WAY = 1.0
 
-def exceeded(call: Call[Any], found: Sequence[tuple[Counter, Slot, int]], amount: int) -> BudgetExceeded:
+
+class Held(NamedTuple):
+    """What a counter holds at a moment: all that counts, and the part that is reserved by requests of this client under way."""
+
+    counter: Counter
+    slot: Slot
+    spent: int
+    reserved: int
+
+    def refuses(self, amount: int) -> bool:
+        """Return whether a hard budget has not as much left."""
+        return self.counter.limit is not None and self.spent + amount > self.counter.limit
+
+    def never_fits(self, amount: int) -> bool:
+        """Return whether the whole hard budget is too small."""
+        return amount > _hard(self.counter).units
+
+    def frees(self, amount: int) -> bool:
+        """Return whether it would fit if nothing was reserved."""
+        return self.reserved > 0 and self.spent - self.reserved + amount <= _hard(self.counter).units
+
+    def wait(self, amount: int, now: float) -> float:
+        """Return the seconds until there may be room, infinite where there never is."""
+        if self.never_fits(amount):
+            return math.inf
+        if self.frees(amount):
+            return _WAIT_UNDER_WAY
+        return math.inf if self.slot.ends is None else max(0.0, self.slot.ends - now)
+
+
+def exceeded(call: Call[Any], found: Sequence[Held], amount: int) -> BudgetExceeded:
     """Return the error that names the budget which takes longest until it has room again.
 
     Args:
         call: What was refused.
-        found: The counters of the call, with what counts now and what they hold.
+        found: What the counters of the call hold.
         amount: What the call could cost, as counters hold it.
     """
-    full = [one for one in found if one[0].limit is not None and one[2] + amount > one[0].limit]
+    full = [one for one in found if one.refuses(amount)]
     # A book that refuses what would fit counts something that it has not told of.
-    full = full or [one for one in found if one[0].hard is not None]
-    counter, slot, spent = max(full, key=lambda one: math.inf if one[1].ends is None else one[1].ends)
-    hard = _hard(counter)
-    left = left_of(counter, spent)
-    # What does not fit into the whole budget need not be tried again.
-    wait = None if slot.ends is None or amount > hard.units else max(0.0, slot.ends - call.clock.wall())
+    full = full or [one for one in found if one.counter.hard is not None]
+    now = call.clock.wall()
+    worst = max(full, key=lambda one: (one.never_fits(amount), one.wait(amount, now)))
+    hard, wait = _hard(worst.counter), worst.wait(amount, now)
     return BudgetExceeded(
-        f"the budget {named(counter)} has {left:f} of {hard.dollars:f} USD left{_until(hard, slot)},"
-        f" and the call could cost {dollars(amount):f} USD; nothing was sent",
-        spent=dollars(spent),
+        f"{_reason(worst, amount)}; nothing was sent{_advice(call.operation)}",
+        spent=dollars(worst.spent),
+        reserved=dollars(worst.reserved),
         limit=hard.dollars,
-        left=left,
-        budget=counter.label(hard),
-        retry_after=wait,
+        left=left_of(worst.counter, worst.spent),
+        budget=worst.counter.label(hard),
+        retry_after=None if wait == math.inf else wait,
     )
 
 
-def unasked(counter: Counter) -> BudgetExceeded:
+def _reason(held: Held, amount: int) -> str:
+    name, hard, cost = named(held.counter), _hard(held.counter), f"{dollars(amount):f} USD"
+    if held.never_fits(amount):
+        return f"the call could cost {cost}, which never fits into the {hard.dollars:f} USD of the budget {name}"
+    frees = held.frees(amount)
+    left = f"the budget {name} has {left_of(held.counter, held.spent):f} of {hard.dollars:f} USD left"
+    if not frees:
+        left += _until(hard, held.slot)
+    if not held.reserved:
+        return f"{left}, and the call could cost {cost}"
+    shares = f"{dollars(held.spent - held.reserved):f} USD are spent and {dollars(held.reserved):f} USD reserved"
+    free = ", and may become free when they end" if frees else ""
+    return f"{left}: {shares} by requests under way{free}; the call could cost {cost}"
+
+
+def _advice(operation: Operation[Any]) -> str:
+    if not isinstance(operation, Sampling) or as_sent(operation).longest is not None:
+        return ""
+    return ". It has no `max_tokens`, so the longest answer counts; a smaller `max_tokens` reserves less"
+
+
+def unasked(counter: Counter) -> BudgetUnavailable:
     """Return the error of a hard budget whose book cannot be asked."""
-    hard = _hard(counter)
-    return BudgetExceeded(
+    return BudgetUnavailable(
         f"the book of budgets cannot be asked, so that nobody knows what the budget {named(counter)} has left; nothing was sent",
-        spent=None,
-        limit=hard.dollars,
-        budget=counter.label(hard),
+        budget=counter.label(_hard(counter)),
     )
 
 
@@ -56,7 +106,8 @@ def priceless(call: Call[Any], counter: Counter) -> PriceUnknown:
     """Return the error of a hard budget for a model without a price."""
     return PriceUnknown(
         f"no price of {call.model!r} is known, so that the budget {named(counter)} cannot count it; nothing was sent."
-        " Budgets(unpriced=...) says what to count",
+        " Give it a price in a `price_file`, or say what a request counts with: `budget_unpriced` of the settings, `unpriced` of"
+        " Budgets",
         model=call.model,
     )
 
@@ -84,4 +135,4 @@ def _until(hard: Budget, slot: Slot) -> str:
     if slot.ends is None:
         return ""
     at = f"{datetime.fromtimestamp(slot.ends, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    return f" until its window moves on at {at}" if hard.rolling else f" until {at}"
+    return f" until its window moves on at {at} at the earliest" if hard.rolling else f" until {at}"

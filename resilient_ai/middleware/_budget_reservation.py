@@ -51,17 +51,14 @@ class Reservation:
         self._departed = call.departed.count
         self._pid = os.getpid()
 
-    def settled(self, row: SendClosed) -> None:
+    def send_closed(self, row: SendClosed) -> None:
         """Put what the send cost in the place of what it had reserved; of an unknown cost the worst case is kept."""
-        try:
-            if row.state == "never_sent":
-                self._settle(0)
-            elif row.state == "unknown" or row.cost is None or not row.cost.is_finite():
-                self._settle(self._worst or 0)
-            else:
-                self._settle(units(row.cost))
-        finally:
-            self._call.settled(row)
+        if row.state == "never_sent":
+            self._settle(0)
+        elif row.state == "unknown" or row.cost is None or not row.cost.is_finite():
+            self._settle(self._worst or 0)
+        else:
+            self._settle(units(row.cost))
 
     def failed(self, error: BaseException) -> None:
         """See to a send that failed without anybody having accounted for it."""
@@ -83,14 +80,18 @@ class Reservation:
         if self._pid != os.getpid():
             return  # a forked child's copy: the reservation is the parent's
         try:
-            amount = cost - self._held.pop()
+            held = self._held.pop()
         except IndexError:  # a second send of the same call, which had reserved nothing
-            amount = cost
-        if not amount:
-            return
+            held = 0
+        amount = cost - held
+        if amount:
+            self._change(amount)
+        if cost or held:
+            self._tally.settled(self._call, self._counters, self._slots, amount=amount, held=held)
+
+    def _change(self, amount: int) -> None:
         pairs = zip(self._counters, self._slots, strict=True)
         try:
             self._book.settle([counter.charge(slot, amount) for counter, slot in pairs])
         except Exception as error:  # noqa: BLE001 - what a book does wrong must not keep the call from its answer
             _log.warning("the settle of %s raised %s", type(self._book).__name__, type(error).__name__)
-        self._tally.changed(self._call, self._counters, self._slots, amount)

@@ -24,13 +24,15 @@ class Tally:
     """The budgets of one client by the calls that count against them. Safe to use from several threads.
 
     Attributes:
+        budgets: All of them, in the order they were given.
         clock: That of the last call; the machine's own before the first.
     """
 
     def __init__(self, budgets: Sequence[Budget]) -> None:
         self.clock: Clock = SystemClock()
         self.turns = Turns()
-        self._budgets = tuple(budgets)
+        self.turns.forked = self._forked
+        self.budgets = tuple(budgets)
         self._windows = {
             (budget.per, budget.rolling): BudgetWindow(budget.per, rolling=budget.rolling) for budget in budgets
         }
@@ -72,24 +74,40 @@ class Tally:
         with self.turns:
             return [counter.window.at(now) for counter in counters]
 
-    def saw(self, call: Call[Any], counters: Sequence[Counter], slots: Sequence[Slot], spent: Iterable[int]) -> None:
-        """Take note of what the book said, and tell of thresholds."""
-        with self.turns:
-            news = [
-                event
-                for counter, slot, amount in zip(counters, slots, spent, strict=True)
-                for event in counter.told(call, counter.spending.saw(slot, amount))
-            ]
-        _tell(call, news)
+    def ask(self, counters: Sequence[Counter], slots: Sequence[Slot]) -> list[int | None]:
+        """Return what to hand to `saw` with the answer of the book."""
+        return [counter.spending.asks(slot) for counter, slot in zip(counters, slots, strict=True)]
 
-    def changed(self, call: Call[Any], counters: Sequence[Counter], slots: Sequence[Slot], amount: int) -> None:
-        """Take note of what was settled; never waits."""
+    def saw(
+        self,
+        counters: Sequence[Counter],
+        slots: Sequence[Slot],
+        spent: Iterable[int],
+        *,
+        asked: Sequence[int | None],
+        held: int,
+    ) -> None:
+        """Take note of what the book said, and of what was reserved."""
+        with self.turns:
+            for counter, slot, amount, since in zip(counters, slots, spent, asked, strict=True):
+                counter.spending.saw(slot, amount, since)
+                counter.spending.reserve(slot, held)
+
+    def reserved(self, counters: Sequence[Counter], slots: Sequence[Slot]) -> list[int]:
+        """Return what of each counter requests of this client under way have reserved."""
+        with self.turns:
+            return [counter.spending.reserved(slot) for counter, slot in zip(counters, slots, strict=True)]
+
+    def settled(
+        self, call: Call[Any], counters: Sequence[Counter], slots: Sequence[Slot], *, amount: int, held: int
+    ) -> None:
+        """Take note of what was settled in the place of what was held, and tell of thresholds; never waits."""
 
         def note() -> "Callable[[], None] | None":
             news = [
                 event
                 for counter, slot in zip(counters, slots, strict=True)
-                for event in counter.told(call, counter.spending.changed(slot, amount))
+                for event in counter.told(call, counter.spending.settle(slot, amount, held))
             ]
             return (lambda: _tell(call, news)) if news else None
 
@@ -108,24 +126,30 @@ class Tally:
                     found += counter.states(current, 0 if over else counter.spending.spent)
             return found
 
-    def relevant(self, tags: Mapping[str, str]) -> list[Counter]:
-        """Return the counters that calls with these tags may count against; of a scope "*" those of values that are known."""
+    def counters_of(self, scopes: Iterable[tuple[Budget, Mapping[str, str]]]) -> list[Counter]:
+        """Return the counters of budgets with the values of their scopes, each once."""
+        places = {id(budget): place for place, budget in enumerate(self.budgets)}
+        found: dict[str, Counter] = {}
         with self.turns:
-            found: dict[str, Counter] = {}
-            for place, budget in enumerate(self._budgets):
-                rule = _Rule(place, budget)
-                scopes = [
-                    {
-                        tag: tags.get(tag, value) if value == ANY else value
-                        for tag, value in sorted(budget.scope.items())
-                    },
-                    *(counter.scope for counter in list(self._counters.values()) if budget in counter.budgets),
-                ]
-                for scope in scopes:
-                    if ANY not in scope.values() and all(tags.get(tag, value) == value for tag, value in scope.items()):
-                        counter = self._counter(rule, scope)
-                        found[counter.key] = counter
-            return list(found.values())
+            for budget, scope in scopes:
+                counter = self._counter(_Rule(places[id(budget)], budget), dict(sorted(scope.items())))
+                found[counter.key] = counter
+        return list(found.values())
+
+    def seen(self, budget: Budget) -> list[Mapping[str, str]]:
+        """Return the scopes of a budget, with their values, that this process knows."""
+        with self.turns:
+            return [counter.scope for counter in self._counters.values() if budget in counter.budgets]
+
+    def window(self, budget: Budget, now: float) -> Slot:
+        """Return what counts of a budget now."""
+        with self.turns:
+            return self._windows[budget.per, budget.rolling].at(now)
+
+    def _forked(self) -> None:
+        # What the parent's calls have reserved is the parent's, as that of any other process.
+        for counter in self._counters.values():
+            counter.spending.forget_reserved()
 
     def _counter(self, rule: "_Rule", scope: Mapping[str, str]) -> Counter:
         names = (rule.place, tuple(scope.values()))
@@ -139,7 +163,7 @@ class Tally:
             if len(self._counters) >= _MOST_COUNTERS:
                 make_room(self._counters, _MOST_COUNTERS, lambda known: known.spending.spent)
                 self._keys.clear()
-            budgets = [budget for budget in self._budgets if _counts(budget, rule.budget, scope)]
+            budgets = [budget for budget in self.budgets if _counts(budget, rule.budget, scope)]
             window = self._windows[rule.budget.per, rule.budget.rolling]
             counter = self._counters[key] = Counter(key, dict(scope), budgets, window)
         self._keys[names] = key

@@ -7,6 +7,7 @@ from resilient_ai.core.operations import Complete, Conversation, Embed, Image, O
 from resilient_ai.core.protocols import PriceBook
 from resilient_ai.core.results import ImageResult, Result, Usage
 from resilient_ai.core.transcript import Transcript
+from resilient_ai.middleware._as_sent import as_sent
 from resilient_ai.middleware._machines.bounded import make_room
 from resilient_ai.middleware._machines.token_rule import TokenRule
 from resilient_ai.middleware._machines.turns import Turns
@@ -23,9 +24,9 @@ _ONE_IN = 16
 def price_of_result(prices: PriceBook, operation: Operation[Any], result: Result) -> Decimal | None:
     """Return what the price table says an answer cost, None where it cannot say."""
     if operation.kind == "image" and isinstance(operation, Image) and isinstance(result, ImageResult):
-        width, height = operation.width_and_height or (None, None)
+        sent = as_sent(operation)
         return prices.image_cost(
-            operation.model, images=len(result.images), width=width, height=height, steps=operation.steps
+            sent.model, images=len(result.images), width=sent.width, height=sent.height, steps=sent.steps
         )
     return price(prices, operation, result.usage, result.service_tier)
 

@@ -6,6 +6,7 @@ from typing import Generic, TypeVar, cast
 
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.errors import (
+    BudgetExceeded,
     CircuitOpen,
     FeatureNotSupported,
     InvalidResponse,
@@ -26,6 +27,7 @@ from resilient_ai.middleware._route_measures import Measures
 R = TypeVar("R")
 
 _NEXT_MODEL = (
+    BudgetExceeded,
     CircuitOpen,
     FeatureNotSupported,
     InvalidResponse,
@@ -96,7 +98,7 @@ class Route(Generic[R]):
                 if not _may_next_do_better(error):
                     raise
                 self._refuse(last, error)
-        raise NoModelAvailable(self._refused) from self._refused[last]
+        raise self._failure(self._refused[last])
 
     async def _ask(self, position: int, *, insist: bool = False) -> R:
         model = self._models[position]
@@ -141,13 +143,27 @@ class Route(Generic[R]):
 
     def _nearest_open(self) -> str | None:
         """Return the model that may serve first, where circuits alone refused and nothing was sent; else None."""
-        asked = {model: error for model, error in self._refused.items() if not isinstance(error, ModelUnfit)}
+        asked = self._asked()
         waits = {model: error.retry_after for model, error in asked.items() if isinstance(error, CircuitOpen)}
         if self._sent() or not waits or len(waits) < len(asked):
             return None
         nearest = min(waits, key=waits.__getitem__)
         # One that was isolated by hand is to be left alone.
         return nearest if waits[nearest] < math.inf else None
+
+    def _asked(self) -> dict[str, Exception]:
+        """Return the errors of the models that were not passed over."""
+        return {model: error for model, error in self._refused.items() if not isinstance(error, ModelUnfit)}
+
+    def _failure(self, last: Exception) -> Exception:
+        """Return the error of the call: that of a budget where nothing else is in the way, else one that names all models."""
+        errors = list(self._asked().values())
+        if errors and all(isinstance(error, BudgetExceeded) for error in errors):
+            self._refused.clear()  # else the error and its frames would hold each other
+            return errors[-1]
+        failure = NoModelAvailable(self._refused)
+        failure.__cause__ = last
+        return failure
 
     def _check_vectors(self, model: str, result: R) -> None:
         expected = self._dimensions

@@ -12,11 +12,12 @@ from resilient_ai.core.results import Considered
 from resilient_ai.middleware._machines.pins import Pins
 from resilient_ai.middleware._machines.turns import Turns
 from resilient_ai.middleware._route_measures import Measures
-from resilient_ai.middleware._route_ranking import Candidate, Chooser, Entry, Preference, explored, order, reason
+from resilient_ai.middleware._route_ranking import Entry, OwnOrder, Preference, explored, rank, reason, with_price
+from resilient_ai.middleware._route_rules import AUTO
+from resilient_ai.middleware._route_size import tier_of
 
 OperationT = TypeVar("OperationT")
 KnownT = TypeVar("KnownT")
-Objection = Callable[[Call[Any]], str | None]
 
 # Conversations that are remembered, and the seconds of silence after which one is forgotten.
 _MOST_PINS = 10_000
@@ -34,63 +35,76 @@ class Choice:
     considered: tuple[Considered, ...] = ()
 
 
-class Choosing:
-    """Chooses the order in which models are asked; the options are those of `Routing`."""
+class Order:
+    """Finds the order in which models are asked; the options are those of `Routing`."""
 
     def __init__(
         self,
         *,
         abilities: Abilities | None,
-        prefer: Preference | Chooser | None,
+        prefer: Preference | OwnOrder | None,
         explore: float,
         pin: str | None,
         measures: Measures,
     ) -> None:
-        self.objections: tuple[Objection, ...] = ()
         self._abilities = abilities
         self._prefer: Preference | None = None if callable(prefer) else prefer
-        self._chooser = prefer if callable(prefer) else None
+        self._own_order = prefer if callable(prefer) else None
         self._explore = explore
         self._pin = pin
         self._measures = measures
         self._pins = Pins(most=_MOST_PINS, silence=_SILENCE)
         self._turns = Turns()
 
-    def choose(self, call: Call[Any], models: Sequence[str], preferred: Collection[str], *, draws: bool) -> Choice:
-        """Return the order for a call.
+    def choice(self, call: Call[Any], models: Sequence[str], preferred: Collection[str], *, is_sent: bool) -> Choice:
+        """Return the models of a call in their order.
 
         Args:
             call: The call.
-            models: What could serve it.
+            models: What could serve it, at least two.
             preferred: Those that a rule puts before the others.
-            draws: Whether it may be the turn of a model that is to be measured anew; else no chance is drawn.
+            is_sent: Whether it is sent then, and it may be the turn of a model that is to be measured anew. Else no chance is
+                drawn, and all is told that is known.
         """
         operations = {model: call.operation.on(model) for model in models}
         unfit = unfit_of(self._abilities, operations)
-        fit = [operation for model, operation in operations.items() if model not in unfit]
-        pinned = self._pinned(call)
+        is_auto = call.operation.model == AUTO
+        if is_sent and not is_auto:
+            return Choice(models, unfit)
+        pinned, tier = (self._pinned(call), tier_of(call.operation)) if is_auto else (None, None)
         entries = [
             Entry(
-                operation,
-                outlook,
-                self._against(call, operation),
+                model,
                 place,
-                is_preferred=operation.model in preferred,
-                is_pinned=operation.model == pinned,
+                against=self._against(call, operation, tier) if is_auto else None,
+                is_preferred=model in preferred,
+                is_pinned=model == pinned,
             )
-            for place, (operation, outlook) in enumerate(
-                zip(fit, self._measures.outlooks(call, fit), strict=True),
-            )
+            for place, (model, operation) in enumerate(operations.items())
+            if model not in unfit
         ]
-        left_out = [Considered(model=model, place=None, why=f"lacks {lack}") for model, lack in unfit.items()]
-        prefer = self._prefer
-        if self._chooser is not None:
-            return _chosen(self._chooser, entries, unfit, left_out)
-        ranked = order(entries, prefer)
-        if draws and prefer is not None and len(ranked) > 1 and self._explore and call.clock.random() < self._explore:
+        left_out = [Entry(model) for model in unfit]
+        own_order, prefer = (self._own_order, self._prefer) if is_auto else (None, None)
+        if not is_sent:
+            self._measures.estimate(call, [*entries, *left_out])
+        elif own_order is not None or prefer is not None:
+            self._measures.estimate(call, entries)
+        elif not unfit and not any(entry.moves for entry in entries):
+            return Choice(models, unfit)
+        unsuited = [entry.considered(None, f"lacks {unfit[entry.model]}") for entry in left_out]
+        if own_order is not None:
+            return _in_own_order(own_order, entries, unfit, unsuited)
+        ranked = rank(entries, prefer) if is_auto else entries
+        if is_sent and prefer is not None and len(ranked) > 1 and self._explore and call.clock.random() < self._explore:
             _put_first(explored(ranked), ranked)
         told = [entry.considered(place, reason(entry, prefer)) for place, entry in enumerate(ranked, 1)]
-        return Choice([*(entry.model for entry in ranked), *unfit], unfit, (*told, *left_out))
+        return Choice([*(entry.model for entry in ranked), *unfit], unfit, (*told, *unsuited))
+
+    def alone(self, call: Call[Any], model: str, why: str) -> Considered:
+        """Return what is to be told of a model beside which there is no other."""
+        entry = Entry(model)
+        self._measures.estimate(call, [entry])
+        return entry.considered(1, with_price(why, entry))
 
     def served(self, call: Call[Any], model: str) -> None:
         """Take note that a model has served a call, to which its conversation keeps."""
@@ -116,22 +130,19 @@ class Choosing:
         kind = call.operation.kind
         return f"{'chat' if kind == 'stream' else kind}:{name}"
 
-    def _against(self, call: Call[Any], operation: Operation[Any]) -> str | None:
+    def _against(self, call: Call[Any], operation: Operation[Any], tier: str | None) -> str | None:
         """Return what is sure to refuse the call on a model, or to let it wait."""
-        if self.objections:
+        if call.objections:
             there = call.replace(operation=operation)
-            for objection in self.objections:
+            for objection in call.objections:
                 against = known(objection, there)
                 if against is not None:
                     return against
-        return self._tier_against(operation)
+        return None if tier is None else self._tier_against(operation.model, tier)
 
-    def _tier_against(self, operation: Operation[Any]) -> str | None:
-        tier: str | None = getattr(operation, "service_tier", None)
-        if tier is None or tier == "default":
-            return None
+    def _tier_against(self, model: str, tier: str) -> str | None:
         tiers_of: Callable[[str], Collection[str] | None] | None = getattr(self._abilities, "service_tiers", None)
-        tiers = None if tiers_of is None else known(tiers_of, operation.model)
+        tiers = None if tiers_of is None else known(tiers_of, model)
         return None if tiers is None or tier in tiers else f"does not offer the service tier {tier!r}"
 
 
@@ -160,21 +171,18 @@ def _put_first(entry: Entry | None, ranked: list[Entry]) -> None:
         ranked.insert(0, entry)
 
 
-def _chosen(
-    choose: Chooser, entries: Sequence[Entry], unfit: Mapping[str, str], left_out: Sequence[Considered]
+def _in_own_order(
+    own_order: OwnOrder, entries: Sequence[Entry], unfit: Mapping[str, str], unsuited: Sequence[Considered]
 ) -> Choice:
     """Return the order that a function gives; what it leaves out is not asked."""
-    name = getattr(choose, "__name__", type(choose).__name__)
+    name = getattr(own_order, "__name__", type(own_order).__name__)
     by_model = {entry.model: entry for entry in entries}
-    chosen: dict[str, Entry] = {}
-    candidates: list[Candidate] = [entry.candidate() for entry in entries]
-    for candidate in choose(candidates):
-        if candidate.model in by_model:
-            chosen[candidate.model] = by_model[candidate.model]
-    told = [entry.considered(place, f"chosen by {name}") for place, entry in enumerate(chosen.values(), 1)]
-    others = [entry.considered(None, f"left out by {name}") for entry in entries if entry.model not in chosen]
-    considered = (*told, *others, *left_out)
-    if chosen:
-        return Choice([*chosen, *unfit], unfit, considered)
+    given = own_order([entry.candidate() for entry in entries])
+    asked = {candidate.model: by_model[candidate.model] for candidate in given if candidate.model in by_model}
+    told = [entry.considered(place, f"chosen by {name}") for place, entry in enumerate(asked.values(), 1)]
+    others = [entry.considered(None, f"left out by {name}") for entry in entries if entry.model not in asked]
+    considered = (*told, *others, *unsuited)
+    if asked:
+        return Choice([*asked, *unfit], unfit, considered)
     unwanted = dict.fromkeys(by_model, f"a place in the choice of {name}")
     return Choice([*by_model, *unfit], {**unwanted, **unfit}, considered)

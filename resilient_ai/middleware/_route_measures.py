@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from resilient_ai.core.call import Call
 from resilient_ai.core.clock import time_of
@@ -22,6 +22,7 @@ from resilient_ai.middleware._machines.bounded import make_room
 from resilient_ai.middleware._machines.scoreboard import Look, Mean, Score
 from resilient_ai.middleware._machines.turns import Turns
 from resilient_ai.middleware._pricing import price
+from resilient_ai.middleware._route_ranking import Entry
 from resilient_ai.middleware._route_size import Lister, Size, length_of, lister, price_of, size_of_answer, units_of
 from resilient_ai.middleware._tokens import TOKENS_OF_ANSWER
 
@@ -37,15 +38,6 @@ _HOUR = 3600.0
 _A_TENTH = 0.1
 
 _log = logging.getLogger("resilient_ai")
-
-
-class Outlook(NamedTuple):
-    """What a call to one model is expected to cost, and what is known of the model beside that."""
-
-    cost: float | None
-    is_measured: bool
-    seconds: float | None
-    look: Look
 
 
 class Measures:
@@ -74,18 +66,17 @@ class Measures:
         self._scores.clear()
         self._answers.clear()
 
-    def outlooks(self, call: Call[Any], operations: Sequence[Operation[Any]]) -> list[Outlook]:
-        """Return what is to be expected of each of `operations`, which are that of the call, each on another model."""
+    def estimate(self, call: Call[Any], entries: Sequence[Entry]) -> None:
+        """Write into each entry what a call to its model is expected to cost and to take, and how the model did lately."""
         now, kind, origin = call.clock.monotonic(), call.operation.kind, call.origin
         with self._turns:
             usual = self._usual_length(kind, now)
-            scores = [self._scores.get((origin, operation.model, kind)) for operation in operations]
+            scores = [self._scores.get((origin, entry.model, kind)) for entry in entries]
             looks = [Look(usual) if score is None else score.look(now, usual) for score in scores]
         size = Size.of(call.operation)
         listed = lister(self._prices, call.operation, size.prompt)
-        return [
-            _outlook(operation.model, look, size, listed) for operation, look in zip(operations, looks, strict=True)
-        ]
+        for entry, look in zip(entries, looks, strict=True):
+            _estimate(entry, look, size, listed)
 
     def ask(self, call: Call[R]) -> "Asked[R]":
         """Take note that a call is about to be sent to its model."""
@@ -145,14 +136,13 @@ class Asked(Generic[R]):
         number: Of the call, at that score.
     """
 
-    __slots__ = ("_measures", "_number", "_outer", "_score", "call")
+    __slots__ = ("_measures", "_number", "_score", "call")
 
     def __init__(self, measures: Measures, call: Call[R], score: Score, number: int) -> None:
         self._measures = measures
-        self._outer = call.settled
         self._score = score
         self._number = number
-        self.call = call.replace(settled=self._settled)
+        self.call = call.replace(on_send_closed=(*call.on_send_closed, self._send_closed))
 
     def answered(self, result: R) -> None:
         """Take note of an answer, or of a stream that has begun."""
@@ -173,8 +163,7 @@ class Asked(Generic[R]):
             score, now = self._score, time_of(self.call.clock)
             self._measures.post(lambda: score.record_trouble(now))
 
-    def _settled(self, row: SendClosed) -> None:
-        self._outer(row)
+    def _send_closed(self, row: SendClosed) -> None:
         self._measures.settle(self._score, self.call.operation, row, time_of(self.call.clock))
 
 
@@ -187,13 +176,15 @@ def _is_fault_of_model(error: BaseException) -> bool:
     return True
 
 
-def _outlook(model: str, look: Look, size: Size, listed: Lister | None) -> Outlook:
-    """Return what is to be expected of a model."""
+def _estimate(entry: Entry, look: Look, size: Size, listed: Lister | None) -> None:
     answer = size.answers * int(min(size.longest, look.length))
-    seconds = None if look.pace is None else look.pace * size.work(look.length)
-    price = None if listed is None else price_of(listed, model, answer or size.counted)
+    price = None if listed is None else price_of(listed, entry.model, answer or size.counted)
+    cost, is_measured = None, False
     if price is not None:
-        return Outlook(price * look.drift, look.is_billed, seconds, look)
-    if look.rate is None:
-        return Outlook(None, False, seconds, look)
-    return Outlook(look.rate * (answer + (size.prompt if size.answers else size.counted)), True, seconds, look)
+        cost, is_measured = price * look.drift, look.is_billed
+    elif look.rate is not None:
+        cost, is_measured = look.rate * (answer + (size.prompt if size.answers else size.counted)), True
+    entry.did(look)
+    entry.cost, entry.is_measured = cost, is_measured
+    entry.seconds = None if look.pace is None else look.pace * size.work(look.length)
+    entry.lacks_price = cost is None and listed is not None

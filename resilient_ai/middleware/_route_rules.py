@@ -12,6 +12,7 @@ from resilient_ai.core.operations import Operation
 from resilient_ai.middleware._tokens import prompt_tokens
 
 AUTO = "auto"
+_ANY = "*"
 _KINDS = frozenset(get_args(Kind))
 
 # The ids of models, or what returns those that an operation may go to, such as a query of the catalogue.
@@ -28,13 +29,13 @@ class Rule:
 
     Args:
         models: The models, each once, or a function of the operation that returns them.
-        tags: The call has all of these tags; none is every call.
+        tags: The call has all of these tags; none is every call. The value "*" is any value.
         kinds: Kinds of operations it is about, such as "chat" and "stream"; none is every kind.
         max_prompt_tokens: The prompt is not longer, as far as its length tells (4 characters to a token); None for every prompt.
         strict: Whether no other model may serve.
 
     Raises:
-        ValueError: If it names no model or one twice, an unknown kind, or a tag that is no text.
+        ValueError: If it names no model or one twice, an unknown kind, or a tag that is no text or has a "*" in its value.
 
     >>> Rule(models=["small"], max_prompt_tokens=500)
     Rule(models=('small',), tags={}, kinds=(), max_prompt_tokens=500, strict=False)
@@ -52,6 +53,8 @@ class Rule:
             raise ValueError("models must name at least one model, got ()")
         check_kind("tags", self.tags, Mapping)
         check_names("tags", [*self.tags, *self.tags.values()])
+        if any(_ANY in value for value in self.tags.values() if value != _ANY):
+            raise ValueError(f"tags must have whole values, or '*' for any value, got {self.tags!r}")
         object.__setattr__(self, "tags", dict(self.tags))
         check_names("kinds", self.kinds)
         object.__setattr__(self, "kinds", tuple(self.kinds))
@@ -63,7 +66,8 @@ class Rule:
 
     def is_about(self, call: Call[Any]) -> bool:
         """Return whether the rule is about a call."""
-        if any(call.tags.get(name) != value for name, value in self.tags.items()):
+        tags = call.tags
+        if any(name not in tags or value not in {tags[name], _ANY} for name, value in self.tags.items()):
             return False
         if self.kinds and call.operation.kind not in self.kinds:
             return False
@@ -110,6 +114,12 @@ def candidates_of(models: Models, rule: Rule | None, operation: Operation[Any]) 
     Raises:
         InvalidInput: If there are none.
     """
+    if AUTO in operation.fallbacks:
+        raise InvalidInput(
+            f"model: {AUTO!r} stands for the models of the stack and comes first, got {list(operation.models)!r}",
+            field="model",
+            value=AUTO,
+        )
     is_auto, is_strict = operation.model == AUTO, rule is not None and rule.strict
     preferred = () if rule is None or not (is_auto or is_strict) else tuple(models_for(rule.models, operation))
     if is_strict:

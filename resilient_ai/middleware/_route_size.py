@@ -70,7 +70,7 @@ def lister(prices: PriceBook | None, operation: Operation[Any], prompt: int) -> 
     """Return what tells the list price of an operation on any model."""
     if prices is None:
         return None
-    tier: str | None = getattr(operation, "service_tier", None)
+    tier = tier_of(operation)
     if isinstance(operation, Sampling):
         return lambda model, answer: prices.chat_cost(
             model, input_tokens=prompt, output_tokens=answer, service_tier=tier
@@ -81,6 +81,12 @@ def lister(prices: PriceBook | None, operation: Operation[Any], prompt: int) -> 
             model, images=pictures, width=width, height=height, steps=steps
         )
     return lambda model, tokens: prices.embedding_cost(model, input_tokens=tokens, service_tier=tier)
+
+
+def tier_of(operation: Operation[Any]) -> str | None:
+    """Return the service tier that is asked for, None for the default one; a field in `extra` wins over that of the operation."""
+    tier: object = operation.extra.get("service_tier", getattr(operation, "service_tier", None))
+    return tier if isinstance(tier, str) and tier != "default" else None
 
 
 def price_of(listed: Lister | None, model: str, units: int) -> float | None:

@@ -10,6 +10,7 @@ import orjson
 from resilient_ai.core.messages import AnyMessage, AssistantMessage, AudioPart, TextPart, ToolMessage
 from resilient_ai.core.operations import Complete, Conversation, Embed, Image, Operation, Sampling
 from resilient_ai.core.protocols import PriceBook
+from resilient_ai.middleware._as_sent import Sent, as_sent
 
 # What tokenizers and chat templates add around a text: marks of begin and end, the role, a line break.
 _AROUND_TEXT = 8
@@ -25,7 +26,6 @@ _OF_PICTURE = 16_384
 _CHARACTERS_PER_TOKEN_OF_SPEECH = 32
 _OF_SPEECH = 1_000
 
-_PRIORITY_OF_VECTORS = Decimal("1.5")
 _LARGEST_SIDE_OF_RATIO = 1024
 
 
@@ -42,15 +42,17 @@ def worst_cost(prices: PriceBook, operation: Operation[Any], output_limit: Calla
         operation: What is to be sent.
         output_limit: Returns the tokens of an answer whose length the caller does not bound.
     """
+    sent = as_sent(operation)
     if isinstance(operation, Embed):
-        cost = prices.embedding_cost(operation.model, input_tokens=prompt_bound(operation))
-        tier = operation.extra.get("service_tier", operation.service_tier)
-        return cost * _PRIORITY_OF_VECTORS if cost is not None and tier == "priority" else cost
+        tokens = prompt_bound(operation)
+        return _dearest(
+            prices.embedding_cost(sent.model, input_tokens=tokens, service_tier=tier) for tier in _tiers(sent)
+        )
     if isinstance(operation, Image):
-        return _of_pictures(prices, operation)
+        return _of_pictures(prices, operation, sent)
     if not isinstance(operation, Sampling):
         return None
-    return _of_answer(prices, operation, output_limit)
+    return _of_answer(prices, operation, sent, output_limit)
 
 
 def prompt_bound(operation: Operation[Any]) -> int:
@@ -80,41 +82,40 @@ def prompt_bound(operation: Operation[Any]) -> int:
     return bound
 
 
-def _of_answer(prices: PriceBook, operation: Sampling[Any], output_limit: Callable[[], int]) -> Decimal | None:
-    extra = operation.extra
-    longest = _whole(extra.get("max_completion_tokens"), _whole(extra.get("max_tokens"), operation.max_tokens))
-    output = (_whole(extra.get("n"), operation.n) or 1) * (output_limit() if longest is None else longest)
+def _of_answer(
+    prices: PriceBook, operation: Sampling[Any], sent: Sent, output_limit: Callable[[], int]
+) -> Decimal | None:
+    output = sent.number * (output_limit() if sent.longest is None else sent.longest)
     prompt = prompt_bound(operation)
 
-    def cost(tier: str | None = None, written: int = 0) -> Decimal | None:
+    def cost(tier: str | None, written: int = 0) -> Decimal | None:
         return prices.chat_cost(
-            operation.model,
+            sent.model,
             input_tokens=prompt,
             output_tokens=output,
             cache_write_tokens=written,
             service_tier=tier,
         )
 
-    known = [cost()]
-    tier = extra.get("service_tier", operation.service_tier)
-    if tier not in {None, "default"}:
-        known.append(cost(tier))
+    known = [cost(tier) for tier in _tiers(sent)]
     if isinstance(operation, Conversation) and any(map(_is_kept, operation.messages)):
-        known.append(cost(tier, prompt))
+        known += [cost(tier, prompt) for tier in _tiers(sent)]
     return _dearest(known)
 
 
-def _of_pictures(prices: PriceBook, operation: Image) -> Decimal | None:
-    extra = operation.extra
-    images = _whole(extra.get("num_images"), _whole(extra.get("n"), operation.n)) or 1
-    steps = _whole(extra.get("num_inference_steps"), operation.steps)
-    width, height = operation.width_and_height or (None, None)
-    width, height = _whole(extra.get("width"), width), _whole(extra.get("height"), height)
-    cost = prices.image_cost(operation.model, images=images, width=width, height=height, steps=steps)
-    if operation.aspect_ratio is None:
-        return cost
-    side = _LARGEST_SIDE_OF_RATIO
-    return _dearest([cost, prices.image_cost(operation.model, images=images, width=side, height=side, steps=steps)])
+def _tiers(sent: Sent) -> list[str | None]:
+    """Return the default tier, and the one that was asked for beside it."""
+    return [None] if sent.tier in {None, "default"} else [None, sent.tier]
+
+
+def _of_pictures(prices: PriceBook, operation: Image, sent: Sent) -> Decimal | None:
+    sizes = [(sent.width, sent.height)]
+    if operation.aspect_ratio is not None:
+        sizes.append((_LARGEST_SIDE_OF_RATIO, _LARGEST_SIDE_OF_RATIO))
+    return _dearest(
+        prices.image_cost(sent.model, images=sent.number, width=width, height=height, steps=sent.steps)
+        for width, height in sizes
+    )
 
 
 def _dearest(costs: Iterable[Decimal | None]) -> Decimal | None:
@@ -159,7 +160,3 @@ def _of_json(value: object) -> int:
 
 def _is_kept(message: AnyMessage) -> bool:
     return getattr(message, "cache_control", None) is not None
-
-
-def _whole(value: object, other: int | None) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else other

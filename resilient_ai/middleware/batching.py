@@ -4,13 +4,13 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from typing_extensions import override
 
-from resilient_ai.core.call import Call, Next, OperationMiddleware
+from resilient_ai.core.call import Call, Departures, Next, OperationMiddleware
 from resilient_ai.core.checks import check_count
-from resilient_ai.core.errors import InvalidResponse, StatusError
+from resilient_ai.core.errors import CallRejected, DeadlineExceeded, InvalidResponse, StatusError
 from resilient_ai.core.events import BatchDone
 from resilient_ai.core.operations import Embed
 from resilient_ai.core.results import Cost, EmbedResult, Usage
@@ -26,7 +26,9 @@ class Batching(OperationMiddleware):
     A service takes only so many texts in a request, and a request that fails costs all of its texts again. What stands inside
     of this middleware sees each batch as a call of its own, so that it is retried, limited and billed alone. A batch that the
     service finds too large is halved, down to single texts. The first batch that fails for good cancels the others, and its
-    error is the error of the call. A call that fits into one batch passes through as it is.
+    error is the error of the call. One that a policy refuses, such as a budget, cancels nothing that is paid for: no further
+    batch begins, those under way come to their end, and the error says with `sent` and in words what was embedded and what it
+    cost. A call that fits into one batch passes through as it is.
 
     Args:
         size: Texts per request, 1 to 1024.
@@ -77,6 +79,8 @@ class _Batches:
         self._proceed = proceed
         self._size = size
         self._done = 0
+        self._refused: CallRejected | None = None
+        self._under_way: dict[asyncio.Task[None], Departures] = {}
         self._results: dict[int, EmbedResult] = {}
         count = len(operation.texts)
         self._pending = deque((start, min(start + size, count)) for start in range(0, count, size))
@@ -95,12 +99,30 @@ class _Batches:
             await _end(workers)
             raise
         await _end(workers)
-        for worker in sorted(done, key=workers.index):
-            worker.result()  # raises what the worker raised, a cancellation included
+        try:
+            if self._refused is not None:
+                raise self._refused
+            for worker in sorted(done, key=workers.index):
+                worker.result()  # raises what the worker raised, a cancellation included
+        except CallRejected as error:
+            self._add_facts(error)
+            raise
         return self._joined()
 
     async def _work(self) -> None:
-        while self._pending:
+        try:
+            await self._work_off()
+        except Exception as error:
+            if self._refused is not None:  # the first refusal is the one that is told
+                return
+            # Where the time is over, none is left to wait for the others.
+            if not isinstance(error, CallRejected) or isinstance(error, DeadlineExceeded):
+                raise
+            self._refused = error
+            self._cancel_those_not_sent()
+
+    async def _work_off(self) -> None:
+        while self._pending and self._refused is None:
             start, stop = self._pending.popleft()
             if stop - start > self._size:
                 self._split(start, stop)
@@ -127,12 +149,31 @@ class _Batches:
 
     async def _send(self, start: int, stop: int) -> EmbedResult:
         batch = self._operation.model_copy(update={"texts": self._operation.texts[start:stop]})
-        result = await self._proceed(self._call.branch().with_body(batch, f"{start}-{stop}"))
+        branch = self._call.branch().with_body(batch, f"{start}-{stop}")
+        self._under_way[_this_task()] = branch.departed
+        result = await self._proceed(branch)
         if len(result.vectors) != stop - start:
             raise InvalidResponse(
                 f"{stop - start} texts were sent and {len(result.vectors)} vectors came back", model=self._call.model
             )
         return result
+
+    def _cancel_those_not_sent(self) -> None:
+        # What waits in a queue or for a connection would only be sent after the refusal, and has cost nothing yet.
+        for worker, departed in self._under_way.items():
+            if not departed.count and not worker.done() and worker is not _this_task():
+                worker.cancel()
+
+    def _add_facts(self, error: CallRejected) -> None:
+        """Make the error of one batch that of the call, of which other batches may have been sent."""
+        if self._call.departed.count:
+            error.sent = True
+            cost = self._call.record.cost()
+            spent = (
+                "an unknown amount" if cost is None else f"{'' if cost.complete else 'at least '}{cost.amount:f} USD"
+            )
+            done = f"{self._done} of {len(self._operation.texts)} texts were embedded"
+            error.args = (f"{done}, the call has cost {spent}, and then one batch was refused: {error}",)
 
     def _joined(self) -> EmbedResult:
         results = [self._results[start] for start in sorted(self._results)]
@@ -148,6 +189,10 @@ class _Batches:
             "request_id": None,
         }
         return results[0].model_copy(update=update)
+
+
+def _this_task() -> "asyncio.Task[None]":
+    return cast("asyncio.Task[None]", asyncio.current_task())
 
 
 def _cancel(workers: Sequence[asyncio.Task[None]]) -> None:

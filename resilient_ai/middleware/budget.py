@@ -16,7 +16,7 @@ ANY = "*"
 _AMOUNT = re.compile(r"\s*([0-9_.]+)\s*(?:USD)?\s*", re.IGNORECASE)
 # A counter of all databases holds up to 9.2 million dollars.
 _MOST_DOLLARS = 9_000_000
-_MOST_THRESHOLD = 100
+_MOST_THRESHOLD = 2
 _KINDS = frozenset((*get_args(Kind), ANY))
 
 
@@ -25,7 +25,8 @@ class Budget:
     """Let the calls of a scope spend so much, and no more, in a stretch of time.
 
     A hard budget refuses the call that could exceed it, before anything is sent. A soft one lets everything go and tells at each
-    threshold. Both count what is reserved for requests under way as spent, until it is known what they cost.
+    threshold. What is reserved for requests under way counts as spent until it is known what they cost; thresholds look at what
+    is known.
 
     Calendar windows begin with the minute, hour, day, Monday or month in UTC. With `rolling` the last 60 seconds, 60 minutes, 24
     hours, 7 days or 30 days count, in sixty slices of which each counts as a whole.
@@ -37,11 +38,11 @@ class Budget:
             that was written.
         per: "minute", "hour", "day", "week", "month", or "total" for one that never begins anew.
         scope: Tags that a call must have to count, such as {"tenant": "a"}; empty for all calls. The value "*" makes one budget
-            of this size for each value of the tag, and calls without the tag do not count. "model" and "kind" may be named as if
-            they were tags.
+            of this size for each value of the tag, and calls without the tag do not count. There are no patterns: a value with
+            "*" in it is refused. "model" and "kind" may be named as if they were tags.
         hard: Whether calls are refused beyond the limit.
         rolling: Whether the window moves with time. Not for "total".
-        thresholds: Parts of the limit, each above 0, at which a `BudgetThresholdReached` is told.
+        thresholds: Parts of the limit, each above 0 and up to 2, at which a `BudgetThresholdReached` is told: 0.8 for 80 percent.
         name: What it is called in errors and reports; by default it is made of limit and window.
 
     Raises:
@@ -124,13 +125,20 @@ def _checked_scope(given: object) -> dict[str, str]:
     if pairs is None or not all(isinstance(text, str) and text for pair in pairs.items() for text in pair):
         raise ValueError(f"scope must be names of tags with their values, such as {{'tenant': 'a'}}, got {given!r}")
     scope = cast("dict[str, str]", pairs)
+    for tag, value in scope.items():
+        if ANY in value and value != ANY:
+            raise ValueError(
+                f"scope must name a value as it is, or '*' for each value, as there are no patterns, got {value!r} for {tag!r}"
+            )
     if scope.get("kind", ANY) not in _KINDS:
         raise ValueError(f"scope must name a kind out of {', '.join(sorted(_KINDS))}, got {scope['kind']!r}")
     return scope
 
 
 def _checked_thresholds(given: object) -> tuple[float, ...]:
-    sentence = f"thresholds must be parts of the limit, above 0 and up to {_MOST_THRESHOLD}, got {given!r}"
+    sentence = (
+        f"thresholds must be parts of the limit up to {_MOST_THRESHOLD}, such as 0.8 for 80 percent, got {given!r}"
+    )
     if not isinstance(given, tuple | list | set | frozenset):
         raise ValueError(sentence)  # noqa: TRY004 - as every option that is out of range
     for part in cast("tuple[object, ...]", given):

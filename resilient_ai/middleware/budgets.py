@@ -6,16 +6,19 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
-from resilient_ai.core.budgets import BookUnavailable, BudgetBook, units
+from resilient_ai.core.budgets import BudgetBook, units
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.checks import check_able, check_count
 from resilient_ai.core.clock import Clock
+from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.core.health import BudgetState
+from resilient_ai.core.ledger import CostBook
 from resilient_ai.core.protocols import Abilities, PriceBook
 from resilient_ai.core.streams import when_done
 from resilient_ai.middleware._budget_counter import Counter
-from resilient_ai.middleware._budget_refusals import exceeded, first_hard, left_of, named, priceless, unasked
+from resilient_ai.middleware._budget_refusals import Held, exceeded, first_hard, left_of, named, priceless, unasked
 from resilient_ai.middleware._budget_reservation import Reservation
+from resilient_ai.middleware._budget_survey import survey
 from resilient_ai.middleware._budget_tally import Tally
 from resilient_ai.middleware._machines.budget_window import Slot
 from resilient_ai.middleware._worst_cost import worst_cost
@@ -54,8 +57,8 @@ class Budgets:
         abilities: How long the answers of a model can be, for calls without `max_tokens`; None knows of none.
         unpriced: US dollars that a request counts with while no price of its model is known. With None a hard budget refuses it
             with `PriceUnknown`, and a soft one counts it once its cost is known.
-        unreachable: What becomes of calls of hard budgets while the book cannot be asked: "refuse", or "allow", which counts them
-            later.
+        unreachable: What becomes of calls of hard budgets while the book cannot be asked: "refuse" with `BudgetUnavailable`, or
+            "allow", which counts them later.
         answer_tokens: Tokens of an answer that neither `max_tokens` nor `abilities` bound, at least 1.
 
     Raises:
@@ -104,7 +107,7 @@ class Budgets:
             return await proceed(call)
         reservation = await self._reserve(call, counters)
         try:
-            result = await proceed(call.replace(settled=reservation.settled))
+            result = await proceed(call.replace(on_send_closed=(*call.on_send_closed, reservation.send_closed)))
         except BaseException as error:
             reservation.failed(error)
             raise
@@ -120,8 +123,10 @@ class Budgets:
         if worst is None:
             return "no price of it is known, which a hard budget needs"
         for counter, slot in zip(counters, self._tally.slots(counters, call.clock), strict=True):
-            spent = counter.spending.known(slot)
-            if spent is not None and spent + worst > (counter.limit or 0):
+            limit, spent = counter.limit or 0, counter.spending.known(slot) or 0
+            if worst > limit:
+                return f"it could cost more than the whole budget {named(counter)}"
+            if spent + worst > limit:
                 return f"the budget {named(counter)} has {left_of(counter, spent)} USD left"
         return None
 
@@ -130,24 +135,33 @@ class Budgets:
         return self._tally.states()
 
     async def state(
-        self, tags: Mapping[str, str] | None = None, *, clock: Clock | None = None
+        self,
+        tags: Mapping[str, str] | None = None,
+        *,
+        clock: Clock | None = None,
+        costs: CostBook | None = None,
     ) -> tuple[BudgetState, ...]:
         """Ask the book what is spent of each budget.
 
+        Of a budget for each value of a tag, the value given in `tags` counts, or else every value with which something was sent
+        in the window, as `costs` tells, and every one that this process has seen.
+
         Args:
-            tags: Only budgets against which calls with these tags may count; "model" and "kind" may be named as if they were
-                tags. Of a budget for each value of a tag, the value given here counts, or each that this process has seen.
+            tags: Only budgets against which a call with exactly these tags may count; all without any. "model" and "kind" may be
+                named as if they were tags; where they are not, any counts.
             clock: Tells which windows are now; that of the last call by default.
+            costs: The ledger that knows the values of tags; by default the book, where that is a ledger. It knows those of
+                "model", "kind", "tenant", "user", "feature" and "environment".
+
+        Returns:
+            A state for each budget; of one for each value of a tag, a state for each of these.
 
         Raises:
             BookUnavailable: If the book cannot be asked.
         """
-        counters = self._tally.relevant(tags or {})
-        slots = self._tally.slots(counters, clock or self._tally.clock)
-        charges = [counter.charge(slot, 0) for counter, slot in zip(counters, slots, strict=True)]
-        spent = await self.book.spent(charges)
-        found = zip(counters, slots, spent, strict=True)
-        return tuple(state for counter, slot, amount in found for state in counter.states(slot, amount))
+        asked = costs or (cast("CostBook", self.book) if hasattr(self.book, "by") else None)
+        found = await survey(self._tally, self.book, tags=tags, clock=clock or self._tally.clock, costs=asked)
+        return found.states
 
     async def aclose(self) -> None:
         """Close the book."""
@@ -164,6 +178,7 @@ class Budgets:
     async def _charge(self, call: Call[Any], counters: Sequence[Counter], slots: Sequence[Slot], amount: int) -> int:
         """Return what was added to the counters: the amount, or nothing where the book cannot be asked and calls may go."""
         charges = [counter.charge(slot, amount) for counter, slot in zip(counters, slots, strict=True)]
+        asked = self._tally.ask(counters, slots)
         try:
             admission = await self.book.charge(charges)
         except Exception as error:
@@ -174,9 +189,11 @@ class Budgets:
                 raise unasked(hard) from error
             return 0
         added = amount if admission.admitted else 0
-        self._tally.saw(call, counters, slots, [spent + added for spent in admission.spent])
+        spent = [before + added for before in admission.spent]
+        self._tally.saw(counters, slots, spent, asked=asked, held=added)
         if not admission.admitted:
-            raise exceeded(call, list(zip(counters, slots, admission.spent, strict=True)), amount)
+            reserved = self._tally.reserved(counters, slots)
+            raise exceeded(call, list(map(Held, counters, slots, admission.spent, reserved)), amount)
         return amount
 
     def _longest_answer(self, model: str) -> int:

@@ -259,7 +259,8 @@ class _Send:
             error=None if error is None else type(error).__name__,
             elapsed=self.elapsed(),
         )
-        for tell in (call.settled,) if accounting.ledger is None else (accounting.ledger.closed, call.settled):
+        told = call.on_send_closed if accounting.ledger is None else (accounting.ledger.closed, *call.on_send_closed)
+        for tell in told:
             try:
                 tell(row)
             except Exception as fault:  # noqa: BLE001 - accounting never fails a call

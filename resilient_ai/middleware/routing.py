@@ -4,20 +4,22 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar, cast
 
-from resilient_ai.core.call import Call, Middleware, Next
-from resilient_ai.core.checks import check_able, check_between, check_count, check_kind, check_names
+from resilient_ai.core.call import Call, Next
+from resilient_ai.core.checks import check_able, check_between, check_count, check_kind
 from resilient_ai.core.errors import InvalidInput
 from resilient_ai.core.operations import Embed, Operation
 from resilient_ai.core.pipeline import WorstCase
 from resilient_ai.core.protocols import Abilities, PriceBook
 from resilient_ai.core.results import Considered
 from resilient_ai.middleware._route import Route
-from resilient_ai.middleware._route_choice import Choice, Choosing, known, unfit_of
+from resilient_ai.middleware._route_choice import Choice, Order, known
 from resilient_ai.middleware._route_measures import Measures
-from resilient_ai.middleware._route_ranking import PREFERENCES, Candidate, Chooser, Preference
+from resilient_ai.middleware._route_ranking import PREFERENCES, Candidate, OwnOrder, Preference
 from resilient_ai.middleware._route_rules import AUTO, Models, Rule, candidates_of, checked_models, rule_for
 
 R = TypeVar("R")
+
+_BY_RULE = "by a rule"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +27,11 @@ class Routing:
     """Ask the models of an operation in turn until one serves, and choose the turn by price, speed and health.
 
     The next model is asked where another may do better: after failures that may pass, where a model is gone, lacks a
-    feature or is not allowed to this key, where its circuit is open or its limit reached. It is not asked where it would refuse
-    as well, or where it would be wrong to: bad requests, wrong keys, no balance, budgets, the deadline, cancellation, a stream
-    that broke after content had been handed over. Which model answered is `served_by`, and why others did not is `refused`.
+    feature or is not allowed to this key, where its circuit is open or its limit reached, and where a budget has too little left
+    for it, as a cheaper one may fit. It is not asked where it would refuse as well, or where it would be wrong to: bad requests,
+    wrong keys, no balance, the deadline, cancellation, a stream that broke after content had been handed over. Which model
+    answered is `served_by`, and why others did not is `refused`. Where budgets alone refused every model that was asked, the
+    call raises the last `BudgetExceeded`; where there were other reasons as well, `NoModelAvailable`.
 
     A list that a call names is asked in the caller's order. What "auto" stands for is asked in the order of `prefer`:
 
@@ -39,17 +43,19 @@ class Routing:
     - "balanced": by cost times seconds, so that a model that is twice as dear must be twice as fast.
     - a function: given every `Candidate` in the order as given, it returns those that may serve, in the order it wants.
 
-    Behind the others go models in trouble, of whose last calls more than half failed or were slow: it takes five bad ones in a
-    row, or two where little is known. A call is slow that takes three times as long as is usual for its model and the length of
-    its answer (longer where that varies: `max(3 * mean, mean + 3 * deviation)`), and a quarter of a second longer; also while
-    it is still under way. At the end go models that would refuse the call now or let it wait, because of their circuit, limit,
-    rate or budget, and those known not to offer its service tier.
+    Whatever is preferred, models against which something stands go behind the others. First come those in trouble, of whose last
+    calls more than half failed or were slow: it takes five bad ones in a row, or two where little is known. A call is slow that
+    takes three times as long as is usual for its model and the length of its answer (longer where that varies:
+    `max(3 * mean, mean + 3 * deviation)`), and a quarter of a second longer; also while it is still under way. Without a
+    preference nothing is measured, and none is in trouble. At the end go models that would refuse the call now or let it wait,
+    because of their circuit, limit, rate or budget, and those known not to offer its service tier.
 
     What was measured of a model counts half after a minute (health, speed) or an hour (price). A share of the calls, `explore`,
     goes first to the model that was asked the longest ago, if it costs at most twice as much as the first. So one that has
     recovered, or has become cheaper, is found.
 
-    Which models were considered, and why in this order, is `considered` in the answer; `explain` says it without sending.
+    Which models were considered, and why in this order, is `considered` in the answer, unless they were asked in the order given
+    and nothing was to say; `explain` says it without sending.
 
     A model of a list that is known to lack what the call needs is passed over without being asked. A model that is named
     alone is always asked, and so is one of which nothing is known.
@@ -92,12 +98,12 @@ class Routing:
     abilities: Abilities | None = None
     max_sends: int = 6
     embed_across_models: bool = False
-    prefer: Preference | Chooser | None = None
+    prefer: Preference | OwnOrder | None = None
     prices: PriceBook | None = None
     explore: float = 0.02
     rules: Sequence[Rule] = ()
     pin: str | None = None
-    _choosing: Choosing = field(init=False, repr=False, compare=False)
+    _order: Order = field(init=False, repr=False, compare=False)
     _measures: Measures = field(init=False, repr=False, compare=False)
     _binds_all: bool = field(init=False, repr=False, compare=False)
 
@@ -115,31 +121,31 @@ class Routing:
         for rule in self.rules:
             check_kind("rules", rule, Rule)
         object.__setattr__(self, "rules", tuple(self.rules))
-        if self.pin is not None:
-            check_names("pin", [self.pin])
+        pin = cast("object", self.pin)
+        if pin is not None and not (isinstance(pin, str) and pin):
+            raise ValueError(f"pin must be the name of a tag or None, got {pin!r}")
         measures = Measures(self.prices)
-        choosing = Choosing(
+        order = Order(
             abilities=self.abilities, prefer=self.prefer, explore=self.explore, pin=self.pin, measures=measures
         )
-        object.__setattr__(self, "_choosing", choosing)
+        object.__setattr__(self, "_order", order)
         object.__setattr__(self, "_measures", measures)
         object.__setattr__(self, "_binds_all", any(rule.strict for rule in self.rules))
-
-    def look_inward(self, inner: Sequence[Middleware]) -> None:
-        """Take note of what further in may refuse a call; of two stacks with this object the one built last counts."""
-        asked = (getattr(layer, "stands_against", None) for layer in inner)
-        self._choosing.objections = tuple(objection for objection in asked if objection is not None)
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
         """Send the call to one model after the other, until one serves."""
         operation = call.operation
         if operation.model != AUTO and not operation.fallbacks and not self._binds_all:
             return await proceed(call)
-        models, preferred = self._candidates(call)
+        models, preferred = self._models_of(call)
         if len(models) == 1:
-            alone = models[0] == call.model and not operation.fallbacks
-            return await proceed(call if alone else call.replace(operation=operation.on(models[0])))
-        choice = self._choice(call, models, preferred, draws=True)
+            model = models[0]
+            if operation.models == (model,):
+                return await proceed(call)
+            if model in preferred:
+                call.record.considered = (Considered(model=model, place=1, why=_BY_RULE),)
+            return await proceed(call.replace(operation=operation.on(model)))
+        choice = self._order.choice(call, models, preferred, is_sent=True)
         if choice.considered:
             call.record.considered = choice.considered
         route = Route(
@@ -153,7 +159,7 @@ class Routing:
         )
         result = await route.run()
         if self.pin is not None and operation.model == AUTO:
-            self._choosing.served(call, route.served_by)
+            self._order.served(call, route.served_by)
         return result
 
     def explain(self, call: Call[Any]) -> tuple[Considered, ...]:
@@ -164,17 +170,13 @@ class Routing:
         Raises:
             InvalidInput: As the call would.
         """
-        models, preferred = self._candidates(call)
-        choice = self._choice(call, models, preferred, draws=False)
-        if len(models) > 1:
-            self._dimensions(call.operation, choice)
-        if choice.considered:
-            return choice.considered
-        why = "the only one" if len(models) == 1 else "in the order given"
-        fit = [model for model in choice.models if model not in choice.unfit or len(models) == 1]
-        told = [Considered(model=model, place=place, why=why) for place, model in enumerate(fit, 1)]
-        unfit = [(model, lack) for model, lack in choice.unfit.items() if model not in fit]
-        return (*told, *(Considered(model=model, place=None, why=f"lacks {lack}") for model, lack in unfit))
+        models, preferred = self._models_of(call)
+        if len(models) == 1:
+            is_ruled = models[0] in preferred and call.operation.models != (models[0],)
+            return (self._order.alone(call, models[0], _BY_RULE if is_ruled else "the only one"),)
+        choice = self._order.choice(call, models, preferred, is_sent=False)
+        self._dimensions(call.operation, choice)
+        return choice.considered
 
     def worst_case(self, inner: WorstCase) -> WorstCase:
         """Every model in turn, as slow as can be, and `max_sends` requests unless there are more models."""
@@ -183,15 +185,9 @@ class Routing:
         sends = max(inner.models, min(self.max_sends, inner.sends * inner.models))
         return replace(inner, sends=sends, seconds=inner.seconds * inner.models)
 
-    def _candidates(self, call: Call[Any]) -> tuple[Sequence[str], Collection[str]]:
+    def _models_of(self, call: Call[Any]) -> tuple[Sequence[str], Collection[str]]:
         rule = rule_for(self.rules, call) if self.rules else None
         return candidates_of(self.models, rule, call.operation)
-
-    def _choice(self, call: Call[Any], models: Sequence[str], preferred: Collection[str], *, draws: bool) -> Choice:
-        chooses = (self.prefer is not None or self.pin is not None) and call.operation.model == AUTO
-        if chooses and len(models) > 1:
-            return self._choosing.choose(call, models, preferred, draws=draws)
-        return Choice(models, unfit_of(self.abilities, {model: call.operation.on(model) for model in models}))
 
     def _dimensions(self, operation: Operation[Any], choice: Choice) -> int | None:
         """Return the length that vectors of fallbacks must have, None where any will do."""

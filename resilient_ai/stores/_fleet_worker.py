@@ -1,22 +1,19 @@
 """The one thread that talks to the Redis of a `RedisFleet`: in order, many requests in one round trip, never cut short."""
 
-import hashlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
-from queue import Empty, SimpleQueue
-from typing import Any, Protocol, cast
+from queue import SimpleQueue
+from typing import Any, cast
 
 from resilient_ai.stores import _fleet_scripts as scripts
+from resilient_ai.stores._redis_client import Client, close, gather, hash_of
 
 _log = logging.getLogger("resilient_ai")
 
-_MOST = 256  # requests in one round trip
 _MOST_HOLDERS = 1_000  # in one renewal; a script may not unpack much more
 _AGAIN = 1.0  # seconds for which nobody asks after a fault
 _REGISTER = 1.5  # seconds in which every process finds that Redis is back and takes its permits up again
@@ -25,18 +22,6 @@ _LOUD_EVERY = 60.0
 _PARTS = {0.25: "a quarter of them", 0.5: "half of them", 1.0: "all of them"}
 
 Keys = tuple[str, ...]
-
-
-class Client(Protocol):
-    """What of a Redis client is used."""
-
-    def pipeline(self, *, transaction: bool) -> Any:
-        """Begin a list of commands that travel together."""
-        ...
-
-    def close(self) -> None:
-        """Close the connection."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -161,7 +146,9 @@ class FleetWorker:
     def _run(self) -> None:
         going = True
         while going:
-            jobs, going = self._gather()
+            # Without permits there is nothing to wake up for.
+            within = max(0.0, self._wake_at() - time.monotonic()) if self._held else None
+            jobs, going = gather(self._jobs, within)
             if not self._down:
                 self._do(jobs)
             elif any(job.script is scripts.PING for job in jobs):
@@ -171,21 +158,6 @@ class FleetWorker:
             if going and self._held and time.monotonic() >= self._wake_at():
                 self._renew()
         self._finish()
-
-    def _gather(self) -> tuple[list[Job], bool]:
-        """Wait for jobs; return what is there, and whether there will be more."""
-        jobs: list[Job] = []
-        # Without permits there is nothing to wake up for.
-        patience = max(0.0, self._wake_at() - time.monotonic()) if self._held else None
-        with suppress(Empty):
-            item = self._jobs.get(timeout=patience)
-            while item is not None:
-                jobs.append(item)
-                if len(jobs) == _MOST:
-                    return jobs, True
-                item = self._jobs.get_nowait()
-            return jobs, False
-        return jobs, True
 
     def _do(self, jobs: Sequence[Job]) -> None:
         wanted = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
@@ -241,15 +213,10 @@ class FleetWorker:
             job.answer.set_result(meaning)
 
     def _lose(self, error: Exception) -> None:
-        self._close()
+        close(self._client)
+        self._client = None
         # The text of an error may quote the address, and that a password.
         self.fault(type(error).__name__)
-
-    def _close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            with suppress(Exception):  # a broken connection cannot be closed better
-                client.close()
 
     def _wake_at(self) -> float:
         # What is held is to be known as soon as Redis is back, also if nobody asks.
@@ -272,10 +239,10 @@ class FleetWorker:
     def _finish(self) -> None:
         if not self._down:
             self._do([Job(scripts.RELEASE, keys, holders) for keys, holders in self._permits()])
-        self._close()
+        close(self._client)
         self._down = True
         while not self._jobs.empty():
-            self._answer_none(self._gather()[0])
+            self._answer_none(gather(self._jobs, 0.0)[0])
         self.ended.set_result(None)
 
     def _permits(self) -> Iterator[tuple[Keys, tuple[str, ...]]]:
@@ -288,7 +255,7 @@ class FleetWorker:
 def _send(client: Client, jobs: Sequence[Job]) -> list[Any]:
     pipeline = client.pipeline(transaction=False)
     for job in jobs:
-        pipeline.evalsha(_hash(job.script), len(job.keys), *job.keys, *job.arguments)
+        pipeline.evalsha(hash_of(job.script), len(job.keys), *job.keys, *job.arguments)
     return cast("list[Any]", pipeline.execute(raise_on_error=False))
 
 
@@ -297,8 +264,3 @@ def _load(client: Client) -> list[Any]:
     for script in scripts.ALL:
         pipeline.script_load(script)
     return cast("list[Any]", pipeline.execute())
-
-
-@cache
-def _hash(script: str) -> str:
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

@@ -5,25 +5,25 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
-from resilient_ai.core.budgets import Admission, Charge, units
+from resilient_ai.core.budgets import SLICES, Admission, Charge, units
+from resilient_ai.stores._ledger_common import Filter
 from resilient_ai.stores._ledger_filters import where
 
 if TYPE_CHECKING:
     import sqlite3
 
 _BUSY = 5  # SQLITE_BUSY, written out as only whoever opens a file imports `sqlite3`
-# Sends before a rolling budget was there are put into so many slices of its window.
-_SLICES = 60
 
 _HELD = """
 SELECT coalesce(sum(spent), 0), count(*), coalesce(max(slice = :slice), 0)
 FROM budget_counters WHERE key = :key AND slice BETWEEN :first AND :slice
 """
 _ADD = """
-INSERT INTO budget_counters (key, slice, spent, until) VALUES (?, ?, ?, ?)
-ON CONFLICT (key, slice) DO UPDATE SET spent = spent + excluded.spent
+INSERT INTO budget_counters (key, slice, spent, until) VALUES (?, ?, max(0, ?), ?)
+ON CONFLICT (key, slice) DO UPDATE SET spent = max(0, spent + ?)
 """
-_FORGET = "DELETE FROM budget_counters WHERE until <= ?"
+# Over for whoever asks and, for a day, by the clock of the machine: the clock of one who asks may be ahead of all others.
+_FORGET = "DELETE FROM budget_counters WHERE until <= min(?, CAST(strftime('%s', 'now') AS INTEGER) - 86400)"
 
 
 class Settlement(NamedTuple):
@@ -93,10 +93,9 @@ def _open(connection: "sqlite3.Connection", one: Charge, seeds: dict[tuple[str, 
     held = _held(connection, one)
     if held.there:
         return held.spent
-    # No clock is asked: whatever may be forgotten once this slice has begun is not needed any more.
     connection.execute(_FORGET, (one.slice,))
     seed = seeds.get((one.key, one.slice)) or _seed(connection, one, held)
-    connection.executemany(_ADD, [(one.key, slot, amount, one.until) for slot, amount in seed])
+    connection.executemany(_ADD, [(one.key, slot, amount, one.until, amount) for slot, amount in seed])
     return _held(connection, one).spent
 
 
@@ -106,12 +105,13 @@ def _held(connection: "sqlite3.Connection", one: Charge) -> _Held:
 
 
 def _add(connection: "sqlite3.Connection", charges: Sequence[Charge]) -> None:
-    connection.executemany(_ADD, [(one.key, one.slice, one.amount, one.until) for one in charges])
+    # More is given back than was spent only after a counter was lost, and that must not raise the limit.
+    connection.executemany(_ADD, [(one.key, one.slice, one.amount, one.until, one.amount) for one in charges])
 
 
 def _seed(connection: "sqlite3.Connection", one: Charge, held: _Held) -> list[tuple[int, int]]:
     """Return slices, the charge's own one always among them, and what sends of its scope have cost in them so far."""
-    terms, values = where(one.slice, one.until, one.scope)
+    terms, values = where(Filter(one.slice, one.until, one.scope))
     sql = f"SELECT coalesce(decimal_sum(cost), '0') FROM sends WHERE cost IS NOT NULL AND {terms}"  # noqa: S608  # fixed words
     ((cost,),) = connection.execute(sql, values).fetchall()
     seeds = [(one.slice, units(Decimal(cost)))]
@@ -126,8 +126,8 @@ def _older(connection: "sqlite3.Connection", one: Charge) -> list[tuple[int, int
     How wide slices are nobody says here, so what was spent counts from the last second of a sixtieth of the window, never too
     short.
     """
-    width = max(1, (one.slice - one.first) // _SLICES)
-    terms, values = where(one.first, one.slice, one.scope)
+    width = max(1, (one.slice - one.first) // SLICES)
+    terms, values = where(Filter(one.first, one.slice, one.scope))
     sql = f"""
         SELECT min(? + (CAST(at - ? AS INTEGER) / ? + 1) * ?, ?) - 1 AS slot, decimal_sum(cost)
         FROM sends WHERE cost IS NOT NULL AND {terms} GROUP BY slot

@@ -1,33 +1,30 @@
 """Which rows of the ledger a question is about, in SQL."""
 
-from collections.abc import Mapping
+from resilient_ai.stores._ledger_common import Filter
 
 TAG_COLUMNS = ("tenant", "user", "feature", "environment")
-_COLUMNS = frozenset((*TAG_COLUMNS, "model", "kind"))
+# What a question may name as a tag and has a column of its own.
+NAMED = frozenset((*TAG_COLUMNS, "model", "kind"))
 
 
-def where(
-    since: float | None, until: float | None, tags: Mapping[str, str] | None, table: str = ""
-) -> tuple[str, list[object]]:
+def where(which: Filter, table: str = "") -> tuple[str, list[object]]:
     """Return a condition and the values of its question marks.
 
     Args:
-        since: Rows from that moment on.
-        until: Rows before that moment.
-        tags: Rows with all of these tags; "model" and "kind" count as tags.
+        which: The rows; "model" and "kind" count as tags.
         table: What stands in front of the columns, where a statement asks two tables.
 
-    >>> where(1.0, None, {"tenant": "a", "team": "red"})
+    >>> where(Filter(since=1.0, tags={"tenant": "a", "team": "red"}))
     ('at >= ? AND tenant = ? AND tag_of(tags, ?) = ?', [1.0, 'a', 'team', 'red'])
     """
     terms: list[str] = []
     values: list[object] = []
-    for term, bound in (("at >= ?", since), ("at < ?", until)):
+    for term, bound in (("at >= ?", which.since), ("at < ?", which.until)):
         if bound is not None:
             terms.append(table + term)
             values.append(bound)
-    for name, value in (tags or {}).items():
-        if name in _COLUMNS:
+    for name, value in (which.tags or {}).items():
+        if name in NAMED:
             terms.append(f"{table}{name} = ?")
         else:
             terms.append(f"tag_of({table}tags, ?) = ?")

@@ -1,12 +1,12 @@
 """What can be asked of the ledger."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
-from resilient_ai.core.ledger import COLUMNS, LedgerCall, LedgerRow, LedgerSend, LedgerTotal, SavedTotal
+from resilient_ai.core.ledger import LedgerCall, LedgerRow, LedgerSend, LedgerTotal, SavedTotal
+from resilient_ai.stores._ledger_common import Filter, Mark, Piece
 from resilient_ai.stores._ledger_filters import TAG_COLUMNS, where
 
 if TYPE_CHECKING:
@@ -33,54 +33,17 @@ _TAGS = ", ".join(f"first.{name}" for name in ("tags", *TAG_COLUMNS))
 _PIECE = 1_000  # rows a scan looks at, at a time
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which rows a question is about: from `since` on, before `until`, with all of these tags."""
-
-    since: float | None = None
-    until: float | None = None
-    tags: Mapping[str, str] | None = field(default=None)
-
-    def sql(self, table: str = "") -> tuple[str, list[object]]:
-        """Return it as a condition, and the values of its question marks."""
-        return where(self.since, self.until, self.tags, table)
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """How far a scan has come, and the newest row that it will tell of."""
-
-    at: float
-    row: int
-    newest: int
-
-
-Piece = tuple[list[LedgerSend], Mark | None]
-
-
-def expressions(columns: Sequence[str]) -> list[str]:
-    """Return the SQL of these columns.
-
-    Raises:
-        ValueError: If there is none, or one is not known.
-    """
-    unknown = [column for column in columns if column not in COLUMNS]
-    if unknown or not columns:
-        raise ValueError(f"columns must be some of {', '.join(COLUMNS)}, got {unknown or 'none'}")
-    return ["date(at, 'unixepoch')" if column == "day" else column for column in columns]
-
-
 def total(connection: "sqlite3.Connection", which: Filter) -> LedgerTotal:
     """Add up sends."""
-    terms, values = which.sql()
+    terms, values = where(which)
     (row,) = connection.execute(f"SELECT {_SUMS} FROM sends WHERE {terms}", values).fetchall()  # noqa: S608  # fixed words
     return LedgerTotal(**_sums(row))
 
 
 def by(connection: "sqlite3.Connection", columns: Sequence[str], which: Filter) -> list[LedgerRow]:
     """Add up sends in groups, sorted by their keys."""
-    terms, values = which.sql()
-    keys = ", ".join(columns)
+    terms, values = where(which)
+    keys = ", ".join("date(at, 'unixepoch')" if column == "day" else column for column in columns)
     sql = f"SELECT {keys}, {_SUMS} FROM sends WHERE {terms} GROUP BY {keys} ORDER BY {keys}"  # noqa: S608  # fixed words
     count = len(columns)
     return [LedgerRow(key=row[:count], **_sums(row[count:])) for row in connection.execute(sql, values)]
@@ -88,7 +51,7 @@ def by(connection: "sqlite3.Connection", columns: Sequence[str], which: Filter) 
 
 def sends(connection: "sqlite3.Connection", limit: int | None, call_id: str | None, which: Filter) -> list[LedgerSend]:
     """Return the latest sends, the newest first."""
-    terms, values = which.sql()
+    terms, values = where(which)
     if call_id is not None:
         terms += " AND call_id = ?"
         values.append(call_id)
@@ -99,9 +62,9 @@ def sends(connection: "sqlite3.Connection", limit: int | None, call_id: str | No
 def calls(connection: "sqlite3.Connection", limit: int | None, which: Filter) -> list[LedgerCall]:
     """Return the latest calls, the newest first."""
     # Walks back through the index of times and takes each call at its first send, so that it can stop after `limit`.
-    first, of_first = which.sql("first.")
-    earlier, of_earlier = which.sql("earlier.")
-    every, of_every = which.sql("sends.")
+    first, of_first = where(which, "first.")
+    earlier, of_earlier = where(which, "earlier.")
+    every, of_every = where(which, "sends.")
     sql = f"""
         WITH first AS MATERIALIZED (
             SELECT first.rowid AS row, first.* FROM sends AS first
@@ -124,7 +87,7 @@ def calls(connection: "sqlite3.Connection", limit: int | None, which: Filter) ->
 
 def saved(connection: "sqlite3.Connection", which: Filter) -> SavedTotal:
     """Add up what was not sent."""
-    terms, values = which.sql()
+    terms, values = where(which)
     sql = f"SELECT {_SAVINGS} FROM spared WHERE {terms}"  # noqa: S608  # fixed words
     ((count, hits, amount, unknown),) = connection.execute(sql, values).fetchall()
     return SavedTotal(calls=count, hits=hits, saved=Decimal(amount), unknown=unknown)
@@ -133,12 +96,12 @@ def saved(connection: "sqlite3.Connection", which: Filter) -> SavedTotal:
 def start(connection: "sqlite3.Connection") -> Mark:
     """Return where a scan begins; what is written from now on is not in it."""
     ((newest,),) = connection.execute("SELECT coalesce(max(rowid), 0) FROM sends").fetchall()
-    return Mark(float("-inf"), 0, newest)
+    return Mark.before(newest)
 
 
 def piece(connection: "sqlite3.Connection", which: Filter, mark: Mark) -> Piece:
     """Return the sends after a mark that are among the next thousand rows, the oldest first, and the next mark."""
-    period, bounds = where(which.since, which.until, None)
+    period, bounds = where(Filter(which.since, which.until))
     after = f"{period} AND (at, rowid) > (?, ?)"
     begins = (*bounds, mark.at, mark.row)
     # Counted before tags are looked at: else one piece of a rare tag could be the whole book.
@@ -146,7 +109,7 @@ def piece(connection: "sqlite3.Connection", which: Filter, mark: Mark) -> Piece:
         f"SELECT at, rowid FROM sends WHERE {after} ORDER BY at, rowid LIMIT 1 OFFSET ?",  # noqa: S608  # fixed words
         (*begins, _PIECE - 1),
     ).fetchall()
-    terms, values = where(None, None, which.tags)
+    terms, values = where(Filter(tags=which.tags))
     if ends:
         terms += " AND (at, rowid) <= (?, ?)"
         values += ends[0]

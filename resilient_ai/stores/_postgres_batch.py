@@ -26,7 +26,7 @@ class SeedsMissing(Exception):
 
 
 class Batch:
-    """Reads counters once, decides in memory, and writes once.
+    """Writes what was settled, reads counters once, decides in memory, and writes once.
 
     Args:
         asks: Who asks, in order.
@@ -70,15 +70,21 @@ class Batch:
         charges = [charge for ask in self._asks for charge in ask.charges]
         if self.writes:
             self._counters.lock(connection, {charge.key for charge in [*charges, *self.settled]})
+        # Before they are read, as no counter falls below 0.
+        self._add(self.settled)
+        self._write(connection)
         spans = list({_span(charge): None for charge in charges})
         self._held = self._counters.read(connection, spans) if spans else {}
-        self._add(self.settled)
         for ask in self._asks:
             held = [self._spent(connection, charge, keep=ask.adds) for charge in ask.charges]
             fits = all(_fits(charge, spent, ask.charges) for charge, spent in zip(ask.charges, held, strict=True))
             self.found.append((ask, Admission(admitted=fits, spent=tuple(held))))
             if fits and ask.adds:
                 self._add(ask.charges)
+        self._write(connection)
+        self.complete = True
+
+    def _write(self, connection: "psycopg.Connection[Any]") -> None:
         amounts = {
             (key, slice_): (amount, self._until[key])
             for key, slices in self._added.items()
@@ -86,7 +92,7 @@ class Batch:
         }
         if amounts:
             self._counters.add(connection, amounts)
-        self.complete = True
+        self._added = {}
 
     def _spent(self, connection: "psycopg.Connection[Any]", charge: Charge, *, keep: bool) -> int:
         added = self._added.get(charge.key, {})

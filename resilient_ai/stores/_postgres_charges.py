@@ -4,15 +4,17 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from resilient_ai.core.budgets import BookUnavailable, Charge
+from resilient_ai.core.budgets import Charge, taken_back
+from resilient_ai.core.errors import BookUnavailable
+from resilient_ai.stores._owed import Owed
 from resilient_ai.stores._postgres_address import Target
 from resilient_ai.stores._postgres_batch import Ask, Batch, SeedsMissing
 from resilient_ai.stores._postgres_counters import Counters
 from resilient_ai.stores._postgres_faults import certain, of_data
 from resilient_ai.stores._postgres_link import Link, Unreachable
-from resilient_ai.stores._postgres_worker import Worker
+from resilient_ai.stores._worker import Worker
 
 _log = logging.getLogger("resilient_ai.stores")
 _LOCK_WAIT = 1_500  # milliseconds, so that whoever waits for 2 s hears why
@@ -91,7 +93,7 @@ class PostgresCharges:
             if not isinstance(item, (Ask, Future)):
                 self._owed.extend(item)
         if len(self._owed) > _MANY:
-            self._owed = _merged(self._owed)
+            self._owed = list(Owed(self._owed))
         self._try([item for item in items if isinstance(item, Ask)])
         marks = [item for item in items if isinstance(item, Future)]
         if marks:
@@ -134,7 +136,7 @@ class PostgresCharges:
             written_now = self._link.transact(Batch(self._counters, [], doubt.settled).run)
             self._doubt = None
             if not written_now:
-                self._owed.extend(_negative(doubt.admitted))
+                self._owed.extend(taken_back(doubt.admitted))
 
     def _do(self, asks: Sequence[Ask]) -> None:
         batch = Batch(self._counters, [ask for ask in asks if not ask.answer.done()], tuple(self._owed))
@@ -155,7 +157,7 @@ class PostgresCharges:
             if ask.answer.set_running_or_notify_cancel():
                 ask.answer.set_result(found)
             elif ask.adds and found.admitted:
-                self._owed.extend(_negative(ask.charges))
+                self._owed.extend(taken_back(ask.charges))
         if self._owed:
             self._do([])
 
@@ -220,15 +222,3 @@ def _fail(asks: Iterable[Ask], why: str) -> None:
     for ask in asks:
         if not ask.answer.done() and ask.answer.set_running_or_notify_cancel():
             ask.answer.set_exception(BookUnavailable(why))
-
-
-def _negative(charges: Iterable[Charge]) -> list[Charge]:
-    return [replace(charge, amount=-charge.amount) for charge in charges]
-
-
-def _merged(charges: Iterable[Charge]) -> list[Charge]:
-    sums: dict[tuple[str, int], Charge] = {}
-    for charge in charges:
-        before = sums.get((charge.key, charge.slice))
-        sums[charge.key, charge.slice] = replace(charge, amount=charge.amount + before.amount) if before else charge
-    return list(sums.values())

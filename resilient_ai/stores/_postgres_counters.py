@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from resilient_ai.core.budgets import PER_DOLLAR, Charge
-from resilient_ai.stores._postgres_queries import Filter, where
+from resilient_ai.core.budgets import PER_DOLLAR, SLICES, Charge
+from resilient_ai.stores._ledger_common import Filter
+from resilient_ai.stores._postgres_queries import where
 from resilient_ai.stores._postgres_text import clean
 
 if TYPE_CHECKING:
     import psycopg
 
 _LONGEST = 500  # characters of a key that is written as it is; an index holds no row of any length
-_PARTS = 100  # of a window that rolls, where what was spent in it before is counted for the first time
 
 # A function in FROM is called in the order of its array, which is sorted, so that nobody waits for one who waits for him.
 _LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key"
@@ -25,10 +25,16 @@ LEFT JOIN {schema}.counters ON counters.key = asked.key AND counters.slice BETWE
 GROUP BY asked.place ORDER BY asked.place
 """
 _ADD = """
-INSERT INTO {schema}.counters AS known (key, slice, spent, until)
-SELECT key, slice, spent, until
-FROM json_to_recordset(%s::json) AS given (key text, slice bigint, spent numeric, until bigint) ORDER BY key, slice
-ON CONFLICT (key, slice) DO UPDATE SET spent = known.spent + EXCLUDED.spent, until = greatest(known.until, EXCLUDED.until)
+WITH given AS (
+    SELECT * FROM json_to_recordset(%s::json) AS given (key text, slice bigint, spent numeric, until bigint)
+), changed AS (
+    UPDATE {schema}.counters AS known
+    SET spent = greatest(0, known.spent + given.spent), until = greatest(known.until, given.until)
+    FROM given WHERE known.key = given.key AND known.slice = given.slice
+    RETURNING known.key, known.slice
+)
+INSERT INTO {schema}.counters (key, slice, spent, until)
+SELECT key, slice, greatest(0, spent), until FROM given WHERE (key, slice) NOT IN (SELECT key, slice FROM changed)
 """
 _SPENT_BEFORE = """
 SELECT least(%s, floor(at / %s)::bigint * %s + %s), ceil(sum(cost) * %s)
@@ -62,7 +68,10 @@ class Counters:
         return {spans[place]: int(spent) if count else None for place, count, spent in rows}
 
     def add(self, connection: "psycopg.Connection[Any]", amounts: "Mapping[tuple[str, int], tuple[int, int]]") -> None:
-        """Add to counters, by key and slice: an amount, and until when it counts."""
+        """Add to counters that are locked, by key and slice: an amount, and until when it counts.
+
+        None falls below 0: more is given back than was spent only after a counter was lost, and that must not raise the limit.
+        """
         given = [
             {"key": name_of(key), "slice": slice_, "spent": str(amount), "until": until}
             for (key, slice_), (amount, until) in amounts.items()
@@ -75,7 +84,7 @@ class Counters:
         In a window that rolls the parts fall out one by one, none before its time.
         """
         terms, values = where(Filter(charge.first, max(charge.until, charge.slice + 1), charge.scope))
-        part = max(1, (charge.slice - charge.first) // _PARTS)
+        part = max(1, (charge.slice - charge.first) // SLICES)
         sql = _SPENT_BEFORE.format(schema=self._schema, where=terms)
         rows = connection.execute(sql.encode(), (charge.slice, part, part, part, PER_DOLLAR, *values))
         return {int(slice_): int(spent) for slice_, spent in rows}

@@ -1,10 +1,11 @@
 """What can be asked of a `PostgresLedger`."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from resilient_ai.core.ledger import COLUMNS, LedgerCall, LedgerRow, LedgerSend, LedgerTotal, SavedTotal
-from resilient_ai.stores._ledger_filters import TAG_COLUMNS
+from resilient_ai.core.ledger import LedgerCall, LedgerRow, LedgerSend, LedgerTotal, SavedTotal
+from resilient_ai.stores._ledger_common import Filter, Mark, Piece
+from resilient_ai.stores._ledger_filters import NAMED, TAG_COLUMNS
 from resilient_ai.stores._postgres_text import clean
 
 if TYPE_CHECKING:
@@ -21,18 +22,7 @@ _TOKENS = "coalesce(sum(input_tokens), 0)::bigint, coalesce(sum(output_tokens), 
 _TAGS = ('"user"' if name == "user" else name for name in TAG_COLUMNS)
 _TAG_LIST = ", ".join((*_TAGS, "tags"))
 _SEND_NAMES = tuple(name for name in LedgerSend.__slots__ if name != "tags")
-_PAGE = 1_000
-
-Place = tuple[float, int]  # a time, and the number of a send of that time
-BEGIN: Place = (float("-inf"), 0)
-
-
-class Filter(NamedTuple):
-    """Which rows a question is about; bounds and tags are those of `CostBook`."""
-
-    since: float | None
-    until: float | None
-    tags: Mapping[str, str] | None
+_PIECE = 1_000
 
 
 class Queries:
@@ -73,23 +63,21 @@ class Queries:
         )
         return [_send(row) for row in _rows(connection, sql, [*values, limit])]
 
-    def last(self, connection: "psycopg.Connection[Any]") -> int:
-        """Return the highest number that a send has."""
-        ((number,),) = _rows(connection, f"SELECT last_value FROM {self._numbers}", ())  # noqa: S608  # fixed words
-        return int(number)
+    def start(self, connection: "psycopg.Connection[Any]") -> Mark:
+        """Return where a scan begins; what is written from now on is not in it."""
+        ((newest,),) = _rows(connection, f"SELECT last_value FROM {self._numbers}", ())  # noqa: S608  # fixed words
+        return Mark.before(int(newest))
 
-    def page(
-        self, connection: "psycopg.Connection[Any]", after: Place, last: int, which: Filter
-    ) -> tuple[list[LedgerSend], Place | None]:
-        """Return the oldest sends behind a place and not above a number, and the place of the last of them; None at the end."""
+    def piece(self, connection: "psycopg.Connection[Any]", which: Filter, mark: Mark) -> Piece:
+        """Return the oldest sends after a mark, and the next mark; None at the end."""
         terms, values = where(which)
         sql = (
             f"SELECT {', '.join(_SEND_NAMES)}, {_TAG_LIST}, number FROM {self._sends}"  # noqa: S608  # fixed words
-            f" WHERE {terms} AND (at, number) > (%s, %s) AND number <= %s ORDER BY at, number LIMIT {_PAGE}"
+            f" WHERE {terms} AND (at, number) > (%s, %s) AND number <= %s ORDER BY at, number LIMIT {_PIECE}"
         )
-        rows = _rows(connection, sql, [*values, *after, last])
+        rows = _rows(connection, sql, [*values, *mark])
         found = [_send(row[:-1]) for row in rows]
-        return found, (found[-1].at, rows[-1][-1]) if len(rows) == _PAGE else None
+        return found, Mark(found[-1].at, rows[-1][-1], mark.newest) if len(rows) == _PIECE else None
 
     def calls(self, connection: "psycopg.Connection[Any]", limit: int | None, which: Filter) -> list[LedgerCall]:
         """Return the latest calls, the newest first."""
@@ -131,17 +119,6 @@ class Queries:
         return SavedTotal(calls=calls, hits=hits, saved=saved, unknown=unknown)
 
 
-def check_columns(columns: Sequence[str]) -> None:
-    """Refuse columns that nothing can be grouped by.
-
-    Raises:
-        ValueError: If there is none, or one is not known.
-    """
-    unknown = [column for column in columns if column not in COLUMNS]
-    if unknown or not columns:
-        raise ValueError(f"columns must be some of {', '.join(COLUMNS)}, got {unknown or 'none'}")
-
-
 def where(which: Filter) -> tuple[str, list[Any]]:
     """Return a condition and its values."""
     terms: list[str] = ["true"]
@@ -151,7 +128,7 @@ def where(which: Filter) -> tuple[str, list[Any]]:
             terms.append(term)
             values.append(float(bound))
     for name, value in (which.tags or {}).items():
-        if name in {*TAG_COLUMNS, "model", "kind"}:
+        if name in NAMED:
             terms.append(f"{_expression(name)} = %s")
         else:
             terms.append("tags ->> %s = %s")

@@ -5,11 +5,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from resilient_ai.core.budgets import BookUnavailable
+from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.stores._postgres_address import Target
 from resilient_ai.stores._postgres_faults import certain
 from resilient_ai.stores._postgres_link import Link
-from resilient_ai.stores._postgres_worker import Worker
+from resilient_ai.stores._worker import Worker
 
 if TYPE_CHECKING:
     import psycopg

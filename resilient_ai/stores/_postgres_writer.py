@@ -11,7 +11,7 @@ from resilient_ai.stores._postgres_faults import of_data
 from resilient_ai.stores._postgres_link import Link
 from resilient_ai.stores._postgres_rows import Report, Rows
 from resilient_ai.stores._postgres_sessions import Sessions
-from resilient_ai.stores._postgres_worker import Worker
+from resilient_ai.stores._worker import Worker
 
 _log = logging.getLogger("resilient_ai.stores")
 _GATHER = 0.005
@@ -69,7 +69,7 @@ class PostgresWriter:
     def written(self) -> "Future[None]":
         """Return what is done once everything reported so far is written, or given up."""
         mark: Future[None] = Future()
-        self._worker.put(mark)
+        self._worker.put(mark, awaited=True)
         return mark
 
     def written_if_any(self) -> "Future[None] | None":

@@ -68,7 +68,7 @@ local function add(key, slice, amount, kept)
   -- By Redis's own clock it lives as long as it should, whatever that of the process says.
   redis.call('EXPIREAT', key, string.format('%.0f', math.max(tonumber(slice), now) + tonumber(kept)))
   if redis.call('HLEN', key) > 128 then
-    local oldest = tonumber(slice) - tonumber(kept)
+    local oldest = math.min(tonumber(slice), now) - tonumber(kept)
     for _, start in ipairs(redis.call('HKEYS', key)) do
       if tonumber(start) <= oldest then redis.call('HDEL', key, start) end
     end

@@ -1,25 +1,23 @@
 """The one thread that talks to the Redis of a `RedisBudgets`: in order, many jobs in one step, each done once or not at all."""
 
-import hashlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import cache
-from queue import Empty, SimpleQueue
+from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any, Literal
 
-from resilient_ai.core.budgets import Admission, BookUnavailable, Charge
+from resilient_ai.core.budgets import Admission, Charge, taken_back
+from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.stores import _redis_budget_scripts as scripts
-from resilient_ai.stores._redis_client import Client
+from resilient_ai.stores._owed import Owed
+from resilient_ai.stores._redis_client import Client, close, gather, hash_of
 
 _log = logging.getLogger("resilient_ai")
 
-_MOST = 256  # jobs in one step
 _MOST_CHARGES = 500  # in one job of what is owed
 _AGAIN = 1.0  # seconds for which nobody asks after a fault
 _LOUD_EVERY = 60.0
@@ -60,7 +58,7 @@ class BudgetWorker:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._step = 0
         self._doubt: tuple[int, Sequence[Job]] | None = None
-        self._owed: dict[tuple[str, int], Charge] = {}
+        self._owed = Owed()
         self._down = False
         self._ask_again_at = 0.0
         self._loud_at = -_LOUD_EVERY
@@ -77,6 +75,10 @@ class BudgetWorker:
         self._jobs.put(job)
         return job.answer
 
+    def settle(self, charges: Sequence[Charge]) -> None:
+        """Add charges without looking at limits; never waits, as above."""
+        self._jobs.put(Job("settle", tuple(charges)))
+
     def end(self) -> None:
         """Hand in what is owed, close the connection and end the thread, after what was put before."""
         self._jobs.put(None)
@@ -84,31 +86,22 @@ class BudgetWorker:
     def _run(self) -> None:
         going = True
         while going:
-            jobs, going = self._gather()
-            if jobs or self._owed or self._doubt is not None:
+            # What is owed is handed in as soon as that may be tried.
+            within = max(0.0, self._ask_again_at - time.monotonic()) if self._unwritten else None
+            jobs, going = gather(self._jobs, within)
+            if jobs or self._unwritten:
                 self._do(jobs)
-        if self._owed or self._doubt is not None:
+        if self._unwritten:
             self._ask_again_at = 0.0
             self._do([])
-        if self._owed or self._doubt is not None:
+        if self._unwritten:
             _log.warning("Redis at %s has not got what was settled at last: it stays reserved", self._place)
-        self._close()
+        close(self._client)
         self.ended.set_result(None)
 
-    def _gather(self) -> tuple[list[Job], bool]:
-        """Wait for jobs, or until what is owed may be handed in; return what is there, and whether there will be more."""
-        jobs: list[Job] = []
-        waits = self._owed or self._doubt is not None
-        patience = max(0.0, self._ask_again_at - time.monotonic()) if waits else None
-        with suppress(Empty):
-            item = self._jobs.get(timeout=patience)
-            while item is not None:
-                jobs.append(item)
-                if len(jobs) == _MOST:
-                    return jobs, True
-                item = self._jobs.get_nowait()
-            return jobs, False
-        return jobs, True
+    @property
+    def _unwritten(self) -> bool:
+        return bool(self._owed) or self._doubt is not None
 
     def _do(self, jobs: Sequence[Job]) -> None:
         wanted = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
@@ -143,9 +136,9 @@ class BudgetWorker:
         for place, job in enumerate(jobs):
             if step != known:  # the step was not taken
                 if job.kind == "settle":
-                    self._owe(job.charges)
+                    self._owed.add(job.charges)
             elif job.kind == "charge" and fate[place : place + 1] == "1":
-                self._owe(back(job.charges))
+                self._owed.add(taken_back(job.charges))
 
     def _take_step(self, client: Client, jobs: Sequence[Job]) -> list[Admission]:
         self._step += 1
@@ -166,14 +159,14 @@ class BudgetWorker:
 
     def _eval(self, client: Client, script: str, keys: Sequence[str], arguments: Sequence[str]) -> Any:
         try:
-            return client.evalsha(_hash(script), len(keys), *keys, *arguments)
+            return client.evalsha(hash_of(script), len(keys), *keys, *arguments)
         except self._no_script:
             # A server that was restarted or flushed has forgotten every script, so that none of it has run.
             _load(client)
-            return client.evalsha(_hash(script), len(keys), *keys, *arguments)
+            return client.evalsha(hash_of(script), len(keys), *keys, *arguments)
 
     def _take_owed(self) -> list[Job]:
-        charges = list(self._owed.values())
+        charges = list(self._owed)
         self._owed.clear()
         parts = range(0, len(charges), _MOST_CHARGES)
         jobs = [Job("settle", charges[first : first + _MOST_CHARGES]) for first in parts]
@@ -181,21 +174,16 @@ class BudgetWorker:
             job.answer.set_running_or_notify_cancel()
         return jobs
 
-    def _owe(self, charges: Iterable[Charge]) -> None:
-        for charge in charges:
-            known = self._owed.get((charge.key, charge.slice))
-            amount = charge.amount if known is None else known.amount + charge.amount
-            self._owed[charge.key, charge.slice] = replace(charge, amount=amount)
-
     def _give_up(self, jobs: Sequence[Job], reason: str) -> None:
         in_doubt = () if self._doubt is None else self._doubt[1]
         for job in jobs:
             if job.kind == "settle" and job not in in_doubt:
-                self._owe(job.charges)
+                self._owed.add(job.charges)
             job.answer.set_exception(BookUnavailable(reason))
 
     def _lose(self, error: Exception, jobs: Sequence[Job]) -> None:
-        self._close()
+        close(self._client)
+        self._client = None
         now = time.monotonic()
         self._down = True
         self._ask_again_at = now + _AGAIN
@@ -205,17 +193,6 @@ class BudgetWorker:
             self._loud_at = now
             _log.warning("%s: hard budgets refuse calls, or let them go, as they were told", reason)
         self._give_up(jobs, reason)
-
-    def _close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            with suppress(Exception):  # a broken connection cannot be closed better
-                client.close()
-
-
-def back(charges: Sequence[Charge]) -> list[Charge]:
-    """Return what takes charges back."""
-    return [replace(charge, amount=-charge.amount) for charge in charges]
 
 
 def _read(job: Job, good: Any, *spent: Any) -> Admission:
@@ -237,8 +214,3 @@ def _arguments(charge: Charge) -> tuple[str, str, str, str, str]:
 def _load(client: Client) -> None:
     for script in (scripts.APPLY, scripts.FENCE):
         client.script_load(script)
-
-
-@cache
-def _hash(script: str) -> str:
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

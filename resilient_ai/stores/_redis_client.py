@@ -1,9 +1,17 @@
-"""A blocking client of Redis for a thread of its own: one connection, nothing repeated behind our back."""
+"""What a thread that talks to a Redis needs: its jobs, and a client of one connection that repeats nothing behind our back."""
 
+import hashlib
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from contextlib import suppress
+from functools import cache
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol, TypeVar, cast
 
 from resilient_ai.stores._redis_address import package_missing, unusable
+
+Job = TypeVar("Job")
+
+_MOST = 256  # jobs in one round trip
 
 
 class Client(Protocol):
@@ -15,6 +23,10 @@ class Client(Protocol):
 
     def script_load(self, script: str) -> Any:
         """Make a script known to the server."""
+        ...
+
+    def pipeline(self, *, transaction: bool) -> Any:
+        """Begin a list of commands that travel together."""
         ...
 
     def close(self) -> None:
@@ -49,3 +61,30 @@ def client_of(url: str, timeout: float) -> tuple[Callable[[], Client], type[Exce
     except Exception as error:  # noqa: BLE001 - its text may quote the password
         raise unusable(error) from None
     return connect, NoScriptError
+
+
+def close(client: Client | None) -> None:
+    """Close a client, if there is one; a broken connection cannot be closed better."""
+    if client is not None:
+        with suppress(Exception):
+            client.close()
+
+
+def gather(jobs: SimpleQueue[Job | None], within: float | None) -> tuple[list[Job], bool]:
+    """Wait for jobs, for so many seconds or for ever; return what is there, and whether there will be more."""
+    found: list[Job] = []
+    with suppress(Empty):
+        item = jobs.get(timeout=within)
+        while item is not None:
+            found.append(item)
+            if len(found) == _MOST:
+                return found, True
+            item = jobs.get_nowait()
+        return found, False
+    return found, True
+
+
+@cache
+def hash_of(script: str) -> str:
+    """Return the name by which Redis knows a script."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

@@ -1,6 +1,7 @@
 """A book of budgets in memory: for one process."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from resilient_ai.stores._forks import watch
 
 # So many counters are kept before those whose time is over are looked for.
 _MANY = 1024
+_GRACE = 86_400
 
 
 class MemoryBudgets:
@@ -18,7 +20,8 @@ class MemoryBudgets:
     `RedisBudgets`. A forked child goes on with a copy: what the parent has spent by then counts for it too, and from there on
     each counts for itself.
 
-    Counters whose window is over are forgotten. What time it is, the book learns from the charges.
+    Counters whose window is over are forgotten. What time it is, the book learns from the charges,
+    and from the clock of the machine where theirs is ahead.
 
     >>> import asyncio
     >>> from resilient_ai.core.budgets import Charge
@@ -99,8 +102,10 @@ class MemoryBudgets:
             slices = self._counters[charge.key] = {}
         counter = slices.get(charge.slice)
         if counter is None:
-            _forget(slices, charge.slice)
-            self._now = max(self._now, charge.slice)
+            # Never what counts by the clock of the machine, should it be told of a slice that is far in the future.
+            now = min(charge.slice, int(time.time()) - _GRACE)
+            _forget(slices, now)
+            self._now = max(self._now, now)
             slices[charge.slice] = [max(0, charge.amount), charge.until]
         else:
             # More is given back than was spent only after a counter was lost, and that must not raise the limit.

@@ -1,46 +1,31 @@
 """The book of all sends, and the counters of budgets, in a PostgreSQL that processes on several machines share."""
 
 import asyncio
-import atexit
-import contextlib
-import time
-import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from resilient_ai.core.budgets import Admission, BookUnavailable, Charge
+from typing_extensions import override
+
+from resilient_ai.core.budgets import Admission, Charge
 from resilient_ai.core.clock import SystemClock
-from resilient_ai.core.ledger import (
-    CallSpared,
-    Column,
-    LedgerCall,
-    LedgerRow,
-    LedgerSend,
-    LedgerTotal,
-    SavedTotal,
-    SendClosed,
-    SendOpened,
-)
-from resilient_ai.stores import _forks
-from resilient_ai.stores._postgres_queries import BEGIN, Filter, Place, Queries, check_columns
+from resilient_ai.core.errors import BookUnavailable
+from resilient_ai.core.ledger import CallSpared, SendClosed, SendOpened
+from resilient_ai.stores import _forks, _owed
+from resilient_ai.stores._ledger_common import AskableLedger, Durability, finish_at_exit
+from resilient_ai.stores._postgres_queries import Queries
 from resilient_ai.stores._thread_answer import answer_of
 
 if TYPE_CHECKING:
     import psycopg
 
 T = TypeVar("T")
-Durability = Literal["queued", "durable"]
 
-_WITHIN_AT_EXIT = 2.0
 _WAIT_CHARGE = 2.0
 _WAIT_QUESTION = 2.0
-_ledgers: "weakref.WeakSet[PostgresLedger]" = weakref.WeakSet()
 
 
-class PostgresLedger:
+class PostgresLedger(AskableLedger["psycopg.Connection[Any]"]):
     """Keep one row per send in a PostgreSQL, and budgets that hold over all processes and hosts.
 
     It takes the place of `SQLiteLedger` where several machines share a book. Reporting takes microseconds and never waits: a
@@ -74,20 +59,17 @@ class PostgresLedger:
     """
 
     def __init__(self, url: str, *, durability: Durability = "durable", schema: str = "resilient_ai") -> None:
-        if durability not in {"queued", "durable"}:
-            raise ValueError(f"durability must be 'queued' or 'durable', got {durability!r}")
+        super().__init__(Queries(schema), durability)
         # Only whoever keeps a ledger there pays for the driver.
         from resilient_ai.stores._postgres_address import target_of  # noqa: PLC0415
 
-        self.durability = durability
         self.schema = schema
         self._target = target_of(url, schema=schema, durable=durability == "durable")
         self.place = self._target.place
-        self._queries = Queries(schema)
         self._clock = SystemClock()
         self._begin()
         _forks.watch(self)
-        _ledgers.add(self)
+        finish_at_exit(self)
 
     def __repr__(self) -> str:
         return f"PostgresLedger({self.place!r}, durability={self.durability!r}, schema={self.schema!r})"
@@ -117,117 +99,11 @@ class PostgresLedger:
         for mark in marks:
             await asyncio.wrap_future(mark)
 
-    async def aclose(self) -> None:
-        """Write everything, call sends that are still in flight "unknown", and close the connections.
-
-        What cannot be written within 5 s is given up and counted in `lost`. A ledger that is used again connects again.
-        """
-        for done in self.finish(5.0):
-            await asyncio.shield(asyncio.wrap_future(done))
-
-    def close(self, within: float = 5.0) -> None:
-        """Do what `aclose` does where there is no event loop, and wait for `within` seconds at most."""
-        _await_all(self.finish(within), within)
-
-    def finish(self, within: float) -> "list[Future[None]]":
+    @override
+    def finish(self, within: float) -> list[Future[None]]:
         """Begin to do what `aclose` does, and return what is done once that is; it is given up after so many seconds."""
         # A charge may still wait for sends to be written, so it ends before them.
         return [part.finish(within) for part in (self._charges, self._reader, self._writer) if part.running]
-
-    async def total(
-        self, *, since: float | None = None, until: float | None = None, tags: Mapping[str, str] | None = None
-    ) -> LedgerTotal:
-        """Add up sends.
-
-        Args:
-            since: Seconds since 1970-01-01 UTC; sends from that moment on.
-            until: Seconds since 1970-01-01 UTC; sends before that moment.
-            tags: Only sends with all of these tags; "model" and "kind" may be named as if they were tags.
-
-        Raises:
-            BookUnavailable: If the server cannot be asked; so does every other question.
-        """
-        return await self._ask(lambda connection: self._queries.total(connection, Filter(since, until, tags)))
-
-    async def by(
-        self,
-        *columns: Column,
-        since: float | None = None,
-        until: float | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> list[LedgerRow]:
-        """Add up sends in groups.
-
-        Args:
-            columns: What makes a group: "model", "kind", "day" (in UTC), "tenant", "user", "feature", "environment", "state".
-            since: Seconds since 1970-01-01 UTC; sends from that moment on.
-            until: Seconds since 1970-01-01 UTC; sends before that moment.
-            tags: Only sends with all of these tags.
-
-        Returns:
-            One row per group, sorted by their keys; a send without a tag has None in its place, which comes first.
-
-        Raises:
-            ValueError: If there is no column, or one is not known.
-        """
-        check_columns(columns)
-        return await self._ask(lambda connection: self._queries.by(connection, columns, Filter(since, until, tags)))
-
-    async def sends(
-        self,
-        *,
-        limit: int | None = 100,
-        call_id: str | None = None,
-        since: float | None = None,
-        until: float | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> list[LedgerSend]:
-        """Return the latest sends, the newest first.
-
-        Args:
-            limit: How many at most. At least 1; None for all of them.
-            call_id: Only sends of this call.
-            since: Seconds since 1970-01-01 UTC; sends from that moment on.
-            until: Seconds since 1970-01-01 UTC; sends before that moment.
-            tags: Only sends with all of these tags.
-
-        Raises:
-            ValueError: If `limit` is less than 1.
-        """
-        _check_limit(limit)
-        return await self._ask(
-            lambda connection: self._queries.sends(connection, limit, call_id, Filter(since, until, tags))
-        )
-
-    async def calls(
-        self,
-        *,
-        limit: int | None = 100,
-        since: float | None = None,
-        until: float | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> list[LedgerCall]:
-        """Return what the latest calls came to, the newest first; arguments and errors are those of `sends`."""
-        _check_limit(limit)
-        return await self._ask(lambda connection: self._queries.calls(connection, limit, Filter(since, until, tags)))
-
-    async def saved(
-        self, *, since: float | None = None, until: float | None = None, tags: Mapping[str, str] | None = None
-    ) -> SavedTotal:
-        """Add up what was not sent; arguments are those of `total`."""
-        return await self._ask(lambda connection: self._queries.saved(connection, Filter(since, until, tags)))
-
-    async def scan(
-        self, *, since: float | None = None, until: float | None = None, tags: Mapping[str, str] | None = None
-    ) -> AsyncIterator[Sequence[LedgerSend]]:
-        """Return all sends that are there now, the oldest first, up to 1,000 at a time; arguments are those of `total`."""
-        last = await self._ask(self._queries.last)
-        place: Place | None = BEGIN
-        while place is not None:
-            page = partial(self._queries.page, after=place, last=last, which=Filter(since, until, tags))
-            sends, place = await asyncio.wrap_future(self._reader.ask(page))
-            if sends:
-                yield sends
 
     async def charge(self, charges: Sequence[Charge]) -> Admission:
         """Add all charges in one step, or none of them where one does not fit.
@@ -266,13 +142,17 @@ class PostgresLedger:
         self._charges = PostgresCharges(self._target, self._writer.written_if_any)
         self._reader = PostgresReader(self._target)
 
-    async def _ask(self, question: "Callable[[psycopg.Connection[Any]], T]") -> T:
+    @override
+    async def _catch_up(self) -> None:
         written = self._writer.written()
         while not written.done():
             # Whoever cancels waits no longer, and disturbs nobody else who waits for the same.
             await asyncio.wait([asyncio.wrap_future(written)], timeout=_WAIT_QUESTION)
             if self._writer.away is not None and not written.done():
                 raise BookUnavailable(f"{self.place} cannot be asked: {self._writer.away}")
+
+    @override
+    async def _read(self, question: "Callable[[psycopg.Connection[Any]], T]") -> T:
         return await asyncio.wrap_future(self._reader.ask(question))
 
     async def _charge(self, charges: Sequence[Charge], *, adds: bool) -> Admission:
@@ -282,32 +162,8 @@ class PostgresLedger:
         try:
             return await answer_of(asked, within=_WAIT_CHARGE, clock=self._clock)
         except BaseException as error:
-            if adds and not asked.cancelled():
-                asked.add_done_callback(partial(_give_back, self, charges))
+            if adds:
+                _owed.forget(asked, charges, self.settle)
             if isinstance(error, TimeoutError):
                 raise BookUnavailable(f"{self.place} gave no answer within {_WAIT_CHARGE:g} s") from None
             raise
-
-
-def _give_back(ledger: PostgresLedger, charges: Sequence[Charge], asked: "Future[Admission]") -> None:
-    if not asked.cancelled() and asked.exception() is None and asked.result().admitted:
-        ledger.settle([replace(charge, amount=-charge.amount) for charge in charges])
-
-
-def _check_limit(limit: int | None) -> None:
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be >= 1, got {limit}")
-
-
-def _await_all(futures: "Iterable[Future[None]]", within: float) -> None:
-    end = time.monotonic() + within
-    for future in futures:
-        with contextlib.suppress(TimeoutError):
-            future.result(max(0.0, end - time.monotonic()))
-
-
-@atexit.register
-def _finish_all() -> None:
-    end = time.monotonic() + _WITHIN_AT_EXIT
-    finishing = [done for ledger in list(_ledgers) for done in ledger.finish(_WITHIN_AT_EXIT)]
-    _await_all(finishing, end - time.monotonic())

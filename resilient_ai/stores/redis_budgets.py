@@ -4,15 +4,15 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 
-from resilient_ai.core.budgets import Admission, BookUnavailable, Charge
+from resilient_ai.core.budgets import Admission, Charge
 from resilient_ai.core.checks import check_seconds
 from resilient_ai.core.clock import Clock, SystemClock
-from resilient_ai.stores import _forks
+from resilient_ai.core.errors import BookUnavailable
+from resilient_ai.stores import _forks, _owed
 from resilient_ai.stores._redis_address import without_secrets
-from resilient_ai.stores._redis_budget_worker import BudgetWorker, Job, back
+from resilient_ai.stores._redis_budget_worker import BudgetWorker, Job
 from resilient_ai.stores._redis_client import client_of
 from resilient_ai.stores._thread_answer import answer_of
 
@@ -58,7 +58,7 @@ class RedisBudgets:
         self._connect, self._no_script = client_of(url, timeout)
         self._worker: BudgetWorker | None = None
         self._lock = threading.Lock()
-        self._late: deque[Job] = deque()  # what was settled while there was no thread
+        self._late: deque[Sequence[Charge]] = deque()  # what was settled while there was no thread
         self._clock: Clock = SystemClock()
         _forks.watch(self)
 
@@ -77,12 +77,12 @@ class RedisBudgets:
 
     def settle(self, charges: Sequence[Charge]) -> None:
         """Add charges without looking at limits; never waits and never raises."""
-        job, worker = Job("settle", tuple(charges)), self._worker
+        worker = self._worker
         if worker is not None:
-            worker.put(job)
+            worker.settle(charges)
             return
         # The garbage collector may have interrupted whoever holds the lock in this very thread, so it is never waited for.
-        self._late.append(job)
+        self._late.append(tuple(charges))
         if self._lock.acquire(blocking=False):
             try:
                 self._start()
@@ -121,12 +121,12 @@ class RedisBudgets:
         try:
             return await answer_of(answer, within=_PATIENCE * self.timeout, clock=self._clock)
         except TimeoutError:
-            _take_back(worker, job)
+            _forget(worker, job)
             raise BookUnavailable(f"Redis at {self.place} has not answered in time") from None
         except BookUnavailable:
             raise
         except BaseException:
-            _take_back(worker, job)
+            _forget(worker, job)
             raise
 
     def _open(self) -> BudgetWorker:
@@ -141,19 +141,10 @@ class RedisBudgets:
             weakref.finalize(self, worker.end).atexit = False
             self._worker = worker
         while self._late:
-            worker.put(self._late.popleft())
+            worker.settle(self._late.popleft())
         return worker
 
 
-def _take_back(worker: BudgetWorker, job: Job) -> None:
-    """Where the charge was admitted all the same, or still is, give it back."""
-    if job.kind == "charge" and not job.answer.cancel():
-        job.answer.add_done_callback(lambda answer: _undo(worker, job) if _is_admitted(answer) else None)
-
-
-def _undo(worker: BudgetWorker, job: Job) -> None:
-    worker.put(Job("settle", back(job.charges)))
-
-
-def _is_admitted(answer: "Future[Admission]") -> bool:
-    return not answer.cancelled() and answer.exception() is None and answer.result().admitted
+def _forget(worker: BudgetWorker, job: Job) -> None:
+    if job.kind == "charge":
+        _owed.forget(job.answer, job.charges, worker.settle)

@@ -10,9 +10,10 @@ from typing import Any, cast
 from resilient_ai.core.checks import check_at_least, check_seconds, check_share
 from resilient_ai.stores import _fleet_scripts as scripts
 from resilient_ai.stores import _forks
-from resilient_ai.stores._fleet_worker import Client, FleetWorker, Job, Keys
+from resilient_ai.stores._fleet_worker import FleetWorker, Job, Keys
 from resilient_ai.stores._patience import Patience
-from resilient_ai.stores._redis_address import package_missing, unusable, without_secrets
+from resilient_ai.stores._redis_address import without_secrets
+from resilient_ai.stores._redis_client import client_of
 
 _WAIT_CLOSE = 2.0
 
@@ -78,7 +79,7 @@ class RedisFleet:
         self.lease = lease
         self._share = share
         self.place = without_secrets(url)
-        self._connect, self._no_script = _client_of(url, timeout)
+        self._connect, self._no_script = client_of(url, timeout)
         self._worker: FleetWorker | None = None
         self._lock = threading.Lock()
         _forks.watch(self)
@@ -232,28 +233,3 @@ def _drop(job: Job, undo: Callable[[], object]) -> None:
 
 def _release(worker: FleetWorker, keys: Keys, holder: str) -> Job:
     return Job(scripts.RELEASE, keys, (holder,), lambda _: worker.lets_go(keys, holder))
-
-
-def _client_of(url: str, timeout: float) -> tuple[Callable[[], Client], type[Exception]]:
-    """Return what makes a client, and the error of a server that does not know a script."""
-    try:
-        from redis import Redis  # noqa: PLC0415 - it takes a third of a second, and who shares nothing needs none
-        from redis.backoff import NoBackoff  # noqa: PLC0415
-        from redis.exceptions import NoScriptError  # noqa: PLC0415
-        from redis.retry import Retry  # noqa: PLC0415
-    except ImportError:
-        raise package_missing() from None
-
-    def connect() -> Client:
-        # The client's own annotations leave open what else may be given.
-        from_url = cast("Callable[..., Client]", Redis.from_url)  # pyright: ignore[reportUnknownMemberType]
-        retry = Retry(NoBackoff(), 0)
-        return from_url(
-            url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=retry, max_connections=1, protocol=2
-        )
-
-    try:
-        connect().close()
-    except Exception as error:  # noqa: BLE001 - its text may quote the password
-        raise unusable(error) from None
-    return connect, NoScriptError

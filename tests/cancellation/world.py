@@ -52,7 +52,7 @@ class Rows:
 
     async def counting(self, call, proceed):
         """Stand around the accounting, as a budget does."""
-        return await proceed(call.replace(settled=self.settled))
+        return await proceed(call.replace(on_send_closed=(*call.on_send_closed, self.settled)))
 
     def settled(self, row):
         self.settles[row.send_id] += 1
@@ -318,12 +318,12 @@ class World:
             counts = (self.rows.opens[row], self.rows.closes[row], self.rows.settles[row])
             if counts != (1, 1, 1):
                 yield f"a row was opened, closed and counted {counts} times"
-        # Nothing has a price here: what was sent keeps the dollar it was reserved with, and the rest has given it back.
+        # Nothing has a price here: what is of unknown cost keeps the dollar it was reserved with, and the rest has given it back.
         budgets = next(layer for layer in self.pipeline.stack if isinstance(layer, Budgets))
         spent = sum(state.spent for state in budgets.health())
-        sent = sum(state != "never_sent" for state in self.rows.states.values())
-        if spent != sent:
-            yield f"{sent} requests were sent, and {spent} dollars are reserved"
+        unknown = sum(state == "unknown" for state in self.rows.states.values())
+        if spent != unknown:
+            yield f"{unknown} requests are of unknown cost, and {spent} dollars are reserved"
         ended = {span.context.span_id for span in self.exporter.get_finished_spans()}
         yield from (
             f"span {span.name!r} has not ended" for span in self.started.spans if span.context.span_id not in ended

@@ -24,6 +24,10 @@ class Rows:
 
     def send(self, when, cost, model="m", *, used=True, state=None, tokens=(10, 5), **tags):
         """Write down a send; a cost of None is unknown."""
+        self.tagged(when, cost, model, tags, used=used, state=state, tokens=tokens)
+
+    def tagged(self, when, cost, model, tags, *, used=True, state=None, tokens=(10, 5)):
+        """Write down a send whose tags may have any name."""
         self._count += 1
         name = f"s{self._count}"
         moment = at(when) if isinstance(when, str) else when

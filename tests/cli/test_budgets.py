@@ -38,6 +38,7 @@ def test_without_a_budget_it_says_how_to_set_one(offline):
     assert "[[budgets]]" in result.stderr
     assert "RESILIENT_AI_BUDGETS='[{" in result.stderr
     assert not (offline.folder / "home").exists()
+    assert "Budgets that a program gives to its client itself are not seen here" in " ".join(result.stderr.split())
     assert offline.run("budgets", "--json").stdout == "[]\n"
 
 
@@ -63,13 +64,18 @@ def test_budgets_are_shown_with_what_is_left(ledger):
 
 
 def test_windows_end_in_utc_and_here(ledger):
-    """A calendar window names its end in both clocks; a rolling one has none."""
+    """A calendar window names its end in both clocks; a rolling one has none, and says so."""
     rolling = {"limit": "5 USD", "per": "day", "rolling": True}
     result = budgets(ledger, {"limit": "4 USD", "per": "day"}, rolling, COLUMNS="120", TZ="Asia/Kolkata")
     time.tzset()
     first, second = lines(result)[1:]
     assert "00:00 UTC" in first
     assert "UTC" not in second
+    assert second.split()[-2:] == ["rolling", "hard"]
+    narrow = budgets(ledger, rolling, COLUMNS="60")
+    assert lines(narrow)[2] == "of $5.00, hard, rolling"
+    found = json.loads(budgets(ledger, rolling, args=["--json"]).stdout)
+    assert [(one["rolling"], one["until"]) for one in found] == [(True, None)]
 
 
 def test_a_narrow_terminal_shows_everything_in_fewer_columns(ledger):
@@ -117,7 +123,7 @@ def test_values_that_the_book_cannot_list_are_asked_for(ledger):
 
 
 def test_tags_choose_what_a_call_counts_against(ledger):
-    """A budget of another tenant is left out, one of everybody is not."""
+    """Those of a call with these tags and no others: a budget of another tenant is left out, one of everybody is not."""
     found = [
         {"limit": "1 USD", "per": "month", "scope": {"tenant": "a"}},
         {"limit": "2 USD", "per": "month", "scope": {"tenant": "b"}},
@@ -125,6 +131,8 @@ def test_tags_choose_what_a_call_counts_against(ledger):
     ]
     result = budgets(ledger, *found, args=["--tag", "tenant=b", "--json"])
     assert [one["limit"] for one in json.loads(result.stdout)] == ["3", "2"]
+    result = budgets(ledger, *found, args=["--tag", "user=u", "--json"])
+    assert [one["limit"] for one in json.loads(result.stdout)] == ["3"]
     result = budgets(ledger, found[0], args=["--tag", "tenant=b"])
     assert (result.stdout, "no budget counts such calls" in result.stderr) == ("", True)
 

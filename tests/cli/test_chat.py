@@ -261,3 +261,14 @@ def test_reader_that_leaves_ends_the_command_quietly(offline):
         assert process.stdin is not None
         process.stdin.close()
     assert errors == b""
+
+
+def test_a_cost_that_could_not_be_written_is_told(shell):
+    """The answer is there all the same, and one line says that the book lacks it, without a password."""
+    pytest.importorskip("psycopg")
+    result = shell.run("chat", "hi", RESILIENT_AI_LEDGER_URL="postgresql://me:hunter2@127.0.0.1:1/db")
+    assert (result.exit_code, bool(result.stdout)) == (0, True)
+    told = "what this has cost could not be written into the ledger, postgresql://127.0.0.1:1/db; `resilient-ai doctor`"
+    assert result.stderr.count(told) == 1
+    assert "hunter2" not in result.output
+    assert "could not be written" not in shell.run("chat", "hi").stderr

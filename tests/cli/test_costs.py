@@ -1,3 +1,4 @@
+import asyncio
 import csv
 import json
 import sys
@@ -8,7 +9,7 @@ import pytest
 from resilient_ai.cli._costs_book import moment
 from resilient_ai.simulator import Fault
 
-from .books import write
+from .books import book, write
 
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
 
@@ -235,10 +236,50 @@ def test_without_anything_spent_no_picture_is_written(ledger):
     assert "nothing was wasted" in ledger.run("costs", "--png", "costs.png", "--wasted", "--tag", "model=n").stderr
 
 
-def test_a_tag_with_a_name_of_our_own_cannot_choose_rows(ledger):
-    """It is said before anything is written."""
-    result = ledger.run("costs", "--export", "costs.csv", "--tag", "path=x")
-    assert (result.exit_code, "path" in result.stderr, (ledger.folder / "costs.csv").exists()) == (2, True, False)
+def test_a_tag_with_a_name_of_our_own_chooses_rows(offline):
+    """Whatever a tag is called, it narrows the file as it narrows the table."""
+    names = ("path", "since", "until", "limit", "call_id", "tags")
+    sends = (("2026-11-28T10:00", "0.5", "m", dict.fromkeys(names, "x")), ("2026-11-28T11:00", "0.25", "m", {}))
+
+    async def fill():
+        async with book(offline.folder / "home" / "ledger.sqlite") as rows:
+            for when, cost, model, tags in sends:
+                rows.tagged(when, cost, model, tags)
+
+    (offline.folder / "home").mkdir()
+    asyncio.run(fill())
+    for name in names:
+        result = offline.run("costs", "--export", "costs.csv", "--tag", f"{name}=x")
+        assert (result.exit_code, "1 request written to costs.csv" in result.stderr) == (0, True)
+        with (offline.folder / "costs.csv").open(newline="") as file:
+            assert [row["cost"] for row in csv.DictReader(file)] == ["0.5"]
+
+
+def test_days_stand_in_their_order(ledger):
+    """With days among the columns rows follow their keys, as those of `ai.costs.by` do, also by what was wasted."""
+    days = ["2026-11-28", "2026-11-29", "2026-11-30"]
+    for option in ("--no-plot", "--wasted"):
+        assert [row[0] for row in rows(ledger.run("costs", "--by", "day", option))[1:-1]] == days
+    found = rows(ledger.run("costs", "--by", "tenant", "--by", "day"))[1:-1]
+    assert [row[:2] for row in found] == [
+        ["[/][31m", "2026-11-30"],
+        ["a", "2026-11-28"],
+        ["a", "2026-11-29"],
+        ["b", "2026-11-29"],
+        ["b", "2026-11-30"],
+    ]
+
+
+def test_a_book_that_is_no_longer_written_can_be_read(ledger):
+    """What was spent before the ledger was turned off is not forgotten."""
+    assert json.loads(ledger.run("costs", "--json", RESILIENT_AI_LEDGER="off").stdout)["total"]["requests"] == 5
+
+
+def test_a_bar_of_less_than_a_day_is_told(ledger):
+    """A period that begins within a day would look as if little was spent on it."""
+    asked = ("costs", "--plot", "--since", "2026-11-28T09:00", "--until", "2026-12-01")
+    assert "the first bar counts from 2026-11-28 09:00 UTC\n" in ledger.run(*asked).stdout
+    assert "bar counts" not in ledger.run("costs", "--plot", "--since", "2026-11-28", "--until", "2026-12-01").stdout
 
 
 def test_a_book_in_postgresql_is_never_shown_with_its_password(offline):

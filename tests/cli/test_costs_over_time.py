@@ -60,6 +60,32 @@ async def test_up_to_two_days_are_shown_by_the_hour():
 
 
 @pytest.mark.parametrize(
+    ("since", "until", "remark"),
+    [
+        ("2026-11-23T16:12", None, "the first bar counts from 2026-11-23 16:12 UTC"),
+        ("2026-11-23", "2026-11-28T06:00", "the last bar counts until 2026-11-28 06:00 UTC"),
+        (
+            "2026-11-29T16:12",
+            "2026-11-30T06:30",
+            "the first bar counts from 2026-11-29 16:12 UTC, the last bar counts until 2026-11-30 06:30 UTC",
+        ),
+        ("2026-11-23", "2026-11-28", ""),
+        ("2026-11-23", "2026-11-30T18:00", ""),
+        (None, None, ""),
+        ("2020-01-01T16:12", None, ""),
+    ],
+)
+async def test_bars_that_do_not_stand_for_a_whole_step_are_named(since, until, remark):
+    """Where the period begins or ends within one; today is known to be under way, and empty years are no bars."""
+    async with book() as rows:
+        for day in range(24, 30):
+            rows.send(f"2026-11-{day}T23:00", "1")
+        bounds = {"since": since and at(since), "until": until and at(until)}
+        over = await over_time(rows.ledger, Question(columns=("model",), **bounds), most=50, now=NOON)
+    assert over.remark == remark
+
+
+@pytest.mark.parametrize(
     ("first", "most", "step"),
     [
         ("2026-11-30T05:00", 13, "hour"),

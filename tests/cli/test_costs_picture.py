@@ -73,6 +73,12 @@ def test_a_picture_is_never_broader_than_its_screen(width, data):
     assert any("┬" in line for line in lines)
 
 
+def test_a_remark_stands_below_the_bars():
+    """Whoever compares them learns which of them is short of time."""
+    lines = draw(replace(OVER, since=datetime(2026, 11, 24, 16, 12, tzinfo=UTC)))
+    assert lines[-2:] == ["the first bar counts from 2026-11-24 16:12 UTC", "█ large  ▒ small"]
+
+
 def test_names_cannot_command_the_terminal():
     """Control characters of a tag are dropped, and brackets stay what they are."""
     lines = draw(replace(OVER, series=(Series("\x1b[31m[red]a\nb[/]", LARGE.amounts),)))

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from resilient_ai.cli import checkup
+from resilient_ai.cli import _checkup_money, checkup
 from resilient_ai.simulator import serve
 
 from ..stores.redis_server import start_redis  # noqa: TID252 - the tests have no package above them
@@ -18,7 +18,7 @@ def test_healthy_installation_is_in_order(shell):
     """Everything is found good, the stack is shown, and the key is not."""
     result = shell.run("doctor", DEEPINFRA_API_KEY=KEY)
     assert result.exit_code == 0
-    assert result.stdout.count("✓") == 9
+    assert result.stdout.count("✓") == 10
     assert "✗" not in result.stdout
     for part in ("Tracing", "ConcurrencyLimit", "DeepInfraProvider", "everything is in order"):
         assert part in result.stdout
@@ -134,6 +134,85 @@ def test_redis_that_cannot_be_reached_is_wrong(shell, url, detail):
     assert (result.exit_code, found["redis"]["status"]) == (1, "wrong")
     assert found["redis"]["detail"].startswith(detail)
     assert "hunter2" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("unreachable", "advice"),
+    [("refuse", "calls that hard budgets count are refused"), ("allow", "budgets count nothing")],
+)
+def test_money_that_cannot_be_counted_is_wrong(shell, unreachable, advice):
+    """A ledger and a Redis at closed ports are found, each with what becomes of calls, and no password is shown."""
+    pytest.importorskip("psycopg")
+    result = shell.run(
+        "doctor",
+        "--json",
+        RESILIENT_AI_LEDGER_URL="postgresql://me:hunter2@127.0.0.1:1/db",
+        RESILIENT_AI_BUDGET_REDIS_URL="redis://:hunter2@127.0.0.1:1/0",
+        RESILIENT_AI_BUDGETS='[{"limit": "25 USD", "per": "day"}]',
+        RESILIENT_AI_BUDGET_UNREACHABLE=unreachable,
+    )
+    found = checks(result)
+    assert result.exit_code == 1
+    assert found["ledger"]["status"] == found["budgets"]["status"] == "wrong"
+    assert found["ledger"]["detail"].startswith("postgresql://127.0.0.1:1/db cannot be asked")
+    assert found["ledger"]["detail"].endswith("what calls cost is not written down")
+    assert "redis://127.0.0.1:1/0" in found["budgets"]["detail"]
+    assert found["budgets"]["detail"].endswith(advice)
+    assert "hunter2" not in result.output
+
+
+def test_budgets_of_the_ledger_fail_with_it(shell):
+    """Without a Redis of their own they are counted in the ledger."""
+    pytest.importorskip("psycopg")
+    env = {"RESILIENT_AI_BUDGETS": '[{"limit": "25 USD", "per": "day"}]'}
+    good = checks(shell.run("doctor", "--json", **env))["budgets"]
+    assert (good["status"], good["detail"].startswith("1 budget counted in ")) == ("good", True)
+    away = shell.run("doctor", "--json", RESILIENT_AI_LEDGER_URL="postgresql://127.0.0.1:1/db", **env)
+    assert checks(away)["budgets"]["status"] == "wrong"
+
+
+def test_a_redis_of_budgets_that_answers_is_good(shell, tmp_path):
+    """It is asked, also where no budget is set yet."""
+    redis = start_redis(tmp_path)
+    try:
+        found = checks(shell.run("doctor", "--json", RESILIENT_AI_BUDGET_REDIS_URL=redis.url))
+    finally:
+        redis.stop()
+    assert found["budgets"]["status"] == "good"
+    assert found["budgets"]["detail"].startswith(f"0 budgets counted in {redis.url}, which answers after ")
+
+
+@pytest.mark.parametrize("name", ["LEDGER_URL", "BUDGET_REDIS_URL"])
+def test_an_address_of_money_that_is_none_is_wrong(shell, name):
+    """What was meant to be one is not shown."""
+    result = shell.run("doctor", "--json", **{f"RESILIENT_AI_{name}": "mysql://me:hunter2@127.0.0.1:1/db"})
+    check = checks(result)["ledger" if name == "LEDGER_URL" else "budgets"]
+    assert (result.exit_code, check["status"], "hunter2" in result.output) == (1, "wrong", False)
+
+
+def test_a_ledger_that_says_nothing_is_not_waited_for_for_ever(shell, monkeypatch):
+    """After its patience the check-up says that nothing came."""
+    monkeypatch.setattr(_checkup_money, "_PATIENCE", 0.0)
+    found = checks(shell.run("doctor", "--json"))
+    assert found["ledger"]["detail"].startswith("the ledger gave no answer within 0 s")
+
+
+def test_a_ledger_that_is_off_is_not_looked_at(shell):
+    """That is a wish, and no fault."""
+    found = checks(shell.run("doctor", "--json", RESILIENT_AI_LEDGER="off"))
+    assert (found["ledger"]["status"], found["ledger"]["detail"]) == ("good", "off, as the settings say")
+
+
+def test_prices_of_one_s_own_are_read(shell, tmp_path):
+    """A file says how many models it is about, or what is wrong with it."""
+    file = tmp_path / "prices.toml"
+    file.write_text('[models."me/mine"]\nkind = "chat"\ninput_per_1m = 0.5\n')
+    good = checks(shell.run("doctor", "--json", RESILIENT_AI_PRICE_FILE=str(file)))["prices"]
+    assert (good["status"], good["detail"]) == ("good", f"{file} has those of 1 model")
+    file.write_text("prices = 1")
+    wrong = shell.run("doctor", "--json", RESILIENT_AI_PRICE_FILE=str(file))
+    assert (wrong.exit_code, checks(wrong)["prices"]["status"]) == (1, "wrong")
+    assert str(file) in checks(wrong)["prices"]["detail"]
 
 
 def test_server_that_is_not_there_is_wrong(shell):

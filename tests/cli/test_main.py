@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from types import ModuleType
 
@@ -49,3 +50,21 @@ def test_ctrl_c_while_loading_is_130(monkeypatch):
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 130
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["models", "--cheapest"], 141), (["costs", "--json"], 141), (["costs"], 0)]
+)
+def test_a_closed_standard_output_is_like_a_pipe_that_nobody_reads(tmp_path, arguments, code):
+    """Whoever has something to write ends quietly; a command that writes nothing there does not notice."""
+    program = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    run_it = "from resilient_ai.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "-c", run_it, *arguments],
+        env={"RESILIENT_AI_HOME": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        check=False,
+        timeout=60,
+    )
+    assert (ended.returncode, b"Traceback" in ended.stderr) == (code, False)

@@ -30,7 +30,7 @@ def test_a_choice_is_explained_in_order(offline):
         "by price, as listed",
         "lacks chat, as it is made for embedding",
     )
-    assert "nothing was sent; prices as of" in result.stderr
+    assert "nothing was sent; costs are for" in result.stderr
     assert "is not known here" in result.stderr
     assert not (offline.folder / "home").exists()
 
@@ -81,6 +81,33 @@ def test_a_longer_answer_costs_more(offline):
     assert float(short) < float(long)
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ((), "a prompt of about 1 token and an answer of 1,000, which is a guess"),
+        (("--max-tokens", "2000"), "an answer of 1,000, which is a guess"),
+        (("--max-tokens", "200"), "an answer of 200, as long as it may be"),
+        (("--kind", "embed"), "costs are for a prompt of about 1 token, by prices"),
+        (("--kind", "image"), "costs are for one picture, by prices"),
+    ],
+)
+def test_it_is_said_what_costs_are_for(offline, args, said):
+    """A guess is called one, so that nobody takes the longest answer for the expected one."""
+    assert said in " ".join(offline.run("route", "hi", "--models", LLAMA, *args).stderr.split())
+
+
+@pytest.mark.parametrize("args", [("-m", LLAMA), ("-m", LLAMA, "-m", NEMO), ("--models", LLAMA, "--prefer", "fastest")])
+def test_costs_are_known_whatever_decides(offline, args):
+    """Also where nothing is ordered by price."""
+    assert all(one["cost"] is not None for one in explained(offline, *args))
+
+
+def test_a_model_without_a_price_is_called_one(offline):
+    """Whatever else is the reason."""
+    (one,) = explained(offline, "-m", "nobody/no-such-model")
+    assert (one["cost"], one["why"]) == (None, "the only one, no price known")
+
+
 def test_a_narrow_terminal_has_the_reasons_below(offline):
     """In sixty columns each model has a line for why it stands there; nothing is lost, and no command of a terminal is left."""
     result = offline.run("route", "hi", "--models", f"{NEMO},a[/]\x1b[31m", COLUMNS="60")
@@ -91,6 +118,9 @@ def test_a_narrow_terminal_has_the_reasons_below(offline):
         "no price known",
     )
     assert max(map(len, lines)) <= 60
+    footer = result.stderr.splitlines()
+    assert max(map(len, footer)) <= 60
+    assert " ".join(line.strip() for line in footer).endswith("in them, ai.explain(operation) says it.")
 
 
 def test_times_are_shown_where_there_are_any():
@@ -124,6 +154,7 @@ def test_times_are_shown_where_there_are_any():
         (("--models", "a", "--kind", "song"), "--kind"),
         (("--models", "a", "--kind", "embed", "--max-tokens", "5"), "--max-tokens is for chats"),
         (("--models", "a", "--tag", "tenant"), "--tag"),
+        (("-m", "a", "-m", "auto"), "model: 'auto' stands for the models of the stack and comes first"),
     ],
 )
 def test_wrong_use_names_what_is_right(offline, args, said):

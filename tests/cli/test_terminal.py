@@ -74,6 +74,24 @@ def test_output_that_is_no_terminal_is_wide(monkeypatch):
     assert terminal.err().width == 70
 
 
+def test_lines_break_between_words_in_a_terminal_alone(capsys, monkeypatch):
+    """A name that is to be copied is not cut, and what is read by programs stays one line."""
+    monkeypatch.setenv("COLUMNS", "60")
+    text = "auto stands for nothing: give --models or --query, or set RESILIENT_AI_AUTO_MODELS"
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    terminal.say(text)
+    terminal.show(f"{text}\n")
+    assert capsys.readouterr() == (f"{text}\n", f"{text}\n")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal.say(text)
+    terminal.show(f"{text}\x1b\n")
+    for written in capsys.readouterr():
+        lines = written.splitlines()
+        assert [line.strip() for line in lines][-1] == "RESILIENT_AI_AUTO_MODELS"
+        assert max(map(len, lines)) <= 60
+
+
 def test_streams_without_encoding_are_left_alone(monkeypatch):
     """Output that was replaced by something simple still works."""
     monkeypatch.setattr(sys, "stdout", io.StringIO())

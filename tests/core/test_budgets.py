@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient_ai.core.budgets import PER_DOLLAR, dollars, units
+from resilient_ai.core.budgets import PER_DOLLAR, Charge, dollars, taken_back, units
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,11 @@ def test_there_and_back(count):
 def test_dollars_read_well(count, text):
     """Without zeros at the end."""
     assert f"{dollars(count):f}" == text
+
+
+def test_what_is_taken_back_leaves_nothing():
+    """A charge and what takes it back go to the same counter and come to nothing."""
+    one = Charge(key="a", slice=60, first=0, amount=7, limit=9, until=120, scope={"tenant": "a"})
+    back = taken_back([one, one])
+    assert back == [Charge(key="a", slice=60, first=0, amount=-7, limit=9, until=120, scope={"tenant": "a"})] * 2
+    assert taken_back(back) == [one, one]

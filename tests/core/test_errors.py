@@ -11,6 +11,7 @@ from resilient_ai.core import errors
 from resilient_ai.core.errors import (
     AttemptTimeout,
     BudgetExceeded,
+    BudgetUnavailable,
     CircuitOpen,
     ClientClosed,
     ConnectionFailed,
@@ -46,6 +47,7 @@ EXAMPLES = {
     CircuitOpen: lambda: CircuitOpen(model="m", retry_after=12.0),
     LimitReached: lambda: LimitReached("full", limit=3, retry_after=1.0),
     BudgetExceeded: lambda: BudgetExceeded("poor", spent=3, limit=2, left=0, budget="2 USD per day", retry_after=9.0),
+    BudgetUnavailable: lambda: BudgetUnavailable("no book", budget="2 USD per day"),
     PriceUnknown: lambda: PriceUnknown("no price", model="m"),
     DeadlineExceeded: lambda: DeadlineExceeded(timeout=5, elapsed=5.5, sent=True, partial=chat_result("Hel")),
     ModelUnfit: lambda: ModelUnfit(model="m", lacks="tools"),

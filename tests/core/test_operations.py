@@ -6,7 +6,7 @@ import pickle
 from typing import get_args
 
 import pytest
-from pydantic import ValidationError
+from pydantic import PrivateAttr, ValidationError
 
 from resilient_ai.core.errors import InvalidInput
 from resilient_ai.core.messages import Tool, UserMessage, user
@@ -128,6 +128,29 @@ def test_a_list_of_models_is_the_first_and_its_fallbacks():
     assert chat.models == make(Chat, model="a", fallbacks=["b", "c"]).models
     assert chat.on("b").models == ("b",)
     assert make(Chat, model=("a",)).models == ("a",)
+
+
+@pytest.mark.parametrize("cls", OPERATIONS)
+def test_on_another_model_everything_else_stays(cls):
+    """The copy is the one that `model_copy` makes, private attributes included, and the original is as it was."""
+
+    class Own(cls):
+        _note: str = PrivateAttr(default="")
+
+    for kind in (cls, Own):
+        operation = kind(model=["a", "b"], extra={"x": 1}, **REQUIRED[cls])
+        if kind is Own:
+            operation._note = "mine"
+        expected = operation.model_copy(update={"model": "c", "fallbacks": ()})
+        there = operation.on("c")
+        assert (type(there), there, repr(there)) == (kind, expected, repr(expected))
+        assert (there.model_fields_set, there.__pydantic_private__) == (
+            expected.model_fields_set,
+            expected.__pydantic_private__,
+        )
+        assert operation.models == ("a", "b")
+        with pytest.raises(ValidationError):
+            there.model = "d"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from resilient_ai import AsyncClient, BudgetExceeded, Client, ResilientAIError, Settings
+from resilient_ai import AsyncClient, BudgetExceeded, BudgetThresholdReached, Client, ResilientAIError, Settings
 from resilient_ai.core.messages import user
 from resilient_ai.middleware import Budget
 from resilient_ai.simulator import Fault
@@ -73,6 +73,37 @@ async def test_of_twenty_calls_at_once_one_is_admitted(sim, settings):
     async with clients(sim, settings, TIGHT, count=1) as (later,):
         (state,) = await later.budgets()
     assert (stats.requests, state.spent) == (1, stats.bill)
+
+
+async def test_every_client_shows_the_budgets_of_all_values(sim, tmp_path):
+    """Also of tenants that only another process has served, as the command line does."""
+    settings = Settings(home=tmp_path, cache="off")
+    async with clients(sim, settings, Budget(limit=1, per="total", scope={"tenant": "*"})) as (one, other):
+        for tenant in "ab":
+            await one.with_options(tags={"tenant": tenant}).chat(LLAMA, "hi", max_tokens=20)
+        found = {state.name: state.left for state in await other.budgets()}
+    assert found.keys() == {"1 USD in total tenant=a", "1 USD in total tenant=b"}
+    assert all(left < 1 for left in found.values())
+
+
+async def test_thresholds_are_told_at_the_truth(sim, tmp_path):
+    """A soft budget that a single worst case is above tells each threshold when as much has been spent, and not before."""
+    settings, told = Settings(home=tmp_path, cache="off"), []
+    budget = Budget(limit="0.0002", per="total", hard=False)
+
+    def listen(event):
+        if isinstance(event, BudgetThresholdReached):
+            told.append((event.threshold, event.spent))
+
+    async with clients(sim, settings, budget, count=1) as (ai,):
+        ai.subscribe(listen)
+        bill = [(await ai.chat(LLAMA, "Tell me of tides. " * 20)).cost.amount for _ in range(3)]
+        assert sum(bill) < Decimal("0.0001")
+        assert told == []
+        while sim.stats().bill < Decimal("0.0002"):
+            await ai.chat(LLAMA, "Tell me of tides. " * 20)
+    assert [threshold for threshold, _ in told] == [0.5, 0.8, 1.0]
+    assert all(0 <= spent - Decimal("0.0002") * Decimal(str(part)) <= max(bill) for part, spent in told)
 
 
 async def test_the_bill_never_exceeds_a_budget(sim, settings):

@@ -105,6 +105,21 @@ async def test_a_budget_admits_what_it_has_room_for(money, sim):
     assert any(isinstance(event, BudgetThresholdReached) for event in told)
 
 
+async def test_a_view_is_told_of_its_own_money(money):
+    """Costs and budgets of a view with tags are those of calls with these tags."""
+    ai = money(budgets=[Budget(limit=1, per="day", scope={"tenant": "*"})])
+    views = {}
+    for tenant in ("acme", "globex"):
+        view = ai.with_options(tags={"tenant": tenant})
+        views[tenant] = view if isinstance(ai, AsyncClient) else OneByOne(await view)
+        await views[tenant].chat(LARGE, "hi " * len(tenant), temperature=0.5)
+    whole, acme = await ai.costs.total(), await views["acme"].costs.total()
+    assert (whole.sends, acme.sends) == (2, 1)
+    assert whole.cost == acme.cost + (await views["globex"].costs.total()).cost
+    assert [row.key for row in await views["acme"].costs.by("tenant")] == [("acme",)]
+    assert [state.spent for state in await views["acme"].budgets()] == [acme.cost]
+
+
 async def test_a_budget_outlives_its_client(money):
     """What one client has spent today the next one cannot spend again."""
     budgets = [Budget(limit="0.0001", per="total")]
@@ -167,6 +182,8 @@ async def test_settings_reach_budgets_routes_and_prices(sim, tmp_path):
         ({"stack": [], "budgets": []}, "a stack of your own holds its own Budgets and Routing"),
         ({"stack": [], "routing": Routing()}, "a stack of your own holds its own Budgets and Routing"),
         ({"budgets": ["25 USD"]}, "budgets: each must be a Budget, got '25 USD'"),
+        ({"budgets": Budget(limit=1, per="day")}, "budgets: a list of Budget, got Budget"),
+        ({"routing": "cheapest"}, "routing: a Routing, got 'cheapest'"),
     ],
 )
 @pytest.mark.parametrize("client", [AsyncClient, Client])
@@ -179,8 +196,7 @@ async def test_what_cannot_be_is_refused(client, options, sentence, tmp_path):
 async def test_a_stack_without_budgets_has_none_to_tell_of():
     """As with the cache and the ledger."""
     async with AsyncClient("k", stack=[]) as ai:
-        with pytest.raises(ConfigurationError, match="no Budgets"):
-            await ai.budgets()
+        assert await ai.budgets() == ()
         with pytest.raises(ConfigurationError, match="no Routing"):
             ai.explain(Chat(model="auto", messages="hi"))
         with pytest.raises(ConfigurationError, match="no CostAccounting"):

@@ -256,4 +256,4 @@ async def test_send_is_what_all_do(ai):
     assert chat.text
     assert vectors.dimensions == 1024
     assert picture.images[0].media_type.startswith("image/")
-    assert (await ai.ledger.total(tenant="a")).sends == 1
+    assert (await ai.ledger.total(tags={"tenant": "a"})).sends == 1

@@ -1,13 +1,26 @@
 """Batching: texts in several requests, vectors in one result."""
 
 import asyncio
+import copy
+import pickle
 from decimal import Decimal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resilient_ai.core.errors import BadRequest, ConfigurationError, InvalidResponse, RequestTooLarge, ServerFailed
+from resilient_ai.core.errors import (
+    BadRequest,
+    BudgetExceeded,
+    CallRejected,
+    CircuitOpen,
+    ConfigurationError,
+    DeadlineExceeded,
+    InvalidResponse,
+    LimitReached,
+    RequestTooLarge,
+    ServerFailed,
+)
 from resilient_ai.core.events import BatchDone
 from resilient_ai.core.operations import Chat, Embed, Operation
 from resilient_ai.core.pipeline import Pipeline
@@ -321,3 +334,158 @@ async def test_several_requests_have_no_request_id(clock):
     provider = ScriptedProvider(priced(None, request_id="a", hits=1), priced(None, request_id="b", hits=2))
     result = await Pipeline(provider, [Batching(size=2)], clock=clock).send(Embed(model="m", texts=texts(4)))
     assert (result.request_id, result.hits) == (None, 3)
+
+
+REFUSALS = [
+    BudgetExceeded("the budget is used up", spent=1, limit=1, left=0, budget="b", retry_after=9.0),
+    LimitReached("the queue is full", limit=3),
+    CircuitOpen(model="m", retry_after=5.0),
+]
+
+
+class Policy:
+    """Refuses the batch that begins with a text, lets one wait before it is sent, and the others through."""
+
+    def __init__(self, error, *, refused, after=0.0, queued=""):
+        self.error, self.refused, self.after, self.queued = error, refused, after, queued
+
+    async def __call__(self, call, proceed):
+        first = call.operation.texts[0]
+        if first == self.queued:
+            await asyncio.sleep(100.0)
+        if first == self.refused:
+            await asyncio.sleep(self.after)
+            raise self.error
+        return await proceed(call)
+
+
+class Sender(ScriptedProvider):
+    """Answers the batches that begin with these texts after so many seconds, with an error where there is one."""
+
+    def __init__(self, **seconds):
+        super().__init__()
+        self.seconds = seconds
+        self.sent = []
+
+    async def __call__(self, call):
+        first = call.operation.texts[0]
+        self.sent.append(first)
+        call.send_started()
+        result = self.seconds.get(first.replace(" ", ""), 1.0)
+        await asyncio.sleep(result if isinstance(result, float) else 2.0)
+        if isinstance(result, Exception):
+            raise result
+        cost = Cost(amount=Decimal("0.001"), source="provider")
+        call.record.costs.append((cost.amount, cost.source, True))
+        return answer_to(call.operation).model_copy(update={"cost": cost})
+
+
+async def refused(clock, policy, provider, *, in_flight, outer=()):
+    """The error of forty texts in batches of ten, and the texts of which vectors were handed over."""
+    kept = []
+
+    async def keep(call, proceed):
+        return await proceed(call.replace(arrived=lambda texts, result: kept.extend(texts)))
+
+    stack = [*outer, keep, Batching(size=10, in_flight=in_flight), policy]
+    before = asyncio.all_tasks()
+    with pytest.raises(CallRejected) as caught:
+        await Pipeline(provider, stack, clock=clock).send(Embed(model="m", texts=texts(40)))
+    assert asyncio.all_tasks() == before
+    return caught.value, kept
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=lambda error: type(error).__name__)
+async def test_a_refusal_in_the_middle_tells_what_was_sent(clock, error):
+    """The error is the policy's own, with its own numbers, and no further batch begins."""
+    error = copy.copy(error)
+    fields, words = dict(vars(error)), str(error)
+    provider = Sender()
+
+    caught, kept = await refused(clock, Policy(error, refused="text 20"), provider, in_flight=1)
+
+    assert caught is error
+    assert vars(error) == {**fields, "sent": True}
+    assert (
+        str(error)
+        == f"20 of 40 texts were embedded, the call has cost 0.002 USD, and then one batch was refused: {words}"
+    )
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert (provider.sent, tuple(kept)) == (["text 0", "text 10"], texts(20))
+
+
+async def test_a_refusal_lets_what_is_under_way_come_to_its_end(clock):
+    """It is paid for, so its vectors are handed over; what fails meanwhile changes nothing, and is not sent again."""
+    provider = Sender(text0=30.0, text10=RequestTooLarge("large", status=413))
+    began = clock.monotonic()
+
+    caught, kept = await refused(clock, Policy(copy.copy(REFUSALS[0]), refused="text 20"), provider, in_flight=3)
+
+    assert (type(caught), caught.sent, clock.monotonic() - began) == (BudgetExceeded, True, pytest.approx(30.0))
+    assert str(caught).startswith(
+        "10 of 40 texts were embedded, the call has cost 0.001 USD, and then one batch was refused: the budget"
+    )
+    assert (provider.sent, tuple(kept)) == (["text 0", "text 10"], texts(10))
+
+
+async def test_what_still_waits_in_a_queue_is_not_sent_after_a_refusal(clock):
+    """It has cost nothing, and nobody needs to wait for it."""
+    policy = Policy(copy.copy(REFUSALS[0]), refused="text 20", after=1.0, queued="text 10")
+    provider, began = Sender(text0=5.0), clock.monotonic()
+
+    caught, kept = await refused(clock, policy, provider, in_flight=4)
+
+    assert clock.monotonic() - began == pytest.approx(5.0)
+    assert (caught.sent, provider.sent, len(kept)) == (True, ["text 0", "text 30"], 20)
+
+
+async def test_the_first_of_several_refusals_is_told(clock):
+    """And where nothing was sent it is left as it is."""
+    error = copy.copy(REFUSALS[0])
+
+    class Everything:
+        async def __call__(self, call, proceed):
+            await asyncio.sleep(1.0)
+            raise error if call.operation.texts[0] == "text 0" else copy.copy(REFUSALS[1])
+
+    caught, kept = await refused(clock, Everything(), Sender(), in_flight=4)
+
+    assert (caught, caught.sent, str(caught), kept) == (error, False, "the budget is used up", [])
+
+
+async def test_a_refusal_waits_no_longer_than_the_deadline(clock):
+    """What is under way then is cancelled, and the deadline is the error."""
+    provider = Sender(text0=1000.0)
+
+    caught, _ = await refused(
+        clock, Policy(copy.copy(REFUSALS[0]), refused="text 10"), provider, in_flight=2, outer=[Deadline(total=7.0)]
+    )
+
+    assert (type(caught), caught.sent, caught.elapsed) == (DeadlineExceeded, True, pytest.approx(7.0))
+
+
+async def test_a_batch_without_time_to_begin_ends_the_call_at_once(clock):
+    """Nobody waits for the others, and the error knows that they were sent."""
+    late = DeadlineExceeded(timeout=3.0, elapsed=1.0, sent=False)
+    provider, began = Sender(text0=50.0), clock.monotonic()
+
+    caught, _ = await refused(clock, Policy(late, refused="text 10", after=1.0), provider, in_flight=2)
+
+    assert (caught, caught.sent, clock.monotonic() - began) == (late, True, pytest.approx(1.0))
+    assert "0 of 40 texts were embedded, the call has cost an unknown amount, and then one batch was refused: " in str(
+        caught
+    )
+
+
+async def test_a_cost_that_is_known_in_part_is_told_as_the_least(clock):
+    """A send that was not used may have been billed."""
+
+    class Doubtful(Sender):
+        async def __call__(self, call):
+            result = await super().__call__(call)
+            call.record.costs.append((None, "provider", False))
+            return result
+
+    caught, _ = await refused(clock, Policy(copy.copy(REFUSALS[0]), refused="text 10"), Doubtful(), in_flight=1)
+
+    assert "the call has cost at least 0.001 USD" in str(caught)

@@ -9,11 +9,13 @@ from decimal import Decimal
 
 import pytest
 
-from resilient_ai.core.budgets import Admission, BookUnavailable, units
+from resilient_ai.core.budgets import Admission, units
 from resilient_ai.core.deltas import Finished, TextDelta
 from resilient_ai.core.errors import (
     AttemptTimeout,
+    BookUnavailable,
     BudgetExceeded,
+    BudgetUnavailable,
     CircuitOpen,
     ConfigurationError,
     ConnectionFailed,
@@ -42,12 +44,13 @@ from resilient_ai.middleware import (
     Routing,
     Timeout,
 )
-from resilient_ai.stores import MemoryBudgets, MemoryStore
+from resilient_ai.stores import MemoryBudgets, MemoryStore, SQLiteLedger
 from resilient_ai.testing import FakeClock, ScriptedProvider, ScriptedSource, chat_result, stream_of
 
 pytestmark = pytest.mark.anyio
 
 CHAT = Chat(model="m", messages="hi")
+SHORT = Chat(model="m", messages="hi", max_tokens=5)
 STREAM = Stream(model="m", messages="hi")
 WORST = Decimal("0.0025")
 LIMIT = "0.003 USD"
@@ -98,6 +101,14 @@ class Noting(MemoryBudgets):
     def settle(self, charges):
         self.given += charges
         super().settle(charges)
+
+
+class Knowing(MemoryBudgets):
+    """A book that is a ledger as well, and knows the values of tags."""
+
+    def __init__(self, ledger):
+        super().__init__()
+        self.by = ledger.by
 
 
 @pytest.fixture
@@ -168,9 +179,10 @@ async def test_a_refusal_says_what_is_left_and_until_when(clock):
     pipe = budgeted(costing("0.0025"), clock=clock, budgets=[Budget(limit=LIMIT, per="day", scope={"tenant": "a"})])
     await pipe.send(CHAT, tags={"tenant": "a"})
     with pytest.raises(BudgetExceeded) as caught:
-        await pipe.send(CHAT, tags={"tenant": "a"})
+        await pipe.send(SHORT, tags={"tenant": "a"})
     error = caught.value
     assert (error.spent, error.limit, error.left) == (Decimal("0.0025"), Decimal("0.003"), Decimal("0.0005"))
+    assert error.reserved == 0
     assert (error.budget, error.retry_after, error.sent) == ("0.003 USD per day tenant=a", 21_600.0, False)
     assert str(error) == (
         "the budget '0.003 USD per day tenant=a' has 0.0005 of 0.003 USD left until 2026-12-01 00:00:00 UTC,"
@@ -182,9 +194,17 @@ async def test_a_refusal_says_what_is_left_and_until_when(clock):
 @pytest.mark.parametrize(
     ("budget", "says", "retry_after"),
     [
-        (Budget(limit="0.002", per="day"), "until 2026-12-01 00:00:00 UTC", None),
+        (
+            Budget(limit="0.002", per="day"),
+            "0.0025 USD, which never fits into the 0.002 USD of the budget '0.002",
+            None,
+        ),
         (Budget(limit="0.004", per="total"), "0.0015 of 0.004 USD left, and", None),
-        (Budget(limit="0.004", per="hour", rolling=True), "until its window moves on at 2026-11-30 18:01:00 UTC", 59.0),
+        (
+            Budget(limit="0.004", per="hour", rolling=True),
+            "until its window moves on at 2026-11-30 18:01:00 UTC at the earliest, and",
+            59.0,
+        ),
         (Budget(limit="0.004", per="month", name="team"), "the budget 'team' has 0.0015", 21_599.0),
     ],
     ids=["never fits", "total", "rolling", "named"],
@@ -198,6 +218,60 @@ async def test_when_it_may_be_tried_again(clock, budget, says, retry_after):
             await pipe.send(CHAT)
     assert says in str(caught.value)
     assert caught.value.retry_after == (None if retry_after is None else pytest.approx(retry_after))
+
+
+@pytest.mark.parametrize(
+    ("before", "left", "shares", "retry_after"),
+    [
+        (
+            "0.0004",
+            "0.0001 of 0.003 USD left",
+            "0.0004 USD are spent and 0.0025 USD reserved by requests under way, and may become free when they end",
+            1.0,
+        ),
+        (
+            "0.0005000001",
+            "0 of 0.003 USD left until 2026-12-01 00:00:00 UTC",
+            "0.0005000001 USD are spent and 0.0024999999 USD reserved by requests under way",
+            21_600.0,
+        ),
+    ],
+    ids=["enough", "not enough"],
+)
+async def test_what_requests_under_way_have_reserved_may_become_free(clock, before, left, shares, retry_after):
+    """Where that is enough it may be tried again in a moment, and else in the next window."""
+    at(clock, "2026-11-30T18:00:00")
+    pipe = budgeted(costing(before), streaming(3600.0), clock=clock)
+    await pipe.send(SHORT)
+    pipe.budgets.prices.cost = min(WORST, Decimal("0.003") - Decimal(before))
+    stream = await pipe.send(STREAM)
+    pipe.budgets.prices.cost = WORST
+    with pytest.raises(BudgetExceeded) as caught:
+        await pipe.send(SHORT)
+    await stream.aclose()
+    assert str(caught.value) == (
+        f"the budget '0.003 USD per day' has {left}: {shares}; the call could cost 0.0025 USD; nothing was sent"
+    )
+    assert caught.value.retry_after == pytest.approx(retry_after)
+    assert caught.value.spent - caught.value.reserved == Decimal(before)
+
+
+@pytest.mark.parametrize(
+    ("operation", "advised"),
+    [
+        (CHAT, True),
+        (SHORT, False),
+        (Chat(model="m", messages="hi", extra={"max_tokens": 5}), False),
+        (Chat(model="m", messages="hi", extra={"max_completion_tokens": 5}), False),
+        (Embed(model="m", texts="hi"), False),
+    ],
+)
+async def test_a_refusal_advises_to_bound_the_answer(operation, advised):
+    """Where the call does not: the longest answer there is rarely fits into a small budget."""
+    pipe = budgeted(budgets=[Budget(limit="0.002", per="day")])
+    with pytest.raises(BudgetExceeded, match="which never fits") as caught:
+        await pipe.send(operation)
+    assert str(caught.value).endswith("a smaller `max_tokens` reserves less") == advised
 
 
 async def test_all_budgets_of_a_call_or_none():
@@ -445,18 +519,24 @@ async def test_whoever_else_counts_is_told_too():
     rows = []
 
     async def outside(call, proceed):
-        return await proceed(call.replace(settled=rows.append))
+        return await proceed(call.replace(on_send_closed=(rows.append,)))
 
     pipe = budgeted(costing("0.0001"), outer=[outside])
     await pipe.send(CHAT)
     assert [row.cost for row in rows] == [Decimal("0.0001")]
 
 
+def tell(call, row):
+    """Do what `CostAccounting` does at the end of a send."""
+    for told in call.on_send_closed:
+        told(row)
+
+
 async def test_a_cost_that_is_no_number_is_unknown():
     """The worst case is kept, whoever accounts for the send."""
 
     async def absurd(call, proceed):
-        call.settled(SendClosed(send_id="s", state="settled", cost=Decimal("NaN")))
+        tell(call, SendClosed(send_id="s", state="settled", cost=Decimal("NaN")))
         return await proceed(call)
 
     layer = Budgets(budgets=[Budget(limit=1, per="day")], book=MemoryBudgets(), prices=Prices())
@@ -489,13 +569,27 @@ def test_a_forked_child_leaves_what_the_parent_has_reserved_alone(in_child):
 
         def child():
             before = sum(counter[0] for slices in book._counters.values() for counter in slices.values())
-            call.settled(SendClosed(send_id="s", state="never_sent"))
+            tell(call, SendClosed(send_id="s", state="never_sent"))
+            states = pipe.budgets._tally._counters.values()
+            assert all(counter.spending.settled == counter.spending.spent > 0 for counter in states)
             return before == sum(counter[0] for slices in book._counters.values() for counter in slices.values()) > 0
 
         assert in_child(child) == 0
         await stream.result()
 
     asyncio.run(main())
+
+
+async def test_what_a_parent_has_reserved_counts_as_spent_in_its_child():
+    """As what any other process has reserved: nobody in the child will settle it."""
+    pipe = budgeted(streaming(3600.0))
+    stream = await pipe.send(STREAM)
+    tally = pipe.budgets._tally
+    (counter,) = tally._counters.values()
+    assert counter.spending.settled == 0
+    tally.turns.begin_afresh()
+    assert counter.spending.settled == units(WORST)
+    await stream.aclose()
 
 
 # Retries, hedges, batches, fallbacks
@@ -512,13 +606,13 @@ async def test_every_try_is_charged():
 
 
 async def test_a_try_that_does_not_fit_ends_the_call():
-    """It is not tried again, no circuit counts it, and no other model is asked."""
+    """It is not tried again, no circuit counts it, and another model, which may be cheaper, is sent nothing either."""
     layers = [Routing(models=["m", "n"]), Retry(attempts=3), CircuitBreaker()]
     pipe = budgeted(AttemptTimeout(timer="attempt", elapsed=9.0), outer=layers)
     with pytest.raises(BudgetExceeded):
         await pipe.send(Chat(model="auto", messages="hi"))
     assert len(pipe.provider.calls) == 1
-    assert [(breaker.key[1], breaker.failures) for breaker in pipe.health().breakers] == [("m", 1)]
+    assert [(breaker.key[1], breaker.failures) for breaker in pipe.health().breakers] == [("m", 1), ("n", 0)]
 
 
 async def test_both_requests_of_a_hedge_are_charged():
@@ -561,6 +655,10 @@ async def test_a_model_without_a_price_is_refused_where_the_budget_is_hard():
     pipe = budgeted()
     with pytest.raises(PriceUnknown, match="no price of 'unknown' is known") as caught:
         await pipe.send(Chat(model="unknown", messages="hi"))
+    assert str(caught.value).endswith(
+        "Give it a price in a `price_file`, or say what a request counts with: `budget_unpriced` of the settings, `unpriced` of"
+        " Budgets"
+    )
     assert (caught.value.model, caught.value.sent, pipe.provider.calls) == ("unknown", False, [])
 
 
@@ -621,11 +719,11 @@ async def test_how_long_an_answer_may_be_comes_from_the_model():
 
 @pytest.mark.parametrize("error", [BookUnavailable("gone"), KeyError("secret")])
 async def test_a_book_that_cannot_be_asked_refuses(error):
-    """Nobody knows whether there is anything left."""
+    """Nobody knows whether there is anything left, which is not the same as having spent it."""
     pipe = budgeted(book=Unasked(error))
-    with pytest.raises(BudgetExceeded, match="the book of budgets cannot be asked") as caught:
+    with pytest.raises(BudgetUnavailable, match="the book of budgets cannot be asked") as caught:
         await pipe.send(CHAT)
-    assert (caught.value.spent, caught.value.left, caught.value.limit) == (None, None, Decimal("0.003"))
+    assert not isinstance(caught.value, BudgetExceeded)
     assert (caught.value.budget, caught.value.__cause__, pipe.provider.calls) == ("0.003 USD per day", error, [])
 
 
@@ -759,6 +857,45 @@ async def test_a_threshold_is_told_where_the_truth_is_dearer():
     assert [(event.threshold, event.spent, event.until) for event in events] == [(1.0, Decimal("0.0031"), None)]
 
 
+async def test_a_threshold_is_about_what_is_settled():
+    """What requests under way have reserved passes none, although it is many times the truth."""
+    events = []
+    budget = Budget(limit="0.001", per="day", hard=False)
+    pipe = budgeted(*[costing("0.0001")] * 13, prices=Prices(Decimal("0.0052")), budgets=[budget])
+    pipe.subscribe(lambda event: events.append(event) if isinstance(event, BudgetThresholdReached) else None)
+    for _ in range(3):
+        await pipe.send(CHAT)
+    assert events == []
+    pipe.provider.script[:0] = [streaming(3600.0)]
+    stream = await pipe.send(STREAM)
+    for _ in range(10):
+        await pipe.send(CHAT)
+    assert [(event.threshold, event.spent) for event in events] == [
+        (0.5, Decimal("0.0005")),
+        (0.8, Decimal("0.0008")),
+        (1.0, Decimal("0.001")),
+    ]
+    assert await spent(pipe) == [Decimal("0.0065")]
+    await stream.aclose()
+
+
+async def test_a_worst_case_that_is_kept_passes_a_threshold():
+    """A send of unknown cost counts with it."""
+    events = []
+    pipe = budgeted(AttemptTimeout(timer="attempt", elapsed=9.0))
+    pipe.subscribe(lambda event: events.append(event) if isinstance(event, BudgetThresholdReached) else None)
+    await outcomes(pipe.send(CHAT))
+    assert [event.threshold for event in events] == [0.5, 0.8]
+
+
+async def test_what_can_never_fit_stands_against_a_call_from_the_start():
+    """Nothing needs to have been asked for that."""
+    pipe = budgeted(budgets=[Budget(limit="0.002", per="day")])
+    assert pipe.budgets.stands_against(pipe.call(CHAT)) == (
+        "it could cost more than the whole budget '0.002 USD per day'"
+    )
+
+
 async def test_what_stands_against_a_call():
     """As far as this process has seen, in a few words, and without charging anything."""
     budgets = [Budget(limit=LIMIT, per="total", scope={"tenant": "a"}), Budget(limit="0.001", per="total", hard=False)]
@@ -792,23 +929,27 @@ async def test_health_shows_what_this_process_has_seen(clock):
         Budget(limit=3, per="day", scope={"tenant": "z"}),
     ]
     pipe = budgeted(costing("0.0025"), clock=clock, budgets=budgets)
-    assert pipe.health().spending == ()
+    assert pipe.health().budgets == ()
     await pipe.send(CHAT, tags={"tenant": "a"})
     until = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
-    assert set(pipe.health().spending) == {
+    assert set(pipe.health().budgets) == {
         BudgetState(key=("budget", "1 USD per day", "tenant=a"), spent=WORST, limit=Decimal(1), hard=True, until=until),
-        BudgetState(key=("budget", "all", ""), spent=WORST, limit=Decimal(2), hard=False),
+        BudgetState(key=("budget", "all", ""), spent=WORST, limit=Decimal(2), hard=False, rolling=True),
     }
+    assert [(state.name, state.left) for state in pipe.health().budgets] == [
+        ("1 USD per day tenant=a", 1 - WORST),
+        ("all", 2 - WORST),
+    ]
     at(clock, "2026-12-01T12:00:00")
-    assert [state.spent for state in pipe.health().spending] == [0, 0]
-    assert "spending 1 USD per day tenant=a  spent=0, limit=1, hard=True" in str(pipe.health())
+    assert [state.spent for state in pipe.health().budgets] == [0, 0]
+    assert "budget   1 USD per day tenant=a  spent=0, limit=1, hard=True" in str(pipe.health())
 
 
 def test_health_is_told_when_the_loop_is_gone():
     """A clock that has stopped with its loop leaves what was seen last."""
     pipe = budgeted(costing("0.0025"))
     asyncio.run(pipe.send(CHAT))
-    assert [state.spent for state in pipe.health().spending] == [WORST]
+    assert [state.spent for state in pipe.health().budgets] == [WORST]
 
 
 async def test_the_state_of_all_budgets_comes_from_the_book():
@@ -835,9 +976,50 @@ async def test_the_state_of_all_budgets_comes_from_the_book():
     assert await limits(tenant="b") == {(2, "model=m tenant=b"): 0, (3, ""): WORST}
     await pipe.send(CHAT, tags={"tenant": "b"})
     assert (2, "model=m tenant=b") in await limits()
-    assert await limits(model="n") == {(1, "tenant=a"): WORST, (3, ""): 2 * WORST}
+    assert await limits(model="n") == {(3, ""): 2 * WORST}
+    assert await limits(tenant="a") == {(1, "tenant=a"): WORST, (2, "model=m tenant=a"): WORST, (3, ""): 2 * WORST}
+    assert await limits(tenant="b", user="u") == {(2, "model=m tenant=b"): WORST, (3, ""): 2 * WORST}
     with pytest.raises(BookUnavailable):
         await budgeted(book=Unasked()).budgets.state()
+
+
+@pytest.mark.parametrize("is_book", [True, False])
+async def test_the_values_of_a_tag_come_from_the_ledger(tmp_path, clock, is_book):
+    """Where it is the book, or is handed in beside one: also those that only others have used, the dearest first."""
+    ledger = SQLiteLedger(tmp_path / "ledger.sqlite")
+    book = Knowing(ledger) if is_book else MemoryBudgets()
+    budgets = [Budget(limit=1, per="day", scope={"tenant": "*"}), Budget(limit=2, per="day", scope={"team": "*"})]
+    layer = Budgets(budgets=budgets, book=book, prices=Prices())
+    script = [costing("0.0001"), costing("0.0003"), costing("0.0002")]
+    pipe = Pipeline(ScriptedProvider(*script), [layer, CostAccounting(ledger=ledger)], clock=clock)
+    for tags in ({"tenant": "a", "team": "t"}, {"tenant": "b*"}, {"user": "u"}):
+        await pipe.send(CHAT, tags=tags)
+    fresh = Budgets(budgets=budgets, book=book, prices=Prices())
+    given = {} if is_book else {"costs": ledger}
+
+    async def found(of, tags=None):
+        return [(state.key[2], state.spent) for state in await of.state(tags, clock=clock, **given)]
+
+    seen = [("tenant=b*", Decimal("0.0003")), ("tenant=a", Decimal("0.0001"))]
+    assert await found(fresh) == seen
+    assert await found(layer) == [*seen, ("team=t", Decimal("0.0001"))]
+    assert await found(fresh, {"user": "u"}) == []
+    assert await found(fresh, {"tenant": "c"}) == [("tenant=c", 0)]
+    await ledger.aclose()
+
+
+async def test_values_of_the_model_are_known_whatever_tags_are_given(tmp_path, clock):
+    """Every call has one: with a tenant, those that this tenant has used."""
+    ledger = SQLiteLedger(tmp_path / "ledger.sqlite")
+    scope = {"tenant": "*", "model": "*", "kind": "chat"}
+    layer = Budgets(budgets=[Budget(limit=1, per="day", scope=scope)], book=Knowing(ledger), prices=Prices())
+    pipe = Pipeline(ScriptedProvider(), [layer, CostAccounting(ledger=ledger)], clock=clock)
+    for model, tenant in ("ma", "nb"):
+        await pipe.send(Chat(model=model, messages="hi"), tags={"tenant": tenant})
+    assert [state.key[2] for state in await layer.state({"tenant": "a"}, clock=clock)] == ["kind=chat model=m tenant=a"]
+    assert await layer.state({"model": "m"}, clock=clock) == ()
+    assert await layer.state({"tenant": "a", "kind": "embed"}, clock=clock) == ()
+    await ledger.aclose()
 
 
 async def test_many_tenants_are_not_kept_for_ever():
@@ -848,7 +1030,7 @@ async def test_many_tenants_are_not_kept_for_ever():
     for number in range(17_000):
         pipe.budgets.stands_against(pipe.call(CHAT, tags={"tenant": str(number)}))
     assert len(pipe.budgets._tally._counters) <= 16_384
-    assert [state.key[2] for state in pipe.health().spending] == ["tenant=dear"]
+    assert [state.key[2] for state in pipe.health().budgets] == ["tenant=dear"]
 
 
 # Its place and its options
@@ -919,6 +1101,10 @@ def test_ways_to_write_a_limit(limit):
         ({"scope": {"tenant": ""}}, "scope must be names of tags with their values"),
         ({"scope": {"tenant": 7}}, "scope must be names of tags with their values"),
         (
+            {"scope": {"tenant": "a*"}},
+            "scope must name a value as it is, or '*' for each value, as there are no patterns, got 'a*' for 'tenant'",
+        ),
+        (
             {"scope": {"kind": "chats"}},
             "scope must name a kind out of *, chat, complete, embed, image, stream, got 'chats'",
         ),
@@ -926,6 +1112,7 @@ def test_ways_to_write_a_limit(limit):
         ({"rolling": 1}, "rolling must be of type bool, got 1"),
         ({"per": "total", "rolling": True}, "rolling must be False for a budget in total"),
         ({"thresholds": (0,)}, "thresholds must be parts of the limit"),
+        ({"thresholds": (50,)}, "thresholds must be parts of the limit up to 2, such as 0.8 for 80 percent, got (50,)"),
         ({"thresholds": (float("nan"),)}, "thresholds must be parts of the limit"),
         ({"thresholds": "0.5"}, "thresholds must be parts of the limit"),
         ({"thresholds": (True,)}, "thresholds must be parts of the limit"),

@@ -631,7 +631,7 @@ async def test_a_timeout_inside_of_retry_is_for_each_try():
         error = await bench.send()
         assert (type(error), error.timer, bench.sends) == (AttemptTimeout, "attempt", sends)
         assert asyncio.get_running_loop().time() - started == pytest.approx(seconds)
-    assert inside.pipeline.health().budgets[0].left == pytest.approx(100 - 2 * 2 + 0.05 * 6, abs=0.01)
+    assert inside.pipeline.health().send_budgets[0].left == pytest.approx(100 - 2 * 2 + 0.05 * 6, abs=0.01)
 
 
 async def test_the_timer_of_an_attempt_does_not_run_in_the_queue():

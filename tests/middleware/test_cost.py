@@ -436,7 +436,7 @@ def counting(rows):
     """A middleware that is told of every row, as a budget is."""
 
     async def count(call, proceed):
-        return await proceed(call.replace(settled=rows.append))
+        return await proceed(call.replace(on_send_closed=(rows.append,)))
 
     return count
 
@@ -484,7 +484,7 @@ async def test_whoever_counts_and_raises_changes_nothing(caplog):
         raise KeyError("secret")
 
     async def count(call, proceed):
-        return await proceed(call.replace(settled=miscount))
+        return await proceed(call.replace(on_send_closed=(miscount,)))
 
     book = Book()
     assert (await Pipeline(ScriptedProvider(), [count, CostAccounting(book, Prices())]).send(CHAT)).cost.amount == 16

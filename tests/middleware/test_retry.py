@@ -452,7 +452,7 @@ async def test_answers_and_seconds_earn_extra_sends(clock):
     await asyncio.sleep(40.0)
     await bench.send()
     assert bench.retry.health() == ()
-    assert bench.pipeline.health().budgets == ()
+    assert bench.pipeline.health().send_budgets == ()
 
 
 async def test_every_model_and_origin_has_a_budget_of_its_own(clock):

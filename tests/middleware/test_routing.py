@@ -13,6 +13,7 @@ from resilient_ai.core.errors import (
     AuthenticationFailed,
     BadRequest,
     BudgetExceeded,
+    BudgetUnavailable,
     CircuitOpen,
     ConfigurationError,
     ConnectionFailed,
@@ -184,6 +185,7 @@ async def test_what_a_model_gets_names_no_other(clock):
         FeatureNotSupported("no tools", status=405),
         CircuitOpen(model="a", retry_after=2.0),
         LimitReached("full", limit=200),
+        BudgetExceeded("spent", spent=1, limit=1),
     ],
 )
 async def test_where_another_model_may_do_better_it_is_asked(clock, error):
@@ -214,7 +216,7 @@ async def test_a_model_the_key_may_not_use_is_passed_over(clock):
         ConnectionFailed("bad certificate", phase="tls", retryable=False),
         StreamInterrupted("broke", partial=None),
         DeadlineExceeded(timeout=1.0, elapsed=1.0, sent=True),
-        BudgetExceeded("spent", spent=1, limit=1),
+        BudgetUnavailable("no book", budget="all"),
         KeyError("bug"),
     ],
 )
@@ -234,6 +236,59 @@ async def test_when_all_fail_the_error_names_each(clock):
     assert list(outcome.refused) == ["a", "b", "c"]
     assert outcome.__cause__ is errors[2]
     assert sum(isinstance(event, ModelSkipped) for event in events) == 2
+
+
+def spent(retry_after=None):
+    return BudgetExceeded("spent", spent=1, limit=1, retry_after=retry_after)
+
+
+@pytest.mark.parametrize("lacks", [{}, {"c": "tools"}])
+async def test_where_budgets_alone_refused_the_last_of_them_says_so(clock, lacks):
+    """The caller sees a budget, whatever models that were passed over lack; the record names all."""
+    errors = [spent() for _ in range(3 - len(lacks))]
+    models, outcome = await send(clock, errors, abilities=Book(lacks=lacks))
+    assert (models, outcome) == (list("abc")[: len(errors)], errors[-1])
+
+
+async def test_where_a_budget_was_one_reason_of_several_all_are_named(clock):
+    """A model that failed may serve later, which a budget alone does not say."""
+    errors = [BOOM, spent(60.0), spent(60.0)]
+    models, outcome = await send(clock, errors)
+    assert (models, type(outcome), outcome.__cause__) == (["a", "b", "c"], NoModelAvailable, errors[-1])
+    assert (outcome.refused, outcome.retry_after) == (dict(zip("abc", errors, strict=True)), 60.0)
+
+
+async def test_the_error_of_a_budget_dies_with_its_call(clock):
+    """No cycle keeps it, and with it the prompt, until the garbage collector comes."""
+    errors = []
+
+    async def fail(call):
+        error = spent()
+        errors.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    async def refused():
+        try:
+            await Pipeline(ScriptedProvider(*[fail] * 3), [Routing()], clock=clock).send(LIST)
+        except BudgetExceeded:
+            return len(errors)
+
+    gc.disable()
+    try:
+        assert await refused() == 3
+        assert [error() for error in errors] == [None] * 3
+    finally:
+        gc.enable()
+
+
+async def test_auto_comes_first_or_not_at_all(clock):
+    """Behind other models it would be asked as if it were one."""
+    models, outcome = await send(clock, [], Chat(model=["a", "auto"], messages="hi"), models=["b"])
+    assert (models, type(outcome), outcome.field) == ([], InvalidInput, "model")
+    assert str(outcome) == "model: 'auto' stands for the models of the stack and comes first, got ['a', 'auto']"
 
 
 async def test_auto_stands_for_the_models_of_the_stack(clock):

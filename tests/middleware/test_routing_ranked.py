@@ -9,6 +9,7 @@ import pytest
 from resilient_ai.core.deltas import TextDelta
 from resilient_ai.core.errors import (
     BadRequest,
+    BudgetExceeded,
     CircuitOpen,
     InvalidInput,
     ModelUnfit,
@@ -22,9 +23,12 @@ from resilient_ai.core.operations import Chat, Embed, Image, Stream
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.results import Cost, Usage
 from resilient_ai.core.streams import StreamResult
+from resilient_ai.middleware.budget import Budget
+from resilient_ai.middleware.budgets import Budgets
 from resilient_ai.middleware.circuit_breaker import CircuitBreaker
 from resilient_ai.middleware.cost import CostAccounting
 from resilient_ai.middleware.routing import Candidate, Routing
+from resilient_ai.stores.memory_budgets import MemoryBudgets
 from resilient_ai.testing import FakeClock, ScriptedProvider, ScriptedSource, answer_to, chat_result, stream_of
 
 pytestmark = pytest.mark.anyio
@@ -398,6 +402,44 @@ class TestHealth:
             await pipeline.send(AUTO)
         assert list(caught.value.refused) == ["a", "b", "c"]
 
+    async def test_without_a_preference_too_what_stands_against_a_model_puts_it_last(self):
+        """The others keep their order, a model that lacks something is told of, and `explain` says the same."""
+        breaker = CircuitBreaker()
+        pipeline = pipeline_of(Service(), breaker, prefer=None, abilities=Book(lacks={"c": "tools"}))
+        breaker.isolate("a")
+        expected = [("b", 1, "in the order given"), ("a", 2, "it is isolated"), ("c", None, "lacks tools")]
+        answer = await pipeline.send(AUTO)
+        explained = pipeline.stack[0].explain(pipeline.call(AUTO))
+        assert (answer.served_by, told(answer), answer.refused) == ("b", expected, {})
+        assert [(one.model, one.place, one.why) for one in explained] == expected
+        assert (await pipeline.send(Chat(model=["a", "b"], messages="hi"))).considered == ()
+
+    @pytest.mark.parametrize("operation", [AUTO, Chat(model=["a", "b"], messages="hi")])
+    async def test_a_model_that_a_budget_has_not_enough_left_for_makes_way_for_a_cheaper_one(self, operation):
+        """Nothing was sent to it; where the budget is known to be too small for it, "auto" begins with the other."""
+        prices = Prices(a=Decimal("0.001"), b=Decimal("0.00001"))
+        budgets = Budgets(budgets=[Budget(limit="0.1 USD", per="day")], book=MemoryBudgets(), prices=prices)
+        pipeline = pipeline_of(Service(bills={"b": 0.00001}), budgets, models=["a", "b"], prefer=None)
+        operation = operation.model_copy(update={"max_tokens": 1000})
+        first, second = [await pipeline.send(operation) for _ in range(2)]
+        assert (first.served_by, first.attempts) == ("b", 1)
+        assert (second.served_by, list(second.refused)) == ("b", [] if operation.model == "auto" else ["a"])
+        explained = pipeline.stack[0].explain(pipeline.call(operation))
+        assert (explained[-1].model, "budget" in explained[-1].why) == (
+            ("a", True) if operation.model == "auto" else ("b", False)
+        )
+        with pytest.raises(BudgetExceeded, match="could cost"):
+            await pipeline.send(operation.model_copy(update={"max_tokens": 100_000}))
+
+    async def test_in_two_stacks_it_asks_the_breaker_of_the_call(self):
+        """What one routing is told of belongs to the call, so that it may stand in any number of stacks."""
+        routing = Routing(models=["a", "b"], prefer="cheapest", prices=Prices(a=1, b=2), explore=0)
+        breakers = CircuitBreaker(), CircuitBreaker()
+        one, other = (Pipeline(Service(), [routing, breaker]) for breaker in breakers)
+        breakers[0].isolate("a")
+        breakers[1].isolate("b")
+        assert [(await pipeline.send(AUTO)).served_by for pipeline in (one, other)] == ["b", "a"]
+
     async def test_who_cannot_say_what_stands_against_a_model_stands_against_none(self, caplog):
         """A fault of a helper never fails a call."""
 
@@ -559,6 +601,53 @@ class TestExplain:
             ("a", None, "lacks tools"),
         ]
 
+    @pytest.mark.parametrize(
+        ("operation", "options"),
+        [
+            (AUTO, {"prefer": None}),
+            (AUTO, {"prefer": "fastest"}),
+            (AUTO, {"models": ["a"]}),
+            (AUTO.on("a"), {}),
+            (Chat(model=["a", "b"], messages="hi"), {}),
+            (AUTO, {"abilities": Book(lacks={"a": "tools"})}),
+        ],
+    )
+    async def test_it_says_what_a_call_would_cost_whatever_decides(self, operation, options):
+        """A list price needs no order by it; without a list nothing is said."""
+        for prices, cost in ((Prices(a=1, b=2, c=3), 1001), (None, None)):
+            pipeline = pipeline_of(Service(), prices=prices, **options)
+            explained = pipeline.stack[0].explain(pipeline.call(operation))
+            assert {one.model: one.cost for one in explained}["a"] == cost
+            assert "no price" not in explained[0].why or options.get("abilities")
+
+    @pytest.mark.parametrize(
+        ("operation", "options", "why"),
+        [
+            (AUTO, {"prefer": None}, "in the order given, no price known"),
+            (AUTO, {"prefer": "fastest"}, "not timed yet, no price known"),
+            (AUTO.on("a"), {}, "the only one, no price known"),
+            (Chat(model=["a", "b"], messages="hi"), {}, "in the order given, no price known"),
+        ],
+    )
+    async def test_it_says_which_models_the_list_of_prices_does_not_know(self, operation, options, why):
+        """A price that is not known is no price of nothing."""
+        pipeline = pipeline_of(Service(), prices=Prices(b=2), **options)
+        assert {one.model: one.why for one in pipeline.stack[0].explain(pipeline.call(operation))}["a"] == why
+
+    async def test_without_a_preference_a_call_asks_for_no_price(self):
+        """Nobody would look at it."""
+        seen = []
+
+        class Asked(Prices):
+            def chat_cost(self, model, **more):
+                seen.append(model)
+
+        pipeline = pipeline_of(Service(), prefer=None, prices=Asked())
+        await pipeline.send(AUTO)
+        assert seen == []
+        pipeline.stack[0].explain(pipeline.call(AUTO))
+        assert seen == ["a", "b", "c"]
+
     async def test_it_raises_what_the_call_would(self):
         """A call that cannot be routed cannot be explained either."""
         pipeline = pipeline_of(Service(), models=[])
@@ -589,7 +678,7 @@ class TestBookkeeping:
         rows = []
 
         async def outside(call, proceed):
-            return await proceed(call.replace(settled=rows.append))
+            return await proceed(call.replace(on_send_closed=(rows.append,)))
 
         service = Service(bills={"b": 1}, fails={"a": BOOM})
         routing = Routing(models=["a", "b"], prefer="cheapest", prices=Prices(a=1, b=2), explore=0)
@@ -632,7 +721,8 @@ class TestBookkeeping:
         ({"prices": "list"}, "prices must be None or an object with"),
         ({"rules": ["a"]}, "rules must be of type Rule"),
         ({"rules": "a"}, "rules must be of type list or tuple"),
-        ({"pin": ""}, "pin must be a list of names"),
+        ({"pin": ""}, "pin must be the name of a tag or None, got ''"),
+        ({"pin": 5}, "pin must be the name of a tag or None, got 5"),
         ({"models": 7}, "models must be a list of names"),
     ],
 )

@@ -38,6 +38,7 @@ def test_defaults():
         ({"models": ["auto"]}, "models must not name 'auto'"),
         ({"tags": "a"}, "tags must be of type Mapping"),
         ({"tags": {"tenant": 7}}, "tags must be a list of names"),
+        ({"tags": {"tenant": "a*"}}, r"tags must have whole values, or '\*' for any value, got {'tenant': 'a\*'}"),
         ({"kinds": ["talk"]}, "kinds must be of"),
         ({"kinds": "chat"}, "kinds must be a list of names"),
         ({"max_prompt_tokens": 0}, "max_prompt_tokens must be a whole number >= 1"),
@@ -57,6 +58,30 @@ async def test_a_rule_puts_its_models_before_the_others():
     assert models == ["x", "a", "b"]
     assert (await send([], tags={"tenant": "u"}, rules=rules))[0] == ["a"]
     assert (await send([], rules=rules))[0] == ["a"]
+
+
+async def test_a_star_is_any_value_of_a_tag():
+    """As in the scope of a budget: the call has the tag."""
+    rules = [Rule(models=["x"], tags={"tenant": "*"})]
+    asked = [await send([], tags=tags, rules=rules) for tags in ({"tenant": "t"}, {"tenant": "u"}, {"user": "t"}, {})]
+    assert [models for models, _ in asked] == [["x"], ["x"], ["a"], ["a"]]
+
+
+@pytest.mark.parametrize(
+    ("operation", "is_ruled"),
+    [(AUTO, True), (Chat(model=["a", "x"], messages="hi"), True), (AUTO.on("x"), False)],
+)
+async def test_the_one_model_that_a_rule_leaves_is_told_of(operation, is_ruled):
+    """The answer and `explain` say that a rule chose; a model that the call names alone was nobody's choice."""
+    routing = Routing(models=["a", "b"], rules=[Rule(models=["x"], strict=True)])
+    pipeline = Pipeline(ScriptedProvider(), [routing], clock=FakeClock())
+    expected = [("x", 1, "by a rule")]
+    told = (await pipeline.send(operation)).considered
+    assert [(one.model, one.place, one.why) for one in told] == (expected if is_ruled else [])
+    explained = routing.explain(pipeline.call(operation))
+    assert [(one.model, one.place, one.why) for one in explained] == (
+        expected if is_ruled else [("x", 1, "the only one")]
+    )
 
 
 async def test_the_first_rule_that_is_about_a_call_decides():

@@ -23,8 +23,8 @@ class Prices:
         factor = {None: Decimal(1), "priority": Decimal(2), "flex": Decimal("0.5")}[service_tier]
         return factor * (input_tokens + 2 * cache_write_tokens + 1_000_000 * output_tokens)
 
-    def embedding_cost(self, model, *, input_tokens):
-        return Decimal(input_tokens)
+    def embedding_cost(self, model, *, input_tokens, service_tier=None):
+        return Decimal(input_tokens) * (2 if service_tier == "priority" else 1)
 
     def image_cost(self, model, **asked):
         self.asked.append(asked)
@@ -53,7 +53,8 @@ HI = prompt_bound(chat())
         (Complete(model="m", prompt="hi", max_tokens=7, n=2), 14),
         (chat(max_tokens=7, extra={"max_tokens": 9}), 9),
         (chat(max_tokens=7, extra={"max_completion_tokens": 11, "n": 2}), 22),
-        (chat(max_tokens=7, extra={"max_tokens": None, "n": True}), 7),
+        (chat(max_tokens=7, extra={"max_tokens": None, "n": True}), 1_000),
+        (chat(max_tokens=7, extra={"max_tokens": "9", "n": 2.0}), 18),
     ],
     ids=repr,
 )
@@ -108,10 +109,10 @@ def test_without_a_price_nothing_is_known():
 
 
 def test_vectors_cost_their_texts():
-    """Each text by its bytes and a bit; priority costs half as much again."""
+    """Each text by its bytes and a bit; of a tier that was asked for what the price list says, such as twice as much."""
     operation = Embed(model="m", texts=["abcd", "é"])
     assert worst(operation) == 4 + 2 + 2 * 8
-    assert worst(Embed(model="m", texts=["abcd", "é"], service_tier="priority")) == Decimal(33)
+    assert worst(Embed(model="m", texts=["abcd", "é"], service_tier="priority")) == 2 * (4 + 2 + 2 * 8)
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,26 @@ async def test_what_it_did_not_cost_is_given_back(book):
     assert await book.spent([charge()]) == (0,)
 
 
+async def test_no_counter_falls_below_nothing(book):
+    """More than it holds is given back only after a counter was lost, and that does not raise the limit."""
+    await book.charge([charge(60, 100)])
+    book.settle([charge(-70)])
+    book.settle([charge(-5), charge(-5, key="missing")])
+    assert await book.spent([charge(), charge(key="missing")]) == (0, 0)
+    assert await book.charge([charge(101, 100)]) == Admission(admitted=False, spent=(0,))
+    assert await book.charge([charge(60, 100)]) == Admission(admitted=True, spent=(0,))
+
+
+async def test_a_clock_that_is_ahead_takes_nothing_away(book):
+    """A slice far in the future opens, and the counters that count now are not touched."""
+    await book.charge([charge(60, 100), charge(5, key="other")])
+    later = TODAY + 400 * DAY
+    for key in ("b", "third"):
+        assert (await book.charge([charge(1, key=key, start=later, until=later + 3 * DAY)])).admitted
+    assert await book.spent([charge(), charge(key="other")]) == (60, 5)
+    assert await book.charge([charge(60, 100)]) == Admission(admitted=False, spent=(60,))
+
+
 async def test_settling_several_at_once(book):
     """Each counter gets its own amount."""
     await book.charge([charge(10, key="a"), charge(20, key="b")])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from resilient_ai.stores._ledger_common import Filter
 from resilient_ai.stores._ledger_filters import where
 
 
@@ -16,12 +17,12 @@ from resilient_ai.stores._ledger_filters import where
 )
 def test_conditions(filters, condition):
     """Moments, columns and other tags; names of tags are values, never SQL."""
-    assert where(*filters) == condition
+    assert where(Filter(*filters)) == condition
 
 
 def test_a_table_in_front():
     """Of every column."""
-    assert where(1.0, 2.0, {"model": "m", "team": "red"}, "first.") == (
+    assert where(Filter(1.0, 2.0, {"model": "m", "team": "red"}), "first.") == (
         "first.at >= ? AND first.at < ? AND first.model = ? AND tag_of(first.tags, ?) = ?",
         [1.0, 2.0, "m", "team", "red"],
     )

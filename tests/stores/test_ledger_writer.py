@@ -127,9 +127,7 @@ def test_finishing_ends_the_thread_and_the_session(writer_on, tmp_path):
     """The file knows of no session then, and the writer works again when it is used again."""
     writer = writer_on()
     writer.put(opened())
-    thread = writer._thread
     writer.finish(5.0).result()
-    thread.join()
     assert not writer.running
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as other:
         assert other.execute("SELECT count(*) FROM sessions").fetchall() == [(0,)]
@@ -207,19 +205,23 @@ class TestLocks:
         assert (writer.lost, writer.in_memory) == (1, False)
         assert writer.ask(count).result() == 0
 
-    def test_those_in_a_hurry_do_not_wait(self, writer_on, lock, caplog):
-        """Their time runs while reports cannot be written, and who has gone meanwhile is not told."""
+    def test_it_tells_what_the_trouble_is(self, writer_on, lock, caplog):
+        """As long as there is one."""
         writer = writer_on()
         writer.ask(count).result()
+        assert writer.trouble is None
         lock("BEGIN IMMEDIATE")
-        writer.put(opened())
-        patient = writer.ask(count)
-        gone, hurried = (writer.ask(count, give_up_at=0.0) for _ in range(2))
-        assert gone.cancel()
-        with caplog.at_level(logging.CRITICAL, LOG), pytest.raises(TimeoutError, match="the ledger is locked"):
-            hurried.result()
+        warned = threading.Event()
+        with caplog.at_level(logging.WARNING, LOG), caplog.filtering(lambda _: warned.set() or True):
+            writer.put(opened())
+            answer = writer.ask(count)
+            warned.wait()
+        told = writer.ask(lambda _: writer.trouble)
+        while writer.trouble is None:  # between the warning and the note are two lines
+            pass
+        assert writer.trouble == "database is locked"
         lock("ROLLBACK")
-        assert patient.result() == 1
+        assert (answer.result(), told.result()) == (1, None)
 
     def test_what_is_asked_of_a_file_that_never_opened(self, writer_on, lock, caplog):
         """It fails once the writer has given up."""

@@ -9,7 +9,8 @@ from decimal import Decimal
 import psycopg
 import pytest
 
-from resilient_ai.core.budgets import Admission, BookUnavailable, Charge, units
+from resilient_ai.core.budgets import Admission, Charge, units
+from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.core.ledger import SendClosed, SendOpened
 from resilient_ai.stores import PostgresLedger
 from resilient_ai.stores._postgres_counters import _LOCK, _number

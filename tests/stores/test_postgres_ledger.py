@@ -12,7 +12,7 @@ from decimal import Decimal
 
 import pytest
 
-from resilient_ai.core.budgets import BookUnavailable
+from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.core.ledger import CallSpared, SendClosed, SendOpened
 from resilient_ai.stores import PostgresLedger
 from resilient_ai.stores._postgres_address import target_of

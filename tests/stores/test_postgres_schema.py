@@ -9,7 +9,8 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from resilient_ai.core.budgets import BookUnavailable, Charge
+from resilient_ai.core.budgets import Charge
+from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.core.ledger import SendOpened
 from resilient_ai.stores import PostgresLedger
 from resilient_ai.stores._postgres_schema import _FOLDER, REVISIONS

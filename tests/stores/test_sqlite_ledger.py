@@ -14,10 +14,10 @@ from decimal import Decimal
 
 import pytest
 
-from resilient_ai.core.errors import ConfigurationError
+from resilient_ai.core.errors import BookUnavailable, ConfigurationError
 from resilient_ai.core.ledger import SendClosed, SendOpened
 from resilient_ai.stores import SQLiteLedger, _ledger_queries
-from resilient_ai.stores._ledger_queries import Filter
+from resilient_ai.stores._ledger_common import Filter, Mark
 
 pytestmark = pytest.mark.anyio
 
@@ -69,14 +69,18 @@ def script(body, *arguments):
 class TestQuestions:
     """What `test_ledger_conformance.py` does not ask."""
 
-    async def test_tags_as_arguments(self, open_ledger):
-        """They may be named beside those of `tags`, and both narrow."""
+    async def test_a_book_that_cannot_be_asked(self, open_ledger):
+        """Every question says so, with the words of the database."""
         ledger = open_ledger()
-        write(ledger, "1", "1", tags={"tenant": "x", "team": "red"})
-        write(ledger, "2", "2", tags={"tenant": "x"}, model="n")
-        assert (await ledger.total(NOON, NOON + 1, tenant="x")).sends == 2
-        assert (await ledger.total(tags={"tenant": "x"}, team="red")).cost == 1
-        assert (await ledger.total(tenant="x", model="n")).cost == 2
+        await ledger.flush()
+        with closing(sqlite3.connect(ledger.path)) as other:
+            other.executescript("DROP TABLE sends; DROP TABLE spared")
+        for question in (ledger.total(), ledger.by("model"), ledger.sends(), ledger.calls(), anext(ledger.scan())):
+            with pytest.raises(BookUnavailable, match="the ledger cannot be asked: no such table: sends") as caught:
+                await question
+            assert isinstance(caught.value.__cause__, sqlite3.Error)
+        with pytest.raises(BookUnavailable, match="no such table: spared"):
+            await ledger.saved()
 
     @pytest.mark.parametrize("ask", ["total", "by", "sends", "calls", "saved", "scan"])
     async def test_times_are_found_through_an_index(self, open_ledger, ask):
@@ -101,7 +105,7 @@ class TestQuestions:
             "sends": lambda book: _ledger_queries.sends(book, 5, None, which),
             "calls": lambda book: _ledger_queries.calls(book, 5, which),
             "saved": lambda book: _ledger_queries.saved(book, which),
-            "scan": lambda book: _ledger_queries.piece(book, which, _ledger_queries.Mark(0.0, 0, 100)),
+            "scan": lambda book: _ledger_queries.piece(book, which, Mark(0.0, 0, 100)),
         }
         await ledger._ask(lambda connection: questions[ask](Planning(connection)))
         reads = [plan for plan in plans if re.match(r"(SCAN|SEARCH) (sends|spared|first|earlier)\b", plan)]
@@ -120,7 +124,7 @@ class TestQuestions:
         seen = []
         async for sends in ledger.scan():
             write(ledger, f"meanwhile {len(seen)}", "1", model="n")
-            assert (await ledger.total(model="n")).sends == len(seen) + 1
+            assert (await ledger.total(tags={"model": "n"})).sends == len(seen) + 1
             seen.append(len(sends))
         assert seen == [1000, 1000, 1000]
 
@@ -166,7 +170,9 @@ class TestLife:
     async def test_durability_is_the_database_s(self, open_ledger, durability, level):
         """A durable ledger waits for the disk at every commit."""
         ledger = open_ledger(durability=durability)
-        assert await ledger._ask(lambda connection: connection.execute("PRAGMA synchronous").fetchone()) == (level,)
+        assert await ledger._in_writer(lambda connection: connection.execute("PRAGMA synchronous").fetchone()) == (
+            level,
+        )
 
     async def test_flush_writes_rows_to_the_file(self, open_ledger):
         """Another connection sees them."""

@@ -22,6 +22,7 @@ from resilient_ai import (
     Complete,
     Considered,
     Cost,
+    CostLedger,
     DeepInfraProvider,
     Embed,
     EmbedResult,
@@ -64,7 +65,7 @@ from resilient_ai.middleware import (
     Timeout,
     Tracing,
 )
-from resilient_ai.stores import MemoryStore, PostgresLedger, SQLiteLedger
+from resilient_ai.stores import MemoryStore
 
 R = TypeVar("R")
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
@@ -174,7 +175,7 @@ async def everything_else(ai: AsyncClient) -> None:
     assert_type(await ai.cache.forget(tenant="a"), int)
     stop = ai.subscribe(listen)
     assert_type(stop(), None)
-    assert_type(ai.ledger, SQLiteLedger | PostgresLedger)
+    assert_type(ai.ledger, CostLedger)
     assert_type(await ai.costs.wasted(tenant="a"), Decimal)
     assert_type(await ai.costs.by("model", day=True), list[LedgerRow])
     assert_type(await ai.budgets(tenant="a"), tuple[BudgetState, ...])

@@ -15,15 +15,14 @@ from typing import Any, cast
 import orjson
 
 from resilient_ai.deepinfra.catalogue._data import model_of
+from resilient_ai.deepinfra.catalogue._plain_file import NOFOLLOW, open_plain
 from resilient_ai.deepinfra.catalogue.models import ModelInfo
 
 _FORMAT = "resilient_ai catalogue"
 _VERSION = 1
 _LIMIT = 64 << 20  # bytes
+_TOLERANCE = 3600.0  # seconds by which the clocks of two machines with one home folder may differ
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-# Absent on Windows, where access is a matter of the folder's own rights.
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
-_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # a pipe in place of the file must hold nobody up
 _user = getattr(os, "geteuid", lambda: 0)
 
 _log = logging.getLogger("resilient_ai")
@@ -37,10 +36,15 @@ class Kept:
     by_id: dict[str, ModelInfo]
 
 
-def load(path: Path) -> Kept | None:
-    """Return what the file holds; None where there is none, or, with a warning, where it cannot be trusted."""
+def load(path: Path, now: float) -> Kept | None:
+    """Return what the file holds; None where there is none, or, with a warning, where it cannot be trusted.
+
+    Args:
+        path: The file.
+        now: Seconds since 1970; what says that it was fetched more than an hour later is not believed.
+    """
     try:
-        return _kept(_bytes_of(path))
+        return _kept(_bytes_of(path), now + _TOLERANCE)
     except FileNotFoundError:
         return None
     except Exception as error:  # noqa: BLE001 - whatever stands in that file, the packaged data still works
@@ -59,7 +63,7 @@ def save(path: Path, kept: Kept) -> None:
     head = {"format": _FORMAT, "version": _VERSION, "fetched_at": kept.fetched_at, "digest": _digest(rows)}
     content = orjson.dumps({**head, "models": rows})
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o600)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NOFOLLOW, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -70,11 +74,8 @@ def save(path: Path, kept: Kept) -> None:
 
 
 def _bytes_of(path: Path) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | _NOFOLLOW | _NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
+    with open_plain(path, NOFOLLOW) as file:
         about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError("it is no ordinary file")
         if about.st_uid != _user() or about.st_mode & _OTHERS_WRITE:
             raise ValueError("another user could have written it")
         content = file.read(_LIMIT + 1)
@@ -83,7 +84,7 @@ def _bytes_of(path: Path) -> bytes:
     return content
 
 
-def _kept(content: bytes) -> Kept:
+def _kept(content: bytes, latest: float) -> Kept:
     document = orjson.loads(content)
     if not isinstance(document, dict) or cast("dict[str, Any]", document).get("format") != _FORMAT:
         raise ValueError("it is no catalogue")
@@ -92,8 +93,11 @@ def _kept(content: bytes) -> Kept:
         raise ValueError(f"it has version {document.get('version')!r}, and {_VERSION} can be read")
     if document["digest"] != _digest(document["models"]):
         raise ValueError("it is damaged")
+    fetched_at = document["fetched_at"]
+    if isinstance(fetched_at, bool) or not isinstance(fetched_at, int | float) or not 0 <= fetched_at <= latest:
+        raise ValueError("it was not fetched at a time that has been")
     records = [model_of(row) for row in document["models"]]
-    return Kept(float(document["fetched_at"]), {record.id: record for record in records})
+    return Kept(float(fetched_at), {record.id: record for record in records})
 
 
 def _digest(rows: object) -> str:

@@ -10,8 +10,10 @@ from resilient_ai.deepinfra.catalogue._live_rows import Listed, ReadList
 from resilient_ai.deepinfra.catalogue.changes import TOKEN_PRICES, Suspicion, prices_of
 from resilient_ai.deepinfra.catalogue.models import ImagePricing, ModelInfo, ModelKind, Pricing, Promo, UnitPrice
 
-# No price has ever moved so far at once, and a wrong unit (cents for dollars, tokens for millions of them) is farther off.
-_FARTHEST = 50
+# No price has ever moved so far, and a wrong unit (cents for dollars, tokens for millions of them) is farther off. A fall is
+# bounded more tightly: a price that is too low lets a budget spend more than it allows, one that is too high only refuses.
+_MOST_RISE = 50
+_MOST_FALL = 10
 # Two lists, or a list and a discount, mean the same price.
 _SAME = Decimal("0.005")
 _PLACES: Final[Mapping[ModelKind, tuple[str, ...]]] = {
@@ -33,10 +35,17 @@ class Merged:
     doubts: tuple[Suspicion, ...]
 
 
-def merge(known: Mapping[str, ModelInfo], openai: ReadList | None, native: ReadList | None, today: date) -> Merged:
+def merge(
+    known: Mapping[str, ModelInfo],
+    packaged: Mapping[str, ModelInfo],
+    openai: ReadList | None,
+    native: ReadList | None,
+    today: date,
+) -> Merged:
     """Return what is known after the lists were read; None is a list that could not be.
 
-    Rows of models whose kind has no place here, such as classifiers, are passed over. No record is ever dropped.
+    A price is compared with the packaged one too, as many steps that are small enough would lead anywhere. Rows of models
+    whose kind has no place here, such as classifiers, are passed over. No record is ever dropped.
     """
     lists = [read for read in (openai, native) if read is not None]
     doubts = [doubt for read in lists for doubt in read.doubts]
@@ -47,6 +56,7 @@ def merge(known: Mapping[str, ModelInfo], openai: ReadList | None, native: ReadL
         if old is not None:
             about = _About(
                 old,
+                packaged.get(name),
                 openai=None if openai is None else openai.rows.get(name),
                 native=None if native is None else native.rows.get(name),
                 today=today,
@@ -66,14 +76,21 @@ def _new(name: str, rows: list[Listed]) -> ModelInfo | None:
 class _About:
     """One model: what is known of it, and what the lists say."""
 
-    def __init__(self, old: ModelInfo, *, openai: Listed | None, native: Listed | None, today: date) -> None:
+    def __init__(
+        self,
+        old: ModelInfo,
+        packaged: ModelInfo | None,
+        *,
+        openai: Listed | None,
+        native: Listed | None,
+        today: date,
+    ) -> None:
         self._old = old
         self._openai = openai
         self._native = native
         self._today = today
-        self._known = prices_of(old)
-        if "image_unit" in self._known:  # which the lists name as they name a price per picture
-            self._known["image"] = self._known["image_unit"]
+        self._known = _listed_prices(old)
+        self._packaged = {} if packaged is None else _listed_prices(packaged)
         self._promo: dict[str, Decimal] = {}
         self.doubts = [doubt for row in (openai, native) if row is not None for doubt in row.doubts]
 
@@ -123,11 +140,23 @@ class _About:
             if price is None:
                 continue
             known = self._known.get(name)
-            if known and not known / _FARTHEST <= price <= known * _FARTHEST:
+            doubt = self._too_far(name, price)
+            if doubt is not None:
                 self._promo.pop(name, None)
-                self._doubt(name, price, f"is more than {_FARTHEST} times away from {known.normalize():f}")
+                self._doubt(name, price, doubt)
             else:
                 yield name, known if known is not None and price == known else price
+
+    def _too_far(self, name: str, price: Decimal) -> str | None:
+        """Return why a price is too far from what is known; None where it is not, or where nothing is known."""
+        known, packaged = self._known.get(name), self._packaged.get(name)
+        if not packaged:
+            return _moved(price, known, "the price before")
+        doubt = _moved(price, packaged, "the packaged price")
+        if doubt is not None or not known or _moved(known, packaged, "") is not None:
+            return doubt
+        # The way back is always open, or one price that was wrong would keep out all that are right.
+        return None if _ratio(price, packaged) <= _ratio(known, packaged) else _moved(price, known, "the price before")
 
     def _names(self) -> tuple[str, ...]:
         """Return the prices that a model of this kind has; where it is paid by another unit, the lists say nothing of it."""
@@ -202,6 +231,25 @@ class _About:
 
 
 _PROMO_PRICES = frozenset({"input_per_1m", "output_per_1m", "cached_input_per_1m"})
+
+
+def _listed_prices(model: ModelInfo) -> dict[str, Decimal]:
+    prices = prices_of(model)
+    if "image_unit" in prices:  # which the lists name as they name a price per picture
+        prices["image"] = prices["image_unit"]
+    return prices
+
+
+def _moved(price: Decimal, known: Decimal | None, which: str) -> str | None:
+    """Return how a price is too far from a known one, as part of a sentence; None where it is not."""
+    if not known or known / _MOST_FALL <= price <= known * _MOST_RISE:
+        return None
+    how = f"more than {_MOST_RISE} times away from" if price > known else f"less than 1/{_MOST_FALL} of"
+    return f"is {how} {known.normalize():f}, {which}"
+
+
+def _ratio(one: Decimal, other: Decimal) -> Decimal:
+    return max(one / other, other / one)
 
 
 def _facts_of(row: Listed | None) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class LiveCatalogue(Catalogue):
         base: What is known without the provider; the packaged data by default.
         path: The file that keeps what was fetched; None keeps it in memory alone. It is read when the first question is asked.
         overrides: Prices of your own, over whatever was packaged or fetched; see `load_overrides`.
+        clock: Time, which threads may ask for too; a file that is not from the past is ignored.
 
     Raises:
         ConfigurationError: If the overrides name an unknown model and not its kind.
@@ -52,7 +53,12 @@ class LiveCatalogue(Catalogue):
     """
 
     def __init__(
-        self, base: Catalogue = catalogue, *, path: str | Path | None = None, overrides: Overrides | None = None
+        self,
+        base: Catalogue = catalogue,
+        *,
+        path: str | Path | None = None,
+        overrides: Overrides | None = None,
+        clock: Clock | None = None,
     ) -> None:
         check_kind("base", base, Catalogue)
         check_kind("overrides", overrides, Overrides, None)
@@ -60,11 +66,12 @@ class LiveCatalogue(Catalogue):
         self._base = base
         self._path = None if path is None else Path(path)
         self._overrides = overrides
+        self._clock = SystemClock() if clock is None else clock
         self._state: _State | None = None
         self._lock = threading.RLock()
         self._process = os.getpid()
         if overrides is not None:
-            self._state = self._state_of(None if self._path is None else load(self._path))
+            self._state = self._state_of(self._kept())
 
     @override
     def __repr__(self) -> str:
@@ -85,14 +92,14 @@ class LiveCatalogue(Catalogue):
 
         Args:
             source: The connections of a client, or a function that returns the body at a path below the base address.
-            clock: Time.
+            clock: Time; by default the catalogue's own.
             timeout: Seconds for each of the lists, which are asked for at once.
 
         Raises:
             ProviderError: If neither list can be read; nothing has changed then.
         """
         check_seconds("timeout", timeout)
-        clock = SystemClock() if clock is None else clock
+        clock = self._clock if clock is None else clock
         fetch = source if callable(source) else fetch_with(source)
         bodies = await both(fetch, clock, timeout)
         # In a thread, as neither the sums nor the disk may hold up the calls of the loop.
@@ -104,7 +111,7 @@ class LiveCatalogue(Catalogue):
 
     def reload(self) -> bool:
         """Take over what another process has left in the file; return whether that was newer. Reads the disk."""
-        kept = None if self._path is None else load(self._path)
+        kept = self._kept()
         with self._alone():
             if kept is None or kept.fetched_at <= (self._now.fetched_at or 0):
                 return False
@@ -121,8 +128,14 @@ class LiveCatalogue(Catalogue):
         state = self._state
         if state is None:
             with self._alone():
-                state = self._state = self._state or self._state_of(None if self._path is None else load(self._path))
+                state = self._state = self._state or self._state_of(self._kept())
         return state
+
+    def _kept(self) -> Kept | None:
+        if self._path is None:
+            return None
+        # What was fetched by a clock that is behind has the day of the package.
+        return load(self._path, max(self._clock.wall(), _start_of(self._base.as_of)))
 
     def _state_of(self, kept: Kept | None) -> "_State":
         by_id, as_of, fetched_at = {model.id: model for model in self._base}, self._base.as_of, None
@@ -143,6 +156,7 @@ class LiveCatalogue(Catalogue):
             now = max(now, before.fetched_at or 0, _start_of(self._base.as_of))
             merged = merge(
                 before.known.by_id,
+                {model.id: model for model in self._base},
                 None if isinstance(openai, Exception) else openai,
                 None if isinstance(native, Exception) else native,
                 _day(now),

@@ -15,6 +15,9 @@ STATUSES: Final[tuple[str, ...]] = get_args(ModelStatus)
 _IMAGE_UNITS: Final[tuple[str, ...]] = get_args(ImageUnit)
 _MILLION = 1_000_000
 _IMAGE_UNIT_PIXELS = 1024 * 1024
+# Where a price other than 0 can be, in US dollars; farther out sums of prices would lose digits, or overflow.
+_LEAST, _MOST = Decimal("1E-12"), Decimal(1_000_000_000)
+_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +35,7 @@ class ImagePricing:
         base_steps: Steps contained in one `image_unit`. None where steps do not change the price.
 
     Raises:
-        ValueError: If the unit is unknown, or the price is negative or not finite.
+        ValueError: If the unit is unknown, or the price is none: negative, not finite, or not 0 and outside of 1e-12 to 1e9 USD.
         TypeError: If the price is not a Decimal.
     """
 
@@ -115,7 +118,7 @@ class Pricing:
         per_unit: Price of audio or video.
 
     Raises:
-        ValueError: If a price is negative or not finite.
+        ValueError: If a price is none: negative, not finite, or not 0 and outside of 1e-12 to 1e9 USD.
         TypeError: If a price is not a Decimal; a float would carry its rounding into every cost.
     """
 
@@ -280,5 +283,15 @@ def _check_price(name: str, price: Decimal | None) -> None:
         return
     if not isinstance(price, Decimal):  # pyright: ignore[reportUnnecessaryIsInstance]  # a float passes at run time
         raise TypeError(f"{name} must be a Decimal, got {price!r}")
+    wrong = what_is_wrong_with(price)
+    if wrong is not None:
+        raise ValueError(f"{name} {wrong}")
+
+
+def what_is_wrong_with(price: Decimal) -> str | None:
+    """Return as part of a sentence why a number is no price in US dollars; None where it can be one."""
     if not price.is_finite() or price < 0:
-        raise ValueError(f"{name} must be a finite number >= 0, got {price}")
+        return f"must be a finite number >= 0, got {str(price)[:_SHOWN]}"
+    if price and not _LEAST <= price <= _MOST:
+        return f"must be 0, or from {_LEAST} to {_MOST} US dollars, got {str(price)[:_SHOWN]}"
+    return None

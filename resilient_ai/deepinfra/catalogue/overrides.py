@@ -5,21 +5,24 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import date
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, cast
 
 from resilient_ai.core.errors import ConfigurationError
+from resilient_ai.deepinfra.catalogue._plain_file import open_plain
 from resilient_ai.deepinfra.catalogue.changes import TOKEN_PRICES
-from resilient_ai.deepinfra.catalogue.models import KINDS, ImagePricing, ModelInfo
+from resilient_ai.deepinfra.catalogue.models import KINDS, ImagePricing, ModelInfo, what_is_wrong_with
 
 _COUNTS = ("context_length", "max_input_tokens", "max_output_tokens", "dimensions")
 _ABILITIES = ("tools", "json", "vision", "reasoning", "prompt_caching")
 _KEYS: Final = (*TOKEN_PRICES, "image", *_COUNTS, *_ABILITIES, "kind")
 _IMAGE_KEYS: Final = tuple(field.name for field in fields(ImagePricing))
 _LIMIT = 16 << 20  # bytes
+_MOST = 1_000_000_000  # of tokens, dimensions, pixels or steps
+_BITS = 256
+_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -85,27 +88,35 @@ def load_overrides(path: str | os.PathLike[str]) -> Overrides:
     """
     name = os.fspath(path)
     try:
-        with Path(path).open("rb") as file:
+        with open_plain(path) as file:
             text = file.read(_LIMIT + 1)
         if len(text) > _LIMIT:
             raise ConfigurationError(f"{name}: is longer than {_LIMIT} bytes")
-        content = tomllib.loads(text.decode(), parse_float=Decimal)
+        content = tomllib.loads(text.decode(), parse_float=_number)
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{name}: cannot be read as TOML: {error}") from error
     _known_keys(name, content, ("models", "as_of"))
     as_of, models = content.get("as_of"), content.get("models", {})
     if as_of is not None and type(as_of) is not date:
-        raise ConfigurationError(f"{name}: as_of: must be a date such as 2026-11-01, got {as_of!r}")
+        raise ConfigurationError(f"{name}: as_of: must be a date such as 2026-11-01, got {_shown(as_of)}")
     if not isinstance(models, dict):
-        raise ConfigurationError(f'{name}: models: must be tables such as [models."org/name"], got {models!r}')
+        raise ConfigurationError(f'{name}: models: must be tables such as [models."org/name"], got {_shown(models)}')
     tables = cast("dict[str, Any]", models)
     read = {model: _model(f'{name}: models."{model}"', table) for model, table in tables.items()}
     return Overrides(name, MappingProxyType(read), as_of)
 
 
+def _number(text: str) -> Decimal | str:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent of which decimals know nothing is told of with its key, as no number
+        return text
+
+
 def _model(place: str, table: object) -> Mapping[str, Any]:
     if not isinstance(table, dict) or not table:
-        raise ConfigurationError(f"{place}: must be a table with keys such as input_per_1m, got {table!r}")
+        got = _shown(table)  # pyright: ignore[reportUnknownArgumentType]  # a table is one of anything
+        raise ConfigurationError(f"{place}: must be a table with keys such as input_per_1m, got {got}")
     table = cast("dict[str, Any]", table)
     _known_keys(place, table, _KEYS)
     return MappingProxyType({key: _value(f"{place}: {key}", key, value) for key, value in table.items()})
@@ -120,31 +131,37 @@ def _value(place: str, key: str, value: Any) -> Any:
         return _count(place, value)
     if key in _ABILITIES:
         if not isinstance(value, bool):
-            raise ConfigurationError(f"{place}: must be true or false, got {value!r}")
+            raise ConfigurationError(f"{place}: must be true or false, got {_shown(value)}")
         return value
     if value not in KINDS:
-        raise ConfigurationError(f"{place}: must be one of {', '.join(KINDS)}, got {value!r}")
+        raise ConfigurationError(f"{place}: must be one of {', '.join(KINDS)}, got {_shown(value)}")
     return value
 
 
 def _price(place: str, value: Any) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise ConfigurationError(f"{place}: must be a number of US dollars, got {value!r}")
+        raise ConfigurationError(f"{place}: must be a number of US dollars, got {_shown(value)}")
+    if isinstance(value, int) and value.bit_length() > _BITS:  # which would take minutes to become a decimal
+        raise ConfigurationError(f"{place}: must be a number of US dollars, got {_shown(value)}")
     price = Decimal(value)
-    if not price.is_finite() or price < 0:
-        raise ConfigurationError(f"{place}: must be a finite number >= 0, got {price}")
+    wrong = what_is_wrong_with(price)
+    if wrong is not None:
+        raise ConfigurationError(f"{place}: {wrong}")
     return price
 
 
 def _count(place: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"{place}: must be a whole number >= 1, got {value!r}")
+        raise ConfigurationError(f"{place}: must be a whole number >= 1, got {_shown(value)}")
+    if value > _MOST:
+        raise ConfigurationError(f"{place}: must be a whole number of at most {_MOST}, got {_shown(value)}")
     return value
 
 
 def _image(place: str, value: Any) -> ImagePricing:
     if not isinstance(value, dict) or "usd_per_unit" not in value:
-        raise ConfigurationError(f'{place}: must be like {{ unit = "image", usd_per_unit = 0.03 }}, got {value!r}')
+        got = _shown(value)  # pyright: ignore[reportUnknownArgumentType]  # as above
+        raise ConfigurationError(f'{place}: must be like {{ unit = "image", usd_per_unit = 0.03 }}, got {got}')
     table = cast("dict[str, Any]", value)
     _known_keys(place, table, _IMAGE_KEYS)
     counts = {key: _count(f"{place}: {key}", table[key]) for key in table if key not in {"unit", "usd_per_unit"}}
@@ -153,6 +170,14 @@ def _image(place: str, value: Any) -> ImagePricing:
         return ImagePricing(unit=table.get("unit", "image"), usd_per_unit=price, **counts)
     except ValueError as error:
         raise ConfigurationError(f"{place}: {error}") from error
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes out
+        text = "a number that is too long to be shown"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _known_keys(place: str, table: Mapping[str, Any], known: Iterable[str]) -> None:

@@ -26,10 +26,10 @@ class PriceTable:
     """
 
     def __init__(self, models: Catalogue = catalogue) -> None:
-        self._models = models
+        self.models = models
 
     def __repr__(self) -> str:
-        return f"PriceTable({self._models!r})"
+        return f"PriceTable({self.models!r})"
 
     def chat_cost(
         self,
@@ -57,7 +57,7 @@ class PriceTable:
         Returns:
             USD, or None where it cannot be known.
         """
-        info = self._models.get(model)
+        info = self.models.get(model)
         if info is None:
             return None
         cost = info.pricing.token_cost(
@@ -82,7 +82,7 @@ class PriceTable:
         >>> PriceTable().embedding_cost("BAAI/bge-m3", input_tokens=250_000)
         Decimal('0.0025')
         """
-        info = self._models.get(model)
+        info = self.models.get(model)
         return None if info is None else _at_tier(info.pricing.token_cost(input_tokens=input_tokens), service_tier)
 
     def image_cost(
@@ -103,7 +103,7 @@ class PriceTable:
         >>> PriceTable().image_cost("black-forest-labs/FLUX-1-schnell", images=1, width=768, height=512, steps=4)
         Decimal('0.00075')
         """
-        info = self._models.get(model)
+        info = self.models.get(model)
         if info is None or info.pricing.image is None:
             return None
         return info.pricing.image.cost(images=images, width=width, height=height, steps=steps)

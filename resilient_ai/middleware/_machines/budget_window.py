@@ -4,11 +4,12 @@ import math
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
+from resilient_ai.core.budgets import SLICES
+
 Period = Literal["minute", "hour", "day", "week", "month", "total"]
 
 _DAY = 86_400
 _SECONDS = {"minute": 60, "hour": 3_600, "day": _DAY, "week": 7 * _DAY, "month": 30 * _DAY}
-_SLICES = 60
 # 1970-01-01 was a Thursday, three days after a Monday.
 _SINCE_MONDAY = 3 * _DAY
 # The last second that a date can have.
@@ -40,11 +41,12 @@ class BudgetWindow:
     rolls is as long as one of these, a month as 30 days. It is cut into sixty slices, and of the oldest all counts as long as
     any of it does, so that in no stretch of time as long as the window more is spent than the limit.
 
-    Once it has told a slice it never tells an older one: a clock that is set back opens no window for the second time.
+    Once it has told a slice it tells no older one for a clock that is set back by up to the length of a window, so that none opens
+    for the second time. One that is set back further had been wrong before, and is followed.
 
     >>> window = BudgetWindow("day")
-    >>> window.at(86_400.0 * 365 + 5).slice, window.at(5.0).slice
-    (31536000, 31536000)
+    >>> window.at(86_400.0 * 365 + 5).slice, window.at(86_400.0 * 364 + 5).slice, window.at(5.0).slice
+    (31536000, 31536000, 0)
     """
 
     __slots__ = ("_next", "_per", "_rolling", "_slot")
@@ -57,7 +59,7 @@ class BudgetWindow:
 
     def at(self, now: float) -> Slot:
         """Return what counts at `now`, in seconds since 1970-01-01 UTC."""
-        if now >= self._next:
+        if now >= self._next or now < self._slot.slice - _SECONDS.get(self._per, math.inf):
             self._slot = self._find(math.floor(now))
             self._next = math.inf if self._slot.ends is None else self._slot.ends
         return self._slot
@@ -67,7 +69,7 @@ class BudgetWindow:
             return self._slot
         length = _SECONDS[self._per]
         if self._rolling:
-            width = length // _SLICES
+            width = length // SLICES
             start = now // width * width
             # Kept for another window, as the clock of somebody else may be behind.
             return Slot(start, start - length, start + width, start + length, start + width + 2 * length)

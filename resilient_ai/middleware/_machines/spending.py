@@ -7,10 +7,11 @@ from resilient_ai.middleware._machines.budget_window import Slot
 
 
 class Spending:
-    """The amount that counted when it was looked at last, and which marks it has passed.
+    """The amount that counted when it was looked at last, what of it is only reserved, and which marks it has passed.
 
-    Each mark is told once in a window: the first time that as much has been spent. One whose window rolls tells it again after
-    the length of its window.
+    Marks are about what is settled: the amount that counted, without what this process has reserved and not settled yet. Each
+    mark is told once in a window: when something is settled and as much has been spent. One whose window rolls tells it again
+    after the length of its window.
 
     Args:
         marks: Amounts, in any order.
@@ -21,34 +22,77 @@ class Spending:
 
     >>> from resilient_ai.middleware._machines.budget_window import BudgetWindow
     >>> today, spending = BudgetWindow("day").at(5.0), Spending([50, 100])
-    >>> spending.saw(today, 70), spending.saw(today, 60), spending.saw(today, 120)
+    >>> spending.reserve(today, 70)
+    >>> spending.saw(today, 70)
+    >>> spending.settle(today, 60 - 70, 70), spending.settle(today, 30, 0), spending.settle(today, 10, 0)
     ([0], [], [1])
     """
 
-    __slots__ = ("_marks", "_told_until", "slot", "spent")
+    __slots__ = ("_changes", "_marks", "_reserved", "_told_until", "slot", "spent")
 
     def __init__(self, marks: Sequence[int]) -> None:
         self._marks = tuple(marks)
         self._told_until: list[float] = [-math.inf] * len(self._marks)
+        self._reserved: dict[int, int] = {}
+        self._changes = 0
         self.spent = 0
         self.slot: Slot | None = None
 
-    def saw(self, slot: Slot, spent: int) -> list[int]:
-        """Take note of what counts now; return the places of the marks that it has passed for the first time."""
-        self.spent, self.slot = spent, slot
-        passed: list[int] = []
-        for place, mark in enumerate(self._marks):
-            if spent >= mark and slot.slice >= self._told_until[place]:
-                self._told_until[place] = slot.anew
-                passed.append(place)
-        return passed
+    def asks(self, slot: Slot) -> int | None:
+        """Return what to hand to `saw` with the answer to a question that is asked now."""
+        return self._changes if slot == self.slot else None
 
-    def changed(self, slot: Slot, amount: int) -> list[int]:
-        """Take note of what was added in a slot, or given back; return as `saw` does. A slot that is over changes nothing."""
+    def saw(self, slot: Slot, spent: int, asked: int | None = None) -> None:
+        """Take note of what counts now. What was settled since it was asked for, the answer does not know of yet."""
+        known = self.slot
+        if known is not None and slot.slice < known.slice:
+            return  # the answer to a question of an older window
+        if asked is not None and slot == known:
+            spent = max(0, spent + self._changes - asked)
+        self.spent, self.slot = spent, slot
+
+    def reserve(self, slot: Slot, amount: int) -> None:
+        """Take note of what was added in a slot until it is known what it comes to."""
+        if amount:
+            self._reserved[slot.slice] = self._reserved.get(slot.slice, 0) + amount
+
+    def reserved(self, slot: Slot) -> int:
+        """Return what of that which counts now is reserved and not settled yet."""
+        if not self._reserved:
+            return 0
+        return sum(amount for start, amount in self._reserved.items() if slot.first <= start <= slot.slice)
+
+    def settle(self, slot: Slot, amount: int, held: int) -> list[int]:
+        """Add an amount to a slot, or take it back, and let go of what was reserved in it.
+
+        Returns:
+            The places of the marks that have been passed for the first time. A slot that is over passes none.
+        """
+        left = self._reserved.get(slot.slice, 0) - held
+        if left > 0:
+            self._reserved[slot.slice] = left
+        else:
+            self._reserved.pop(slot.slice, None)
         known = self.slot
         if known is None or not known.first <= slot.slice <= known.slice:
             return []
-        return self.saw(known, self.spent + amount)
+        self._changes += amount
+        self.spent = max(0, self.spent + amount)
+        settled, passed = self.settled, list[int]()
+        for place, mark in enumerate(self._marks):
+            if settled >= mark and known.slice >= self._told_until[place]:
+                self._told_until[place] = known.anew
+                passed.append(place)
+        return passed
+
+    def forget_reserved(self) -> None:
+        """Take what is reserved for spent: others see to it."""
+        self._reserved.clear()
+
+    @property
+    def settled(self) -> int:
+        """What counted without what is reserved."""
+        return self.spent if self.slot is None else max(0, self.spent - self.reserved(self.slot))
 
     def known(self, slot: Slot) -> int | None:
         """Return what counts in this slot, None where it has not been looked at in it."""

@@ -12,12 +12,22 @@ from decimal import Decimal
 import orjson
 import pytest
 
+from resilient_ai.core.clock import SystemClock
 from resilient_ai.core.errors import ConnectionFailed
 from resilient_ai.deepinfra.catalogue import ClientCatalogue, LiveCatalogue, PriceTable, catalogue
 from resilient_ai.testing import FakeClock
 
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
 HOUR = 3600.0
+
+
+class LaterClock(SystemClock):
+    """A machine of a later day than that of the fake clock; threads may ask it too."""
+
+    wall = staticmethod(lambda: 1_900_000_000.0)
+
+
+LATER = LaterClock()
 pytestmark = pytest.mark.anyio
 
 
@@ -120,10 +130,10 @@ async def test_what_is_fresh_already_is_not_fetched_at_once(provider, tmp_path):
     """A process that finds the file of another waits for its time."""
     clock = FakeClock(chances=[0.0])
     path = tmp_path / "catalogue.json"
-    await LiveCatalogue(path=path).refresh(provider, clock=clock)
+    await LiveCatalogue(path=path, clock=LATER).refresh(provider, clock=clock)
     provider.times.clear()
     began = clock.monotonic()
-    models = ClientCatalogue(LiveCatalogue(path=path), provider, every=HOUR, clock=clock)
+    models = ClientCatalogue(LiveCatalogue(path=path, clock=LATER), provider, every=HOUR, clock=clock)
 
     models.keep_fresh()
     await provider.asked(1, clock)
@@ -136,7 +146,7 @@ async def test_what_another_process_has_fetched_is_taken_over(provider, tmp_path
     """It is read from the file when the time has come, and nobody is asked again."""
     clock = FakeClock(chances=[0.0])
     path = tmp_path / "catalogue.json"
-    mine, other = LiveCatalogue(path=path), LiveCatalogue(path=path)
+    mine, other = LiveCatalogue(path=path, clock=LATER), LiveCatalogue(path=path, clock=LATER)
     await mine.refresh(provider, clock=clock)
     await asyncio.sleep(HOUR / 2)
     provider.price = 0.3

@@ -11,6 +11,7 @@ from decimal import Decimal
 import orjson
 import pytest
 
+from resilient_ai.core.clock import SystemClock
 from resilient_ai.core.errors import AttemptTimeout, ConnectionFailed, InvalidResponse
 from resilient_ai.deepinfra.catalogue import (
     Catalogue,
@@ -24,6 +25,15 @@ from resilient_ai.deepinfra.catalogue import (
 from resilient_ai.deepinfra.catalogue._live_fetch import NATIVE_LIST, OPENAI_LIST
 
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
+
+
+class LaterClock(SystemClock):
+    """A machine of a later day than that of the fake clock; threads may ask it too."""
+
+    wall = staticmethod(lambda: 1_900_000_000.0)
+
+
+LATER = LaterClock()
 pytestmark = pytest.mark.anyio
 
 
@@ -98,10 +108,10 @@ async def test_a_refresh_changes_what_everybody_reads(clock):
 
 async def test_the_next_process_begins_where_this_one_ended(clock, path):
     """What was fetched is on disk, and newer than the package."""
-    live = LiveCatalogue(path=path)
+    live = LiveCatalogue(path=path, clock=LATER)
     await live.refresh(DEARER, clock=clock)
 
-    other = LiveCatalogue(path=path)
+    other = LiveCatalogue(path=path, clock=LATER)
 
     assert other.models == live.models
     assert (other.as_of, other.fetched_at) == (live.as_of, live.fetched_at)
@@ -136,6 +146,32 @@ async def test_a_damaged_file_is_ignored_with_one_warning(path, caplog):
 
     assert live.get(LLAMA) == live.get(LLAMA) == catalogue.get(LLAMA)
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("moment", [1e18, 4_000_000_000.0])
+async def test_a_file_from_the_future_is_ignored_with_one_warning(clock, path, caplog, moment):
+    """A refresh puts a true one in its place."""
+    await LiveCatalogue(path=path).refresh(DEARER, clock=clock)
+    path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | {"fetched_at": moment}))
+    live = LiveCatalogue(path=path, clock=LATER)
+
+    assert live.get(LLAMA) == live.get(LLAMA) == catalogue.get(LLAMA)
+    assert live.fetched_at is None
+    assert len(caplog.records) == 1
+
+    await live.refresh(DEARER)
+    assert LiveCatalogue(path=path, clock=LATER).fetched_at == LATER.wall()
+
+
+async def test_refreshes_do_not_wander_off_from_the_package(clock):
+    """Three steps of forty times are two too many, and each is told of."""
+    live = LiveCatalogue()
+    doubts = [
+        len((await live.refresh(Lists(openai_of(input_tokens=price), native_of()), clock=clock)).suspicious)
+        for price in (4.0, 160.0, 6400.0)
+    ]
+
+    assert (doubts, live.get(LLAMA).pricing.input_per_1m) == ([0, 1, 1], Decimal(4))
 
 
 async def test_one_list_is_enough(clock):
@@ -219,7 +255,7 @@ async def test_overrides_go_before_what_is_fetched(clock, path, tmp_path):
     """Before and after a refresh; they are no change of the provider's, and are not kept with its prices."""
     prices = tmp_path / "prices.toml"
     prices.write_text(f'[models."{LLAMA}"]\ninput_per_1m = 0.07\n[models."me/x"]\nkind = "chat"\n')
-    live = LiveCatalogue(path=path, overrides=load_overrides(prices))
+    live = LiveCatalogue(path=path, clock=LATER, overrides=load_overrides(prices))
 
     changes = await live.refresh(DEARER, clock=clock)
 
@@ -228,7 +264,7 @@ async def test_overrides_go_before_what_is_fetched(clock, path, tmp_path):
     assert "me/x" in live
     assert (changes.added, live.changes().added) == ((), ())
     assert [change.new for change in changes.prices] == [Decimal("0.2"), Decimal("0.64")]
-    without = LiveCatalogue(path=path)
+    without = LiveCatalogue(path=path, clock=LATER)
     assert without.get(LLAMA).pricing.input_per_1m == Decimal("0.2")
     assert "me/x" not in without
 
@@ -270,7 +306,7 @@ async def test_a_disk_that_cannot_be_written_fails_nothing(clock, tmp_path, capl
 
 async def test_another_process_hands_over_what_it_has_fetched(clock, path):
     """Only what is newer is taken."""
-    mine, other = LiveCatalogue(path=path), LiveCatalogue(path=path)
+    mine, other = LiveCatalogue(path=path, clock=LATER), LiveCatalogue(path=path, clock=LATER)
     assert mine.get(LLAMA).pricing.input_per_1m == Decimal("0.1")
     assert not mine.reload()
     await other.refresh(DEARER, clock=clock)

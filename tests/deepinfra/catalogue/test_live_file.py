@@ -10,7 +10,8 @@ import pytest
 from resilient_ai.deepinfra.catalogue import catalogue
 from resilient_ai.deepinfra.catalogue._live_file import Kept, load, save
 
-KEPT = Kept(1_790_000_000.5, {model.id: model for model in catalogue})
+NOW = 1_790_000_001.0
+KEPT = Kept(NOW - 0.5, {model.id: model for model in catalogue})
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_everything_comes_back_as_it_was(path):
     """Every field of every record, prices exactly."""
     save(path, KEPT)
 
-    assert load(path) == KEPT
+    assert load(path, NOW) == KEPT
 
 
 def test_the_file_is_of_this_user_alone(path):
@@ -42,7 +43,7 @@ def test_the_file_is_of_this_user_alone(path):
 
 def test_no_file_is_nothing_to_complain_of(path, caplog):
     """It is the usual case."""
-    assert load(path) is None
+    assert load(path, NOW) is None
     assert caplog.records == []
 
 
@@ -97,9 +98,29 @@ def test_a_file_that_cannot_be_trusted_is_ignored_with_one_warning(path, caplog,
     save(path, KEPT)
     spoil(path, how)
 
-    assert load(path) is None
+    assert load(path, NOW) is None
     assert len(caplog.records) == 1
     assert str(path) in caplog.text
+
+
+@pytest.mark.parametrize("ahead", [0.0, 3600.0])
+def test_a_clock_may_be_behind_by_an_hour(path, ahead):
+    """The file may be another machine's."""
+    save(path, replace(KEPT, fetched_at=NOW + ahead))
+
+    assert load(path, NOW).fetched_at == NOW + ahead
+
+
+@pytest.mark.parametrize("moment", [NOW + 3601, 4_000_000_000.0, 1e18, -1.0, True, None, "1", [1], 10**19])
+def test_a_file_that_is_not_from_the_past_is_ignored_with_one_warning(path, caplog, moment):
+    """It would be newer than all that is fetched, for as long as it lies there."""
+    save(path, KEPT)
+    rewritten(path, fetched_at=moment)
+
+    assert load(path, NOW) is None
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the catalogue in {path} is ignored: it was not fetched at a time that has been"
+    ]
 
 
 def test_a_file_without_end_is_not_read_whole(path, caplog):
@@ -107,7 +128,7 @@ def test_a_file_without_end_is_not_read_whole(path, caplog):
     save(path, KEPT)
     os.truncate(path, (64 << 20) + 2)
 
-    assert load(path) is None
+    assert load(path, NOW) is None
     assert "it is longer than" in caplog.text
 
 

@@ -45,7 +45,7 @@ def tokens(input=0.1, output=0.32, cached=0.5, **fields):
 
 def merged(known, openai=None, native=None):
     """The record, and the fields and reasons of what was not believed."""
-    result = merge({known.id: known}, openai, native, TODAY)
+    result = merge({known.id: known}, {}, openai, native, TODAY)
     return result.by_id[known.id], [(doubt.field, doubt.reason) for doubt in result.doubts]
 
 
@@ -97,13 +97,62 @@ def test_a_price_in_a_wrong_unit_is_not_believed(factor):
     assert doubts[0][0] in {"input_per_1m", "input_tokens"}
 
 
-def test_fifty_times_is_as_far_as_a_price_may_move():
-    """The bound itself is believed, beyond it nothing."""
-    near, _ = merged(LLAMA, openai(pricing={"input_tokens": 5.0}))
-    far, doubts = merged(LLAMA, openai(pricing={"input_tokens": 5.01}))
+@pytest.mark.parametrize(
+    ("price", "reason"),
+    [
+        (5.0, None),
+        (5.01, "is more than 50 times away from 0.1, the price before"),
+        (0.01, None),
+        (0.0099, "is less than 1/10 of 0.1, the price before"),
+    ],
+)
+def test_a_price_may_rise_farther_than_it_may_fall(price, reason):
+    """The bounds themselves are believed, beyond them nothing; too low a price would let a budget spend too much."""
+    known, doubts = merged(LLAMA, openai(pricing={"input_tokens": price}))
 
-    assert (near.pricing.input_per_1m, far.pricing.input_per_1m) == (Decimal(5), Decimal("0.1"))
-    assert doubts == [("input_per_1m", "is more than 50 times away from 0.1")]
+    assert known.pricing.input_per_1m == (Decimal(str(price)) if reason is None else Decimal("0.1"))
+    assert doubts == ([] if reason is None else [("input_per_1m", reason)])
+
+
+def refreshed(*prices):
+    """The price after each of several refreshes of a packaged one of 0.1, and whether it was believed."""
+    known, seen = {LLAMA.id: LLAMA}, []
+    for price in prices:
+        result = merge(known, {LLAMA.id: LLAMA}, openai(pricing={"input_tokens": price}), None, TODAY)
+        known = result.by_id
+        seen.append((known[LLAMA.id].pricing.input_per_1m, [doubt.reason for doubt in result.doubts]))
+    return seen
+
+
+def test_small_steps_lead_no_farther_than_one_step():
+    """Each refresh is compared with the packaged price as well."""
+    up, down = refreshed(4, 160, 6400), refreshed(0.02, 0.004, 0.0008)
+
+    assert [price for price, _ in up] == [Decimal(4)] * 3
+    assert [reasons for _, reasons in up[1:]] == [["is more than 50 times away from 0.1, the packaged price"]] * 2
+    assert [price for price, _ in down] == [Decimal("0.02")] * 3
+    assert [reasons for _, reasons in down[1:]] == [["is less than 1/10 of 0.1, the packaged price"]] * 2
+
+
+def test_a_leap_from_the_price_before_is_not_believed_either():
+    """Even where it stays within the bounds of the packaged price."""
+    assert refreshed(0.05, 4.9)[1] == (Decimal("0.05"), ["is more than 50 times away from 0.05, the price before"])
+    assert refreshed(0.15, 0.0149)[1][0] == Decimal("0.15")
+
+
+@pytest.mark.parametrize("wrong", [4.9, 0.011])
+@pytest.mark.parametrize("right", [0.1, 0.09, 0.3])
+def test_the_way_back_to_the_packaged_price_is_open(wrong, right):
+    """One price that was wrong does not keep out all that are right."""
+    assert refreshed(wrong, right)[1] == (Decimal(str(right)), [])
+
+
+def test_a_price_that_was_taken_without_these_bounds_is_left_behind():
+    """What an older file knows counts for nothing where it is too far from the package itself."""
+    drifted = replace(LLAMA, pricing=Pricing(input_per_1m=Decimal(6400)))
+    result = merge({LLAMA.id: drifted}, {LLAMA.id: LLAMA}, openai(pricing={"input_tokens": 4}), None, TODAY)
+
+    assert (result.by_id[LLAMA.id].pricing.input_per_1m, result.doubts) == (Decimal(4), ())
 
 
 def test_lists_that_contradict_each_other_change_nothing():
@@ -232,9 +281,11 @@ def test_a_presumption_ends_with_the_evidence(status):
 def test_a_new_model_needs_a_kind():
     """The type of the native list or a tag tells it; without one the row is passed over."""
     pricing = {"input_tokens": 0.5, "output_tokens": 1}
-    result = merge({}, openai("n/tagged", tags=["embed"]), native("n/typed", max_tokens=512, type="reranker"), TODAY)
-    priced = merge({}, openai("n/new", tags=["chat"], pricing=pricing, context_length=4096), None, TODAY)
-    none = merge({}, openai("n/bare"), native("n/other", type="zero-shot-image-classification"), TODAY)
+    result = merge(
+        {}, {}, openai("n/tagged", tags=["embed"]), native("n/typed", max_tokens=512, type="reranker"), TODAY
+    )
+    priced = merge({}, {}, openai("n/new", tags=["chat"], pricing=pricing, context_length=4096), None, TODAY)
+    none = merge({}, {}, openai("n/bare"), native("n/other", type="zero-shot-image-classification"), TODAY)
 
     assert {model.id: (model.kind, model.org, model.status) for model in result.by_id.values()} == {
         "n/tagged": ("embedding", "n", "active"),
@@ -249,8 +300,8 @@ def test_what_is_listed_no_more_is_told_and_kept():
     """Only the native list is complete enough to tell."""
     known = {"a/b": LLAMA, "a/gone": replace(LLAMA, id="a/gone"), "a/old": replace(LLAMA, id="a/old", status="retired")}
 
-    both = merge(known, openai("a/b"), native("a/b"), TODAY)
-    one = merge(known, openai("a/b"), None, TODAY)
+    both = merge(known, {}, openai("a/b"), native("a/b"), TODAY)
+    one = merge(known, {}, openai("a/b"), None, TODAY)
 
     assert (both.removed, one.removed) == (("a/gone",), ())
     assert both.by_id["a/gone"] is known["a/gone"]
@@ -287,7 +338,7 @@ def test_the_price_of_a_picture_in_a_wrong_unit_is_not_believed():
     same, doubts = merged(model, openai(pricing={"per_image_unit": 0.05}))
 
     assert same.pricing.image == known
-    assert doubts == [("image", "is more than 50 times away from 0.0005")]
+    assert doubts == [("image", "is more than 50 times away from 0.0005, the price before")]
 
 
 @pytest.mark.parametrize(
@@ -314,7 +365,7 @@ def test_the_formula_of_a_new_image_model_is_what_its_own_price_confirms(default
     """The price of one picture with the defaults tells whether size and steps count; else nothing is computed."""
     sizes = {"default_width": 1024, "default_height": 1024} if defaults else {}
     block = {"cents_per_image_unit": 0.05, **sizes, **defaults}
-    [model] = merge({}, None, native("n/new", type="text-to-image", pricing=block), TODAY).by_id.values()
+    [model] = merge({}, {}, None, native("n/new", type="text-to-image", pricing=block), TODAY).by_id.values()
 
     expected = {"usd_per_unit": Decimal("0.0005"), **sizes, **pricing}
     assert model.pricing.image == ImagePricing(**expected)
@@ -332,7 +383,7 @@ def test_the_formula_of_a_new_image_model_is_what_its_own_price_confirms(default
 def test_other_kinds_are_priced_by_their_unit(type, block, unit, usd):
     """A minute, a million characters, a second; a unit of another kind is passed over."""
     [model] = merge(
-        {}, None, native("n/new", type=type, pricing={**block, "cents_per_input_token": 1}), TODAY
+        {}, {}, None, native("n/new", type=type, pricing={**block, "cents_per_input_token": 1}), TODAY
     ).by_id.values()
     price = model.pricing.image or model.pricing.per_unit
 

@@ -1,7 +1,9 @@
 """Prices of your own, from a file."""
 
+import os
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +87,27 @@ WRONG = [
     (MODEL + "input_per_1m = nan", "input_per_1m: must be a finite number >= 0, got NaN"),
     (MODEL + "input_per_1m = inf", "input_per_1m: must be a finite number >= 0, got Infinity"),
     (MODEL + 'output_per_1m = "0.1"', "output_per_1m: must be a number of US dollars, got '0.1'"),
+    (
+        MODEL + "input_per_1m = 1e9999999999",
+        "input_per_1m: must be 0, or from 1E-12 to 1000000000 US dollars, got 1E+9999999999",
+    ),
+    (
+        MODEL + "input_per_1m = 1e-9999999999",
+        "input_per_1m: must be 0, or from 1E-12 to 1000000000 US dollars, got 1E-9999999999",
+    ),
+    (MODEL + f"input_per_1m = 1e-{'9' * 21}", f"input_per_1m: must be a number of US dollars, got '1e-{'9' * 21}'"),
+    (MODEL + f"input_per_1m = 1e{'9' * 21}", f"input_per_1m: must be a number of US dollars, got '1e{'9' * 21}'"),
+    (
+        MODEL + f"input_per_1m = 0x{'f' * 100_000}",
+        "input_per_1m: must be a number of US dollars, got a number that is too long",
+    ),
+    (
+        MODEL + "input_per_1m = 1000000001",
+        "input_per_1m: must be 0, or from 1E-12 to 1000000000 US dollars, got 1000000001",
+    ),
+    (MODEL + "image = { usd_per_unit = 1e300 }", "image: usd_per_unit: must be 0, or from 1E-12"),
+    (MODEL + f"context_length = {'9' * 32}", "context_length: must be a whole number of at most 1000000000, got 999"),
+    (MODEL + f"tools = '{'x' * 1000}'", f"tools: must be true or false, got '{'x' * 59}..."),
     (MODEL + "output_per_1m = true", "output_per_1m: must be a number of US dollars, got True"),
     (MODEL + "context_length = 0", "context_length: must be a whole number >= 1, got 0"),
     (MODEL + "context_length = 1.5", "context_length: must be a whole number >= 1"),
@@ -122,6 +145,37 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     for name in ("absent", "binary"):
         with pytest.raises(ConfigurationError, match=f"{name}: cannot be read as TOML"):
             load_overrides(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_only_an_ordinary_file_is_read(tmp_path, kind):
+    """A pipe nobody writes to, and a device without end, hold nobody up."""
+    path = Path("/dev/zero") if kind == "device" else tmp_path / kind
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+
+    with pytest.raises(ConfigurationError, match=f"{path}: cannot be read as TOML: "):
+        load_overrides(path)
+
+
+def test_a_link_to_a_file_is_read(tmp_path, written):
+    """As such files are handed to containers."""
+    link = tmp_path / "link"
+    link.symlink_to(written("as_of = 2026-01-02"))
+
+    assert load_overrides(link).as_of == date(2026, 1, 2)
+
+
+@pytest.mark.parametrize("number", ["0", "1e-12", "1e9", "0x10"])
+def test_the_ends_of_the_range_are_prices(written, number):
+    """Nothing is free of charge by mistake, and nothing overflows."""
+    path = written(f'{MODEL}kind = "chat"\ninput_per_1m = {number}\noutput_per_1m = {number}\n')
+
+    live = LiveCatalogue(overrides=load_overrides(path))
+
+    assert "a/b" in [model.id for model in live.find("chat")]
 
 
 def test_an_empty_file_changes_nothing(written):

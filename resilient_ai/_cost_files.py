@@ -1,9 +1,10 @@
 """Files that the sends of a ledger are written to, some at a time: .csv and .parquet."""
 
+import asyncio
 import csv
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -11,13 +12,15 @@ from functools import partial
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from typing_extensions import override
 
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.core.ledger import LedgerSend
 from resilient_ai.stores._ledger_filters import TAG_COLUMNS
+
+T = TypeVar("T")
 
 # Digits, and those behind the point, of an amount in a Parquet file. Most readers know no more than 38.
 _PRECISION, _SCALE = 38, 18
@@ -198,3 +201,30 @@ def _package(name: str) -> Any:
         raise ConfigurationError(
             f"the package {missing} is missing; install it with: pip install 'resilient-ai[parquet]'"
         ) from None
+
+
+async def write_sends(scan: AsyncIterator[Sequence[LedgerSend]], file: SendsFile) -> int:
+    """Write all that a scan brings into a new file, which is closed whatever happens, and return how many there were."""
+    rows = 0
+    try:
+        await in_thread(file.open)
+        async for sends in scan:
+            await in_thread(partial(file.write, sends))
+            rows += len(sends)
+        await in_thread(file.close)
+    except BaseException:
+        file.abandon()
+        raise
+    return rows
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Do something in a thread, and wait for its end also where whoever asked is cancelled: its file is closed then."""
+    done = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        while not done.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([done])
+        raise

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from resilient_ai.stores._postgres_worker import Worker
+from resilient_ai.stores._worker import Worker
 
 
 @pytest.fixture
@@ -46,10 +46,10 @@ def test_the_thread_begins_with_the_first_item_and_ends_with_the_last(crew):
 
 
 def test_whoever_waits_for_a_mark_does_not_wait_for_more(crew):
-    """A group is gathered for a while, but not where its first item is awaited."""
+    """A group is gathered for a while, but not where one of it is awaited."""
     worker = crew(lambda items: [item.set_result(None) for item in items], gather=30.0)
     mark = Future()
-    worker.put(mark)
+    worker.put(mark, awaited=True)
     assert mark.result(10) is None
 
 

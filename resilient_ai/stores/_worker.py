@@ -22,11 +22,11 @@ class Worker(Generic[Item]):
 
     Args:
         name: Of the thread.
-        work: Takes what was gathered, at least once in `every` seconds, and may be handed nothing. It must not raise.
+        work: Takes what was gathered. It must not raise.
         end: Called at the end of the thread, for connections to be closed. It must not raise.
-        gather: Seconds to wait for more once something is there.
+        gather: Seconds to wait for more once something is there, except where somebody waits for it.
         most: Items handed over at once.
-        every: Seconds after which `work` is called though nothing came.
+        every: Seconds after which `work` is called though nothing came, and handed nothing; None for never.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Worker(Generic[Item]):
         *,
         gather: float = 0.0,
         most: int = 100,
-        every: float = 10.0,
+        every: float | None = None,
     ) -> None:
         self.every = every
         self.give_up_at = float("inf")
@@ -46,7 +46,8 @@ class Worker(Generic[Item]):
         self._queue: SimpleQueue[Item | _Last] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
-        self._hurry = threading.Event()
+        self._hurry = threading.Event()  # set when the end is near
+        self._awaited = threading.Event()
 
     @property
     def running(self) -> bool:
@@ -63,9 +64,16 @@ class Worker(Generic[Item]):
         """Whether the time to finish in is over."""
         return time.monotonic() >= self.give_up_at
 
-    def put(self, item: Item) -> None:
-        """Hand an item over; never waits."""
+    def put(self, item: Item, *, awaited: bool = False) -> None:
+        """Hand an item over; never waits.
+
+        Args:
+            item: What is to be done.
+            awaited: Whether somebody waits for it, so that no more is gathered; not to be said by the garbage collector.
+        """
         self._queue.put(item)
+        if awaited:
+            self._awaited.set()
         if self._thread is None:
             self._start()
 
@@ -75,6 +83,7 @@ class Worker(Generic[Item]):
         last = _Last()
         self._queue.put(last)
         self._hurry.set()
+        self._awaited.set()
         if self._thread is None:
             self._start()
         return last.done
@@ -124,8 +133,10 @@ class Worker(Generic[Item]):
         items: list[Item] = []
         try:
             item = self._queue.get(timeout=self.every)
-            if self._gather and not _is_awaited(item):
-                time.sleep(self._gather)
+            if self._gather and self._queue.qsize() < self._most:
+                self._awaited.wait(self._gather)
+            # Cleared before the queue is looked through, so that what is awaited and not found there has set it anew.
+            self._awaited.clear()
             while not isinstance(item, _Last):
                 items.append(item)
                 if len(items) >= self._most:
@@ -141,7 +152,3 @@ class _Last:
 
     def __init__(self) -> None:
         self.done: Future[None] = Future()
-
-
-def _is_awaited(item: object) -> bool:
-    return isinstance(item, (Future, _Last))

@@ -1,0 +1,84 @@
+"""What `resilient-ai doctor` looks at of money: prices of one's own, the book of costs, and where budgets are counted."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from resilient_ai.cli._costs_book import opened
+from resilient_ai.cli.terminal import counted, seconds
+from resilient_ai.core.budgets import Charge
+from resilient_ai.core.errors import ResilientAIError
+from resilient_ai.deepinfra.catalogue import load_overrides
+from resilient_ai.settings import Settings
+from resilient_ai.stores import RedisBudgets
+
+Note = Callable[[str, Literal["good", "doubtful", "wrong"], str], None]
+
+_PATIENCE = 8.0  # a server that does not answer is given up by the driver after 5
+_PATIENCE_REDIS = 2.0
+# What is asked for is a counter that no budget has.
+_NOTHING = Charge(key="doctor", slice=0, first=0, amount=0, limit=None, until=1)
+
+
+async def examine_money(settings: Settings, note: Note) -> None:
+    """Look at all that is set, each in bounded time."""
+    if settings.price_file is not None:
+        _prices(settings, note)
+    await _ledger(settings, note)
+    if settings.budget_redis_url is not None or settings.budgets:
+        await _budgets(settings, note)
+
+
+def _prices(settings: Settings, note: Note) -> None:
+    try:
+        overrides = load_overrides(str(settings.price_file))
+    except ResilientAIError as error:
+        note("prices", "wrong", f"price_file: {error}")
+        return
+    note("prices", "good", f"{settings.price_file} has those of {counted(len(overrides.models), 'model')}")
+
+
+async def _ledger(settings: Settings, note: Note) -> None:
+    if settings.ledger == "off" and settings.ledger_url is None:
+        note("ledger", "good", "off, as the settings say")
+        return
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(_PATIENCE), opened() as (book, place):
+            await book.total(since=time.time())
+    except (ResilientAIError, TimeoutError) as error:
+        note("ledger", "wrong", f"{_why(error, 'the ledger')}: what calls cost is not written down")
+        return
+    note("ledger", "good", f"{place} answers after {seconds(time.monotonic() - started)}")
+
+
+async def _budgets(settings: Settings, note: Note) -> None:
+    url = settings.budget_redis_url
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            if url is None:
+                async with opened() as (book, place):
+                    await book.spent([_NOTHING])
+            else:
+                place = await _asked(RedisBudgets(url.get_secret_value(), timeout=_PATIENCE_REDIS))
+    except (ResilientAIError, TimeoutError) as error:
+        refused = settings.budget_unreachable == "refuse" and any(budget.hard for budget in settings.budgets)
+        advice = "calls that hard budgets count are refused" if refused else "budgets count nothing"
+        note("budgets", "wrong", f"{_why(error, 'what counts them')}: {advice}")
+        return
+    counts = f"{counted(len(settings.budgets), 'budget')} counted in"
+    note("budgets", "good", f"{counts} {place}, which answers after {seconds(time.monotonic() - started)}")
+
+
+async def _asked(book: RedisBudgets) -> str:
+    try:
+        await book.spent([_NOTHING])
+    finally:
+        await book.aclose()
+    return book.place
+
+
+def _why(error: Exception, what: str) -> str:
+    return f"{what} gave no answer within {_PATIENCE:g} s" if isinstance(error, TimeoutError) else str(error)

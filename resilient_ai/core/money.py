@@ -1,0 +1,20 @@
+"""Sums of money that are exact, whatever precision a program has set for its own decimals."""
+
+from collections.abc import Iterable
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Final
+
+# Wide enough for a million dollars to the last digit of the finest price, and for sums of billions of them.
+EXACT: Final = Context(prec=80, rounding=ROUND_HALF_EVEN)
+
+
+def total(amounts: Iterable[Decimal]) -> Decimal:
+    """Add up amounts.
+
+    >>> total([Decimal("0.1"), Decimal("0.2")])
+    Decimal('0.3')
+    """
+    result = Decimal(0)
+    for amount in amounts:
+        result = EXACT.add(result, amount)
+    return result

@@ -1,0 +1,111 @@
+"""What is spent of each budget, those for each value of a tag included."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeGuard
+
+from resilient_ai.core.budgets import BudgetBook
+from resilient_ai.core.clock import Clock
+from resilient_ai.core.health import BudgetState
+from resilient_ai.core.ledger import COLUMNS, Column, CostBook
+from resilient_ai.middleware._budget_tally import Tally
+from resilient_ai.middleware.budget import ANY, Budget
+
+_LISTED = frozenset(COLUMNS) - {"day", "state"}  # tags whose values a ledger can tell
+_OF_EVERY_CALL = frozenset({"model", "kind"})
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What is known of budgets.
+
+    Args:
+        states: What is spent of each.
+        hidden: How many budgets for single values there are beside them, of which less is spent.
+        unlisted: Budgets for each value of tags whose values nobody can tell, with the names of these tags.
+    """
+
+    states: tuple[BudgetState, ...] = ()
+    hidden: int = 0
+    unlisted: tuple[tuple[Budget, tuple[str, ...]], ...] = ()
+
+
+async def survey(
+    tally: Tally,
+    book: BudgetBook,
+    *,
+    tags: Mapping[str, str] | None,
+    clock: Clock,
+    costs: CostBook | None = None,
+    most: int | None = None,
+) -> Survey:
+    """Ask what is spent of the budgets against which a call with exactly these tags may count; of all without any.
+
+    Args:
+        tally: The budgets, and what this process has seen of them.
+        book: Where they are counted.
+        tags: Those of a call. It has a model and a kind beside them, whether they are named or not.
+        clock: Tells which windows are now.
+        costs: Tells with which values of tags something was sent.
+        most: How many values of one budget are asked for at most, the dearest: to ask for one may take as long as to add up a
+            whole window. None for all.
+
+    Raises:
+        BookUnavailable: If it cannot be asked what was spent, or sent.
+    """
+    given = tags or {}
+    scopes: list[tuple[Budget, Mapping[str, str]]] = []
+    hidden, unlisted = 0, list[tuple[Budget, tuple[str, ...]]]()
+    for budget in tally.budgets:
+        if given and not _may_count(budget, given):
+            continue
+        open_tags = [tag for tag, value in budget.scope.items() if value == ANY and tag not in given]
+        scope = {tag: given.get(tag, value) for tag, value in budget.scope.items()}
+        if not open_tags:
+            scopes.append((budget, scope))
+            continue
+        found: list[Mapping[str, str]] = []
+        if costs is not None and _are_columns(open_tags):
+            since = tally.window(budget, clock.wall()).first
+            found += await _sent(costs, scope, open_tags, since)
+        else:
+            unlisted.append((budget, tuple(tag for tag in open_tags if costs is None or tag not in _LISTED)))
+        fixed = {tag: value for tag, value in scope.items() if tag not in open_tags}
+        seen = [one for one in tally.seen(budget) if fixed.items() <= one.items()]
+        found += [one for one in seen if one not in found]
+        scopes += [(budget, one) for one in found[:most]]
+        hidden += len(found) - len(found[:most])
+    return Survey(await _states(tally, book, scopes, clock), hidden, tuple(unlisted))
+
+
+def _may_count(budget: Budget, tags: Mapping[str, str]) -> bool:
+    return all(
+        value in {tags[tag], ANY} if tag in tags else tag in _OF_EVERY_CALL for tag, value in budget.scope.items()
+    )
+
+
+async def _sent(
+    costs: CostBook, scope: Mapping[str, str], open_tags: "list[Column]", since: float
+) -> list[Mapping[str, str]]:
+    """Return the scope with each combination of values with which something was sent, the dearest first."""
+    rows = await costs.by(*open_tags, since=since, tags={tag: scope[tag] for tag in scope if tag not in open_tags})
+    found: list[Mapping[str, str]] = []
+    for row in sorted(rows, key=lambda row: -row.cost):
+        values: dict[str, str] = {tag: value for tag, value in zip(open_tags, row.key, strict=True) if value}
+        if len(values) == len(open_tags):  # calls without the tag do not count
+            found.append({**scope, **values})
+    return found
+
+
+async def _states(
+    tally: Tally, book: BudgetBook, scopes: Sequence[tuple[Budget, Mapping[str, str]]], clock: Clock
+) -> tuple[BudgetState, ...]:
+    counters = tally.counters_of(scopes)
+    slots = tally.slots(counters, clock)
+    spent = await book.spent([counter.charge(slot, 0) for counter, slot in zip(counters, slots, strict=True)])
+    found = zip(counters, slots, spent, strict=True)
+    return tuple(state for counter, slot, amount in found for state in counter.states(slot, amount))
+
+
+def _are_columns(names: list[str]) -> TypeGuard[list[Column]]:
+    return all(name in _LISTED for name in names)
