@@ -71,7 +71,7 @@ def test_the_next_window_begins_on_time():
 @pytest.mark.parametrize("rolling", [False, True])
 @given(times=st.lists(st.floats(0, 4e9), min_size=1))
 def test_no_slice_is_older_than_one_before(rolling, times):
-    """Whatever a clock does within the length of a window, one that was left is not opened again; one set back further is followed."""
+    """A clock that is set back by less than a window opens none again; one that is set back further is followed."""
     window = BudgetWindow("hour", rolling=rolling)
     before = window.at(times[0])
     for now in times[1:]:
@@ -81,7 +81,6 @@ def test_no_slice_is_older_than_one_before(rolling, times):
         else:
             assert slot.slice >= before.slice
         before = slot
-    assert slots[-1].slice == BudgetWindow("hour", rolling=rolling).at(max(times)).slice
 
 
 @given(now=st.integers(0, 4 * 10**9), per=st.sampled_from(["minute", "hour", "day", "week", "month"]))
