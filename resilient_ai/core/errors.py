@@ -271,7 +271,8 @@ class CallRejected(ResilientAIError):
     """One of our own policies ended the call.
 
     Attributes:
-        sent: Whether a request was under way or had been sent, so that it may be billed; False unless an error says otherwise.
+        sent: Whether a request was under way or had been sent, so that it may be billed; False unless an error says otherwise,
+            as that of one batch of texts does where others were sent.
     """
 
     sent: bool = False

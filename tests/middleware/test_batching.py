@@ -414,9 +414,14 @@ async def test_a_refusal_in_the_middle_tells_what_was_sent(clock, error):
     assert (provider.sent, tuple(kept)) == (["text 0", "text 10"], texts(20))
 
 
-async def test_a_refusal_lets_what_is_under_way_come_to_its_end(clock):
+@pytest.mark.parametrize(
+    "failure",
+    [RequestTooLarge("large", status=413), ServerFailed("boom", status=500), copy.copy(REFUSALS[1])],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_refusal_lets_what_is_under_way_come_to_its_end(clock, failure):
     """It is paid for, so its vectors are handed over; what fails meanwhile changes nothing, and is not sent again."""
-    provider = Sender(text0=30.0, text10=RequestTooLarge("large", status=413))
+    provider = Sender(text0=30.0, text10=failure)
     began = clock.monotonic()
 
     caught, kept = await refused(clock, Policy(copy.copy(REFUSALS[0]), refused="text 20"), provider, in_flight=3)

@@ -18,10 +18,7 @@ def open_plain(path: str | os.PathLike[str], flags: int = 0) -> BinaryIO:
         ValueError: If it is a pipe, a device or a folder.
     """
     descriptor = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY | flags)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("it is no ordinary file")
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
+    os.close(descriptor)
+    raise ValueError("it is no ordinary file")

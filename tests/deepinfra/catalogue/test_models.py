@@ -73,6 +73,9 @@ def test_a_price_is_a_decimal_that_can_be_paid(build):
         build(0.1)
     with pytest.raises(ValueError, match="must be a finite number >= 0, got -1"):
         build(Decimal(-1))
+    for price in ("1e9999999999", "1e-9999999999", "1000000000.1"):
+        with pytest.raises(ValueError, match="must be 0, or from 1E-12 to 1000000000 US dollars, got "):
+            build(Decimal(price))
     with pytest.raises(ValueError, match="must be a finite number >= 0, got Infinity"):
         build(Decimal("Infinity"))
     assert build(Decimal(0)) == build(Decimal("0.0"))
