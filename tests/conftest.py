@@ -19,6 +19,11 @@ settings.register_profile(
 )
 
 
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("noisy")
+
+
 @pytest.fixture
 def anyio_backend():
     return "asyncio", {"loop_factory": VirtualLoop}

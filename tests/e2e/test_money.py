@@ -88,7 +88,8 @@ async def test_a_budget_admits_what_it_has_room_for(money, sim):
     """Of twenty calls at once one is sent; each of the others says what is left, and it is told what was spent."""
     sim.faults.rate(Fault.delay(0.3), 1.0)
     told = []
-    ai = money(budgets=[Budget(limit="0.003 USD", per="day", scope={"tenant": "a"}, name="of a")])
+    soft = Budget(limit="0.000001 USD", per="day", hard=False, scope={"tenant": "b"}, thresholds=(1.0,))
+    ai = money(budgets=[Budget(limit="0.003 USD", per="day", scope={"tenant": "a"}, name="of a"), soft])
     await soon(ai.subscribe(told.append))
     options = {"max_tokens": 7_500, "temperature": 0.5}
     view = ai.with_options(tags={"tenant": "a"})
@@ -100,9 +101,13 @@ async def test_a_budget_admits_what_it_has_room_for(money, sim):
     assert all(error.left < Decimal("0.003") and 0 < error.retry_after <= 86_400 for error in refused)
     (state,) = await ai.budgets(tenant="a")
     assert (state.spent, state.limit) == (sim.stats().bill, Decimal("0.003"))
-    assert await ai.budgets(tenant="b") == ()
-    assert (await ai.chat(LARGE, "hi", **options)).cost.amount > 0
-    assert any(isinstance(event, BudgetThresholdReached) for event in told)
+    assert await ai.budgets(tenant="c") == ()
+    other = ai.with_options(tags={"tenant": "b"})
+    other = other if isinstance(ai, AsyncClient) else OneByOne(await other)
+    cost = (await other.chat(LARGE, "hi", **options)).cost.amount
+    assert [(event.threshold, event.spent) for event in told if isinstance(event, BudgetThresholdReached)] == [
+        (1.0, cost)
+    ]
 
 
 async def test_a_view_is_told_of_its_own_money(money):

@@ -236,7 +236,8 @@ async def test_two_books_of_one_process(place):
 
 RACE = """
 import asyncio, sys
-from resilient_ai.core.budgets import BookUnavailable, Charge
+from resilient_ai.core.budgets import Charge
+from resilient_ai.core.errors import BookUnavailable
 {source}
 async def ask(wanted):
     while True:
@@ -372,6 +373,17 @@ class TestWhatWasSpentBefore:
         await book.charge([charge(units(Decimal(2)))])
         self.send(book, "s", "2")
         assert await book.spent([charge()]) == (units(Decimal(2)),)
+
+    async def test_a_send_that_begins_in_the_next_slice(self, book):
+        """In a window that rolls it was charged in the one before, so it is not counted twice."""
+        hour = 3_600
+        await book.charge([charge(units(Decimal(5)), start=TODAY, first=TODAY - DAY)])
+        self.send(book, "s", "2", at=TODAY + hour + 0.01)
+        book.settle([charge(-units(Decimal(3)), start=TODAY, first=TODAY - DAY)])
+        later = charge(1, start=TODAY + hour, first=TODAY + hour - DAY)
+        assert await book.spent([later]) == (units(Decimal(2)),)
+        assert await book.charge([later]) == Admission(admitted=True, spent=(units(Decimal(2)),))
+        assert await book.spent([later]) == (units(Decimal(2)) + 1,)
 
     async def test_a_refused_charge_counts_it_too(self, book):
         """And the next one as well."""

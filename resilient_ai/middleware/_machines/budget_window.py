@@ -41,8 +41,8 @@ class BudgetWindow:
     rolls is as long as one of these, a month as 30 days. It is cut into sixty slices, and of the oldest all counts as long as
     any of it does, so that in no stretch of time as long as the window more is spent than the limit.
 
-    Once it has told a slice it tells no older one for a clock that is set back by up to the length of a window, so that none opens
-    for the second time. One that is set back further had been wrong before, and is followed.
+    Once it has told a slice it tells no older one for a clock that is set back by up to the length of a window, so that none
+    opens for the second time. One that is set back further had been wrong before, and is followed.
 
     >>> window = BudgetWindow("day")
     >>> window.at(86_400.0 * 365 + 5).slice, window.at(86_400.0 * 364 + 5).slice, window.at(5.0).slice
