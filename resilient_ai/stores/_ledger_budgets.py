@@ -1,7 +1,7 @@
 """The counters of budgets in the ledger's own file: charged by one process at a time, together or not at all."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,8 +22,8 @@ _ADD = """
 INSERT INTO budget_counters (key, slice, spent, until) VALUES (?, ?, max(0, ?), ?)
 ON CONFLICT (key, slice) DO UPDATE SET spent = max(0, spent + ?)
 """
-# Over for whoever asks and, for a day, by the clock of the machine: the clock of one who asks may be ahead of all others.
-_FORGET = "DELETE FROM budget_counters WHERE until <= min(?, CAST(strftime('%s', 'now') AS INTEGER) - 86400)"
+# Over for whoever asks and, for ten minutes, by the clock of the machine: the clock of one who asks may be ahead of all others.
+_FORGET = "DELETE FROM budget_counters WHERE until <= min(?, CAST(strftime('%s', 'now') AS INTEGER) - 600)"
 
 
 class Settlement(NamedTuple):
@@ -32,30 +32,54 @@ class Settlement(NamedTuple):
     charges: tuple[Charge, ...]
 
 
+Span = tuple[str, int, int]  # a key, the first slice that counts, and the last
+Seed = list[tuple[int, int]]  # slices, and what was spent in each
+
+
+class SeedsMissing(Exception):
+    """Counters are new, and nobody has looked up yet what they begin with.
+
+    Attributes:
+        charges: Those with new counters.
+    """
+
+    def __init__(self, charges: Sequence[Charge]) -> None:
+        super().__init__()
+        self.charges = charges
+
+
 class _Held(NamedTuple):
     spent: int
     counters: int
     there: int  # whether the slice itself has a counter
 
 
-def charge(connection: "sqlite3.Connection", charges: Sequence[Charge], give_up_at: float) -> Admission:
+def span(charge: Charge) -> Span:
+    """Return which counters count for a charge."""
+    return charge.key, charge.first, charge.slice
+
+
+def charge(
+    connection: "sqlite3.Connection",
+    charges: Sequence[Charge],
+    give_up_at: float,
+    seeds: Mapping[Span, Seed] | None = None,
+) -> Admission:
     """Add all charges in one transaction, or none of them where one does not fit.
 
     Args:
         connection: To the ledger.
         charges: What is to be added.
         give_up_at: Until when it may wait for other processes, as `time.monotonic` tells it.
+        seeds: What new counters begin with, as far as that was looked up; None looks up all that is missing.
 
     Raises:
+        SeedsMissing: If something is missing in `seeds`.
         sqlite3.Error: If the file is locked for that long, or cannot be written.
         OverflowError: If a counter would become too large, which is beyond nine million dollars.
     """
     # Looked up before the file is locked, as there may be many sends.
-    seeds = {
-        (one.key, one.slice): _seed(connection, one, held)
-        for one in charges
-        if not (held := _held(connection, one)).there
-    }
+    seeds = _seeds(connection, charges, seeds)
     _begin(connection, give_up_at)
     try:
         spent = tuple(_open(connection, one, seeds) for one in charges)
@@ -72,13 +96,15 @@ def charge(connection: "sqlite3.Connection", charges: Sequence[Charge], give_up_
     return Admission(admitted=admitted, spent=spent)
 
 
-def spent(connection: "sqlite3.Connection", charges: Sequence[Charge]) -> tuple[int, ...]:
-    """Return what the counters of these charges hold, and add nothing."""
+def spent(
+    connection: "sqlite3.Connection", charges: Sequence[Charge], seeds: Mapping[Span, Seed] | None = None
+) -> tuple[int, ...]:
+    """Return what the counters of these charges hold, and add nothing; `seeds` is that of `charge`."""
+    seeds = _seeds(connection, charges, seeds)
     found: list[int] = []
     for one in charges:
         held = _held(connection, one)
-        seeds = [] if held.there else _seed(connection, one, held)
-        found.append(held.spent + sum(amount for _, amount in seeds))
+        found.append(held.spent if held.counters else sum(amount for _, amount in seeds[span(one)]))
     return tuple(found)
 
 
@@ -88,14 +114,28 @@ def settle(connection: "sqlite3.Connection", settlements: Sequence[Settlement]) 
         _add(connection, settlement.charges)
 
 
-def _open(connection: "sqlite3.Connection", one: Charge, seeds: dict[tuple[str, int], list[tuple[int, int]]]) -> int:
-    """Return what the counters of a charge hold; where its own one is missing it begins with what was spent before."""
+def _seeds(
+    connection: "sqlite3.Connection", charges: Sequence[Charge], seeds: Mapping[Span, Seed] | None
+) -> Mapping[Span, Seed]:
+    # Where one has a counter in its window, whatever was sent since was charged: it is not counted twice.
+    new = [one for one in charges if not _held(connection, one).counters]
+    if seeds is None:
+        return {span(one): seed(connection, one) for one in new}
+    missing = [one for one in new if span(one) not in seeds]
+    if missing:
+        raise SeedsMissing(missing)
+    return seeds
+
+
+def _open(connection: "sqlite3.Connection", one: Charge, seeds: Mapping[Span, Seed]) -> int:
+    """Return what the counters of a charge hold; where there are none it begins with what was spent before."""
     held = _held(connection, one)
-    if held.there:
+    if not held.there:
+        connection.execute(_FORGET, (one.slice,))
+    if held.counters:
         return held.spent
-    connection.execute(_FORGET, (one.slice,))
-    seed = seeds.get((one.key, one.slice)) or _seed(connection, one, held)
-    connection.executemany(_ADD, [(one.key, slot, amount, one.until, amount) for slot, amount in seed])
+    begin = seeds.get(span(one)) or seed(connection, one)
+    connection.executemany(_ADD, [(one.key, slot, amount, one.until, amount) for slot, amount in begin])
     return _held(connection, one).spent
 
 
@@ -109,18 +149,18 @@ def _add(connection: "sqlite3.Connection", charges: Sequence[Charge]) -> None:
     connection.executemany(_ADD, [(one.key, one.slice, one.amount, one.until, one.amount) for one in charges])
 
 
-def _seed(connection: "sqlite3.Connection", one: Charge, held: _Held) -> list[tuple[int, int]]:
+def seed(connection: "sqlite3.Connection", one: Charge) -> Seed:
     """Return slices, the charge's own one always among them, and what sends of its scope have cost in them so far."""
     terms, values = where(Filter(one.slice, one.until, one.scope))
     sql = f"SELECT coalesce(decimal_sum(cost), '0') FROM sends WHERE cost IS NOT NULL AND {terms}"  # noqa: S608  # fixed words
     ((cost,),) = connection.execute(sql, values).fetchall()
     seeds = [(one.slice, units(Decimal(cost)))]
-    if one.first < one.slice and not held.counters:
+    if one.first < one.slice:
         seeds += _older(connection, one)
     return seeds
 
 
-def _older(connection: "sqlite3.Connection", one: Charge) -> list[tuple[int, int]]:
+def _older(connection: "sqlite3.Connection", one: Charge) -> Seed:
     """Return the slices of a window that rolls, before the charge's own one.
 
     How wide slices are nobody says here, so what was spent counts from the last second of a sixtieth of the window, never too

@@ -22,7 +22,7 @@ async def read(path: str, question: Callable[[sqlite3.Connection], T]) -> T:
     Raises:
         sqlite3.Error: If the file cannot be read, or the question is wrong.
     """
-    reading = _Reading(path, question)
+    reading = Reading(path, question)
     try:
         return await asyncio.to_thread(reading.answer)
     except asyncio.CancelledError:
@@ -30,7 +30,9 @@ async def read(path: str, question: Callable[[sqlite3.Connection], T]) -> T:
         raise
 
 
-class _Reading(Generic[T]):
+class Reading(Generic[T]):
+    """One question, which is answered in the thread that calls `answer`."""
+
     def __init__(self, path: str, question: Callable[[sqlite3.Connection], T]) -> None:
         # Written to only where the journal of a process that died has to be put right, but never made anew.
         self._address = f"{Path(path).absolute().as_uri()}?mode=rw"
@@ -39,6 +41,11 @@ class _Reading(Generic[T]):
         self._stopped = False
 
     def answer(self) -> T:
+        """Ask it.
+
+        Raises:
+            sqlite3.Error: If the file cannot be read, or it was stopped.
+        """
         connect = partial(sqlite3.connect, uri=True, timeout=_BUSY, isolation_level=None, check_same_thread=False)
         with using_file(), closing(connect(self._address)) as connection:
             equip(connection)
@@ -49,6 +56,7 @@ class _Reading(Generic[T]):
             return self._question(connection)
 
     def stop(self) -> None:
+        """Interrupt it, or have it not begin."""
         self._stopped = True
         if self._connection is not None:
             with suppress(sqlite3.ProgrammingError):  # it has just been closed

@@ -143,6 +143,7 @@ def connect(path: str, *, full: bool) -> tuple[sqlite3.Connection, int]:
     """
     if path != MEMORY:
         Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _clear(path)
         private_file(Path(path))
     connection = sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
     try:
@@ -153,6 +154,14 @@ def connect(path: str, *, full: bool) -> tuple[sqlite3.Connection, int]:
     except BaseException:
         connection.close()
         raise
+
+
+def _clear(path: str) -> None:
+    # The journal of a file that was deleted or moved away would be shared with whoever still has that open.
+    left = [file for file in (Path(f"{path}-wal"), Path(f"{path}-shm")) if file.exists()]
+    if left and not os.path.lexists(path):
+        for file in left:
+            file.unlink(missing_ok=True)
 
 
 def equip(connection: sqlite3.Connection) -> None:

@@ -1,6 +1,5 @@
 """What the one thread does that touches the file of a `SQLiteLedger`: it writes reports in groups, and answers questions."""
 
-import contextlib
 import itertools
 import logging
 import sqlite3
@@ -10,8 +9,8 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from resilient_ai.stores._forks import using_file
-from resilient_ai.stores._ledger_rows import Report, write
-from resilient_ai.stores._ledger_schema import MEMORY, connect, end
+from resilient_ai.stores._ledger_file import LedgerFile
+from resilient_ai.stores._ledger_rows import Report
 from resilient_ai.stores._worker import Worker
 
 T = TypeVar("T")
@@ -26,17 +25,19 @@ _PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0)
 class _Question:
     """Something to do with the connection once everything reported before is written."""
 
-    def __init__(self, ask: Callable[[sqlite3.Connection], Any]) -> None:
+    def __init__(self, ask: Callable[[sqlite3.Connection], Any], *, in_file: bool) -> None:
         self.future: Future[Any] = Future()
         self._ask = ask
+        self._in_file = in_file
 
-    def answer(self, connection: sqlite3.Connection | None) -> None:
+    def answer(self, connection: sqlite3.Connection | None, refused: str | None) -> None:
         """Ask, and hand the answer over."""
         if not self.future.set_running_or_notify_cancel():
             return
         try:
-            if connection is None:
-                raise sqlite3.OperationalError("the file cannot be opened")  # noqa: TRY301  # as if SQLite had said so
+            if connection is None or (refused is not None and self._in_file):
+                # As if SQLite had said so.
+                raise sqlite3.OperationalError(refused or "the file cannot be opened")  # noqa: TRY301
             self.future.set_result(self._ask(connection))
         except Exception as error:  # noqa: BLE001  # it belongs to whoever asked
             self.future.set_exception(error)
@@ -56,17 +57,19 @@ class LedgerWriter:
     def __init__(self, path: str, *, full: bool, max_waiting: int = 100_000) -> None:
         self.path = path
         self.lost = 0
-        self.in_memory = path == MEMORY
         self.trouble: str | None = None  # why nothing can be written just now
-        self._full = full
         self._max_waiting = max_waiting
         self._losing = threading.RLock()
         self._worker: Worker[Report | _Question] = Worker(
             "resilient-ai-ledger", self._work, self._end, gather=_GATHER, most=_MOST
         )
         # Held here, so that a fork does not close it along with what the child has of the thread.
-        self._connection: sqlite3.Connection | None = None
-        self._session = 0
+        self._file = LedgerFile(path, full=full)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether there is no file now."""
+        return self._file.in_memory
 
     @property
     def running(self) -> bool:
@@ -80,9 +83,14 @@ class LedgerWriter:
         else:
             self._worker.put(report)
 
-    def ask(self, question: Callable[[sqlite3.Connection], T]) -> "Future[T]":
-        """Ask something once everything reported so far is written; who wants no answer any more cancels it."""
-        asked = _Question(question)
+    def ask(self, question: Callable[[sqlite3.Connection], T], *, in_file: bool = False) -> "Future[T]":
+        """Ask something once everything reported so far is written; who wants no answer any more cancels it.
+
+        Args:
+            question: Is handed the connection.
+            in_file: Whether it fails where the book is kept in memory as its path cannot be written.
+        """
+        asked = _Question(question, in_file=in_file)
         self._worker.put(asked, awaited=True)
         return asked.future
 
@@ -105,7 +113,7 @@ class LedgerWriter:
     def _answer(self, question: _Question) -> None:
         connection = None if question.future.cancelled() else self._until_open()
         with using_file():
-            question.answer(connection)
+            question.answer(connection, self._file.refused)
 
     def _write(self, reports: Sequence[Report]) -> None:
         if not reports:
@@ -113,7 +121,7 @@ class LedgerWriter:
         for pause in _pauses():
             try:
                 with using_file():
-                    write(self._open(), self._session, reports)
+                    self._file.write(reports)
             except Exception as error:  # noqa: BLE001  # there are two kinds: of the file, which may pass, and of a report
                 if not _passes(error):
                     self._without_the_bad(reports, error)
@@ -136,8 +144,8 @@ class LedgerWriter:
         for pause in _pauses():
             try:
                 with using_file():
-                    connection = self._open()
-            except sqlite3.OperationalError as error:
+                    connection = self._file.open()
+            except (OSError, sqlite3.Error) as error:
                 if not self._wait(pause, error):
                     break
             else:
@@ -145,28 +153,10 @@ class LedgerWriter:
                 return connection
         return None
 
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            try:
-                self._connection, self._session = connect(self.path, full=self._full)
-            except (OSError, sqlite3.Error) as error:
-                if _busy(error):
-                    raise
-                self.in_memory = True
-                _log.warning("ledger %s cannot be written, so it is kept in memory: %s", self.path, error)
-                self._connection, self._session = connect(MEMORY, full=False)
-        return self._connection
-
     def _end(self) -> None:
-        connection, self._connection = self._connection, None
         self.trouble = None
-        if connection is None:
-            return
         with using_file():
-            with contextlib.suppress(sqlite3.Error):  # whoever opens the file next does it
-                end(connection, self._session)
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
+            self._file.close()
 
     def _wait(self, pause: float, error: Exception) -> bool:
         if self.trouble is None:
@@ -187,8 +177,4 @@ def _pauses() -> Iterator[float]:
 
 
 def _passes(error: Exception) -> bool:
-    return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
-
-
-def _busy(error: Exception) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+    return isinstance(error, (OSError, sqlite3.OperationalError)) or type(error) is sqlite3.DatabaseError

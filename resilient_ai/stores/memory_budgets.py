@@ -10,7 +10,6 @@ from resilient_ai.stores._forks import watch
 
 # So many counters are kept before those whose time is over are looked for.
 _MANY = 1024
-_GRACE = 86_400
 
 
 class MemoryBudgets:
@@ -103,7 +102,7 @@ class MemoryBudgets:
         counter = slices.get(charge.slice)
         if counter is None:
             # Never what counts by the clock of the machine, should it be told of a slice that is far in the future.
-            now = min(charge.slice, int(time.time()) - _GRACE)
+            now = min(charge.slice, int(time.time()))
             _forget(slices, now)
             self._now = max(self._now, now)
             slices[charge.slice] = [max(0, charge.amount), charge.until]

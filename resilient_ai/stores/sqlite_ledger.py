@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -16,7 +16,7 @@ from resilient_ai.core.clock import SystemClock
 from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.core.ledger import CallSpared, SendClosed, SendOpened
 from resilient_ai.stores import _forks, _ledger_budgets, _ledger_queries, _owed
-from resilient_ai.stores._ledger_budgets import Settlement
+from resilient_ai.stores._ledger_budgets import Seed, SeedsMissing, Settlement, Span, span
 from resilient_ai.stores._ledger_common import AskableLedger, Durability, finish_at_exit
 from resilient_ai.stores._thread_answer import answer_of
 
@@ -37,16 +37,18 @@ class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
     that were in flight when a process died are found by the next one that opens the file and become "unknown".
 
     Reports that cannot be written wait in memory, up to 100,000 of them, while the file is locked or the disk is full;
-    those beyond are counted in `lost` and complained about in the log. A path that cannot be written at all makes the ledger
-    work in memory, with one warning in the log and `in_memory` true.
+    those beyond are counted in `lost` and complained about in the log. Where the path cannot be written at all the book is kept
+    in memory, with one warning in the log and `in_memory` true, until it can be, which is tried every minute. A file that is
+    deleted, moved or replaced meanwhile is begun anew, also with a warning.
 
     Amounts are kept as decimal text and added up exactly. Questions see everything that was reported before them. The
     ledger may be used from several threads and event loops and after a fork, and several processes may share a file on
     a local disk. At the end of the program what waits is written, within 2 s.
 
     It is a book of budgets as well: counters lie in the same file and are charged by one process at a time, so that a limit
-    holds over all processes that share it; in memory it holds within the process. A budget that is new counts what the sends of
-    its scope have cost so far. Where the file is locked, or its thread has much to do, a charge waits for 2 s.
+    holds over all processes that share it; with ":memory:" it holds within the process. A budget that is new counts what the
+    sends of its scope have cost so far. Where the file is locked, or its thread has much to do, a charge waits for 2 s. None is
+    admitted where the path cannot be written.
 
     Args:
         path: The file, created with mode 0600 if missing; ":memory:" keeps the book in memory until `aclose`.
@@ -74,12 +76,14 @@ class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
         super().__init__(_ledger_queries, durability)
         # Only whoever keeps a ledger pays for SQLite.
         from resilient_ai.stores._ledger_schema import MEMORY, check  # noqa: PLC0415
+        from resilient_ai.stores._ledger_seeds import LedgerSeeds  # noqa: PLC0415
         from resilient_ai.stores._ledger_writer import LedgerWriter  # noqa: PLC0415
 
         self.path = MEMORY if str(path) == MEMORY else str(Path(path).expanduser())
         check(self.path)
         self._new_writer = partial(LedgerWriter, self.path, full=durability == "durable")
-        self._writer = self._new_writer()
+        self._new_seeds = partial(LedgerSeeds, self.path)
+        self._writer, self._seeds = self._new_writer(), self._new_seeds()
         self._clock = SystemClock()
         _forks.watch(self)
         finish_at_exit(self)
@@ -115,7 +119,7 @@ class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
 
     @override
     def finish(self, within: float) -> list[Future[None]]:
-        return [self._writer.finish(within)] if self._writer.running else []
+        return [part.finish(within) for part in (self._seeds, self._writer) if part.running]
 
     async def charge(self, charges: Sequence[Charge]) -> Admission:
         """Add all charges in one step, or none of them where one does not fit.
@@ -123,15 +127,21 @@ class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
         Whoever is cancelled, or has lost patience, keeps nothing: what was admitted nevertheless is given back.
 
         Raises:
-            BookUnavailable: If the file cannot be written, or there was no answer for 2 s.
+            BookUnavailable: If the path or file cannot be written, or there was no answer for 2 s.
         """
         give_up_at = time.monotonic() + _WITHIN_LOCKED
-        asked = self._writer.ask(lambda connection: _ledger_budgets.charge(connection, charges, give_up_at))
-        try:
-            return await self._answer_of(asked)
-        except BaseException:
-            _owed.forget(asked, charges, self.settle)
-            raise
+
+        async def ask(seeds: Mapping[Span, Seed] | None, within: float) -> Admission:
+            asked = self._writer.ask(
+                lambda connection: _ledger_budgets.charge(connection, charges, give_up_at, seeds), in_file=True
+            )
+            try:
+                return await self._answer_of(asked, within)
+            except BaseException:
+                _owed.forget(asked, charges, self.settle)
+                raise
+
+        return await self._with_seeds(ask)
 
     def settle(self, charges: Sequence[Charge]) -> None:
         """Add charges without looking at limits; takes microseconds."""
@@ -143,12 +153,17 @@ class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
         Raises:
             BookUnavailable: If the file cannot be read, or there was no answer for 2 s.
         """
-        return await self._answer_of(self._writer.ask(lambda connection: _ledger_budgets.spent(connection, charges)))
+
+        async def ask(seeds: Mapping[Span, Seed] | None, within: float) -> tuple[int, ...]:
+            asked = self._writer.ask(lambda connection: _ledger_budgets.spent(connection, charges, seeds), in_file=True)
+            return await self._answer_of(asked, within)
+
+        return await self._with_seeds(ask)
 
     def after_fork(self) -> None:
         """Leave the parent's thread, connection and unwritten reports to the parent."""
-        _forks.abandoned.append(self._writer)
-        self._writer = self._new_writer()
+        _forks.abandoned.append((self._writer, self._seeds))
+        self._writer, self._seeds = self._new_writer(), self._new_seeds()
 
     @override
     async def _catch_up(self) -> None:
@@ -174,14 +189,34 @@ class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
         except sqlite3.Error as error:
             raise _unavailable(error) from error
 
-    async def _answer_of(self, asked: "Future[T]") -> T:
+    async def _with_seeds(self, ask: "Callable[[Mapping[Span, Seed] | None, float], Awaitable[T]]") -> T:
+        if self.in_memory:
+            return await ask(None, _WAIT)
+        ends = self._clock.monotonic() + _WAIT
+        try:
+            return await ask({}, _WAIT)
+        except SeedsMissing as error:
+            new = error.charges
+        seeds: dict[Span, Seed] = {}
+        for one in new:
+            within = ends - self._clock.monotonic()
+            seeds[span(one)] = await self._answer_of(self._seeds.look_up(one), within, keep=True)
+        try:
+            return await ask(seeds, ends - self._clock.monotonic())
+        except SeedsMissing as error:  # there were others, which somebody has deleted since
+            raise _unavailable("counters were deleted meanwhile") from error
+        finally:
+            for one in new:
+                self._seeds.used(one)
+
+    async def _answer_of(self, asked: "Future[T]", within: float, *, keep: bool = False) -> T:
         import sqlite3  # noqa: PLC0415 - as above
 
         try:
-            return await answer_of(asked, within=_WAIT, clock=self._clock)
+            return await answer_of(asked, within=within, clock=self._clock, keep=keep)
         except TimeoutError as error:
             # The thread that has no time for it may know why.
-            raise _unavailable(self._writer.trouble or error) from error
+            raise _unavailable(self._writer.trouble or f"no answer within {_WAIT:g} s") from error
         except (sqlite3.Error, OverflowError) as error:
             raise _unavailable(error) from error
 

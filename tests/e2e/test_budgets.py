@@ -81,6 +81,7 @@ async def test_every_client_shows_the_budgets_of_all_values(sim, tmp_path):
     async with clients(sim, settings, Budget(limit=1, per="total", scope={"tenant": "*"})) as (one, other):
         for tenant in "ab":
             await one.with_options(tags={"tenant": tenant}).chat(LLAMA, "hi", max_tokens=20)
+        await one.ledger.flush()
         found = {state.name: state.left for state in await other.budgets()}
     assert found.keys() == {"1 USD in total tenant=a", "1 USD in total tenant=b"}
     assert all(left < 1 for left in found.values())

@@ -3,13 +3,14 @@
 import asyncio
 import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 
 from resilient_ai.core.budgets import Charge
 from resilient_ai.core.ledger import SendOpened
 from resilient_ai.stores import SQLiteLedger
-from resilient_ai.stores._ledger_reader import _Reading, read
+from resilient_ai.stores._ledger_reader import Reading, read
 
 pytestmark = pytest.mark.anyio
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
@@ -79,23 +80,25 @@ async def test_a_question_changes_nothing(ledger):
 
 
 async def test_a_file_that_was_moved_away(ledger, tmp_path):
-    """The writer still has it, and answers; no file is made in its place."""
+    """It is begun anew, and what was moved has all that was written."""
     (tmp_path / "ledger.db").rename(tmp_path / "moved.db")
-    assert (await ledger.total()).sends == 1
-    assert not (tmp_path / "ledger.db").exists()
+    assert (await ledger.total()).sends == 0
+    with closing(sqlite3.connect(tmp_path / "moved.db")) as moved:
+        assert count(moved) == 1
 
 
 async def test_a_file_in_its_place(ledger, tmp_path):
     """Another file is not taken for the book."""
     (tmp_path / "ledger.db").rename(tmp_path / "moved.db")
     (tmp_path / "ledger.db").write_text("Dear diary, " * 100)
-    assert (await ledger.total()).sends == 1
+    assert ((await ledger.total()).sends, ledger.in_memory) == (0, True)
+    assert (tmp_path / "ledger.db").read_text() == "Dear diary, " * 100
 
 
 async def test_stopping_at_any_time(ledger):
     """A question that was stopped before it began is not asked, and afterwards there is nothing to stop."""
     asked = []
-    early, late = _Reading(ledger.path, asked.append), _Reading(ledger.path, count)
+    early, late = Reading(ledger.path, asked.append), Reading(ledger.path, count)
     early.stop()
     with pytest.raises(sqlite3.OperationalError, match="interrupted"):
         early.answer()
