@@ -100,17 +100,20 @@ class Worker(Generic[Item]):
         return True
 
     def _start(self) -> None:
-        # Not to be waited for: the garbage collector may have interrupted whoever holds it, in this very thread.
-        if sys.is_finalizing() or not self._starting.acquire(blocking=False):
-            return
-        try:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
-        except RuntimeError:  # no thread can be had now; the next item tries again
-            self._thread = None
-        finally:
-            self._starting.release()
+        while self._thread is None and not self._queue.empty() and not sys.is_finalizing():
+            # Not to be waited for: the garbage collector may have interrupted whoever holds it, in this very thread. Whoever
+            # holds it looks again once it is free, and so sees what was put in meanwhile.
+            if not self._starting.acquire(blocking=False):
+                return
+            try:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                    self._thread.start()
+            except RuntimeError:  # no thread can be had now; the next item tries again
+                self._thread = None
+                return
+            finally:
+                self._starting.release()
 
     def _run(self) -> None:
         last: _Last | None = None

@@ -140,3 +140,27 @@ def test_work_that_fails_is_told_and_does_not_end_the_thread(crew, caplog):
     worker.finish(5.0).result(10)
     assert seen == ["bad", "good"]
     assert "thread test: something went wrong that must not" in caplog.text
+
+
+def test_what_is_put_in_while_another_starts_the_thread_is_done(crew, monkeypatch):
+    """Whoever starts it may be held up until the thread has come and gone; it then looks for what nobody could start it for."""
+    seen, held_up, goes_on = [], threading.Event(), threading.Event()
+    worker = crew(seen.extend)
+    start = threading.Thread.start
+
+    def slowly(thread):
+        start(thread)
+        if thread.name == "test" and not held_up.is_set():
+            held_up.set()
+            goes_on.wait(10)
+
+    monkeypatch.setattr(threading.Thread, "start", slowly)
+    starter = threading.Thread(target=lambda: worker.put("early"))
+    start(starter)
+    held_up.wait(10)
+    worker.finish(5.0).result(10)
+    late = worker.finish(5.0)
+    goes_on.set()
+    late.result(10)
+    starter.join(10)
+    assert seen == ["early"]
