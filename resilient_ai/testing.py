@@ -44,6 +44,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._now
 
+    @override
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for the threads of the loop, in real time: a limit in time that jumps would be over at once."""
+        await super().shutdown_default_executor()
+
     def jump(self, seconds: float) -> None:
         """Move time forward."""
         self._now += seconds

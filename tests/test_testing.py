@@ -156,3 +156,15 @@ def test_vectors_belong_to_texts():
     texts = ["", "a", "b", "ab", "ba", "abcdefg", "abcdefgh"]
     assert len({tuple(vector_of(text)) for text in texts}) == len(texts)
     assert len(vector_of("a", 64)) == 64
+
+
+def test_threads_of_a_loop_whose_time_jumps_are_waited_for():
+    """The end of the loop waits for them in real time, on every version of Python."""
+    done = []
+
+    async def main():
+        asyncio.get_running_loop().run_in_executor(None, lambda: (time.sleep(0.05), done.append(1)))
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(main())
+    assert done == [1]
