@@ -192,6 +192,8 @@ class Route(Generic[R]):
 
 
 def _may_next_do_better(error: Exception) -> bool:
+    if isinstance(error, BudgetExceeded) and error.sent:
+        return False  # batches were paid, which another model would be paid for once more
     return isinstance(error, _NEXT_MODEL) or (isinstance(error, ProviderError) and error.retryable)
 
 

@@ -258,6 +258,13 @@ async def test_where_a_budget_was_one_reason_of_several_all_are_named(clock):
     assert (outcome.refused, outcome.retry_after) == (dict(zip("abc", errors, strict=True)), 60.0)
 
 
+async def test_a_budget_that_ends_among_batches_ends_the_call(clock):
+    """What was embedded is paid, and another model would be paid for it once more."""
+    error = spent()
+    error.sent = True
+    assert await send(clock, [error]) == (["a"], error)
+
+
 async def test_the_error_of_a_budget_dies_with_its_call(clock):
     """No cycle keeps it, and with it the prompt, until the garbage collector comes."""
     errors = []
