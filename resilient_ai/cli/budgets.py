@@ -114,13 +114,15 @@ def _share(state: "BudgetState") -> Decimal:
 
 
 def _percent(share: Decimal) -> str:
-    """Return a share as people read it: what is not all used never looks as if it were.
+    """Return a share as people read it: what is not all used, or not unused, never looks as if it were.
 
-    >>> _percent(Decimal("0.9999")), _percent(Decimal("0.0001")), _percent(Decimal(12))
-    ('99 %', '1 %', '1,200 %')
+    >>> _percent(Decimal("0.9999")), _percent(Decimal("0.0001")), _percent(Decimal(0)), _percent(Decimal(12))
+    ('99 %', '<1 %', '0 %', '1,200 %')
     """
-    if 0 < share < 1:
-        share = min(max(share, Decimal("0.01")), Decimal("0.99"))
+    if 0 < share < Decimal("0.01"):
+        return "<1 %"
+    if share < 1:
+        share = min(share, Decimal("0.99"))
     return f"{share * 100:,.0f} %"
 
 

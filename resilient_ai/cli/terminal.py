@@ -99,17 +99,15 @@ def _plain(value: object) -> str:
 def usd(amount: Decimal | None) -> str:
     """Return an amount of money with three telling digits.
 
-    >>> usd(Decimal("0.0000097")), usd(Decimal("12.3456")), usd(Decimal(0)), usd(None)
-    ('$0.0000097', '$12.35', '$0', 'unknown')
+    >>> usd(Decimal("0.0000097")), usd(Decimal("0.99999")), usd(Decimal("12.3456")), usd(Decimal(0)), usd(None)
+    ('$0.0000097', '$1.00', '$12.35', '$0', 'unknown')
     """
     if amount is None:
         return "unknown"
     if amount == 0:
         return "$0"
-    if amount >= 1:
-        return f"${amount:,.2f}"
-    rounded = amount.quantize(Decimal(1).scaleb(amount.adjusted() - 2))
-    return f"${rounded.normalize():f}"
+    rounded = amount.quantize(Decimal(1).scaleb(min(amount.adjusted(), 0) - 2))
+    return f"${rounded:,.2f}" if rounded >= 1 else f"${rounded.normalize():f}"
 
 
 def seconds(elapsed: float) -> str:
