@@ -26,8 +26,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## Watch the client work against a simulated DeepInfra, without a key
 	@$(BIN)/resilient-ai demo
 
+# Bytecode is kept, also where the caller keeps none: tests start hundreds of processes, each of which would compile the package.
 test: $(STAMP)  ## Run the tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 format: $(STAMP)  ## Format the code
 	$(BIN)/ruff check --fix .
@@ -77,7 +78,7 @@ soak: $(STAMP)  ## Look for races for a quarter of an hour: shuffled loops, 2000
 faults: $(STAMP)  ## Let a cache store go wrong in every way, and see how long calls wait for it
 	$(BIN)/python -m benchmarks.cache_faults
 
-kills: $(STAMP)  ## Kill 200 processes at random moments on each store of a shared cache and on the ledger, and look at what is left
+kills: $(STAMP)  ## Kill 200 processes at random moments on each store of a shared cache and on each ledger, and look at what is left
 	$(BIN)/python -m benchmarks.cache_kills
 	$(BIN)/python -m benchmarks.ledger_kills
 

@@ -1,33 +1,37 @@
 """A process that reports sends and charges a budget, and says so once it has been told that it is written."""
 
 import asyncio
+import logging
+import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
-from pathlib import Path
 
+from benchmarks.ledger_kills.books import AnyLedger
 from resilient_ai.core.budgets import Charge
 from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.core.ledger import CallSpared, SendClosed, SendOpened
-from resilient_ai.stores import SQLiteLedger
 
 # Of the sends of a round the first ones end in it, the next one in the round after it, and the last one never does.
 SENDS, ENDED = 8, 6
 COST = Decimal("0.0000097")
 CHARGED, GIVEN_BACK, LIMIT = 10, 4, 10**12
+ALL = "all"  # the budget that all of them share; each has one of its own besides
 
 
-def work(path: Path, name: str, told: int) -> None:
+def work(open_ledger: Callable[[], AnyLedger], name: str, told: int) -> None:
     """Work until killed.
 
     Args:
-        path: The ledger.
+        open_ledger: Opens the ledger.
         name: What the names of this worker's sends begin with.
-        told: A pipe that gets a line per step: "r" and a number for a round that is written, "c" for a charge that will be
-            asked for, "a" for one that was admitted.
+        told: A pipe that gets a letter per step: "c" for a charge that will be asked for, "a" for one that was admitted, "r" for
+            a round that is written.
     """
-    asyncio.run(_rounds(SQLiteLedger(path), name, told))
+    # That a server is away is known here; what is lost is an error.
+    logging.getLogger("resilient_ai").setLevel(logging.ERROR)
+    asyncio.run(_rounds(open_ledger(), name, told))
 
 
 def send_id(name: str, turn: int, number: int) -> str:
@@ -35,11 +39,11 @@ def send_id(name: str, turn: int, number: int) -> str:
     return f"{name}-{turn}-{number}"
 
 
-def budget(amount: int) -> Charge:
-    """Return a charge against the one budget of all workers."""
-    # In a scope that no send is in, so that it counts nothing but charges.
+def charges(amount: int, *keys: str) -> list[Charge]:
+    """Return charges against the budgets of these names."""
+    # In a scope that no send is in, so that they count nothing but charges.
     scope = {"tenant": "nobody"}
-    return Charge(key="all", slice=0, first=0, amount=amount, limit=LIMIT, until=2**40, scope=scope)
+    return [Charge(key=key, slice=0, first=0, amount=amount, limit=LIMIT, until=2**40, scope=scope) for key in keys]
 
 
 def ended_by(turn: int) -> Iterator[tuple[int, int]]:
@@ -49,7 +53,11 @@ def ended_by(turn: int) -> Iterator[tuple[int, int]]:
         yield turn - 1, ENDED
 
 
-async def _rounds(ledger: SQLiteLedger, name: str, told: int) -> None:
+async def _rounds(ledger: AnyLedger, name: str, told: int) -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        # Whoever was to kill it may have been killed, and it would go on for ever.
+        asyncio.get_running_loop().add_reader(parent.sentinel, os._exit, 1)
     turn = 0
     while True:
         for number in range(SENDS):
@@ -68,15 +76,24 @@ async def _rounds(ledger: SQLiteLedger, name: str, told: int) -> None:
         for of, number in ended_by(turn):
             ledger.closed(SendClosed(send_id=send_id(name, of, number), state="settled", cost=COST))
         ledger.spared(
-            CallSpared(call_id=name, at=time.time(), kind="chat", model="m", outcome="hit", hits=1, saved=COST)
+            CallSpared(
+                call_id=f"{name}-{turn}",
+                at=time.time(),
+                kind="chat",
+                model="m",
+                outcome="hit",
+                hits=1,
+                saved=COST,
+                tags={"tenant": name},
+            )
         )
-        os.write(told, b"c\n")
+        os.write(told, b"c")
         try:
-            if (await ledger.charge([budget(CHARGED)])).admitted:
-                os.write(told, b"a\n")
-                ledger.settle([budget(-GIVEN_BACK)])
-        except BookUnavailable:  # the file is in great demand
+            if (await ledger.charge(charges(CHARGED, ALL, name))).admitted:
+                os.write(told, b"a")
+                ledger.settle(charges(-GIVEN_BACK, ALL, name))
+        except BookUnavailable:  # the file is in great demand, or the server away
             pass
         await ledger.flush()
-        os.write(told, f"r{turn}\n".encode())
+        os.write(told, b"r")
         turn += 1
