@@ -1,5 +1,6 @@
 """Fixtures of all tests: asynchronous tests run in virtual time unless their own folder says otherwise."""
 
+import gc
 import signal
 
 import pytest
@@ -22,6 +23,14 @@ settings.register_profile(
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("noisy")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_to_collect():
+    """The garbage collector looks at what a file of tests makes, and not time and again at the nine thousand tests."""
+    gc.freeze()
+    yield
+    gc.collect()
 
 
 @pytest.fixture

@@ -36,13 +36,19 @@ def bare(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
-def service(bare, monkeypatch):
-    """The simulator, with an environment that leads there."""
+@pytest.fixture(scope="module")
+def simulator():
     with serve() as simulator:
-        monkeypatch.setenv("DEEPINFRA_API_KEY", "key-of-the-test")
-        monkeypatch.setenv("RESILIENT_AI_BASE_URL", simulator.base_url)
         yield simulator
+
+
+@pytest.fixture
+def service(bare, monkeypatch, simulator):
+    """The simulator, with an environment that leads there."""
+    simulator.reset()
+    monkeypatch.setenv("DEEPINFRA_API_KEY", "key-of-the-test")
+    monkeypatch.setenv("RESILIENT_AI_BASE_URL", simulator.base_url)
+    return simulator
 
 
 def blocks_of(page):

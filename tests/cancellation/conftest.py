@@ -6,16 +6,16 @@ import pytest
 
 
 @pytest.fixture(scope="package", autouse=True)
-def _little_to_collect():
+def _collected_when_told():
     gc.collect()
     gc.freeze()
     gc.disable()
     yield
     gc.enable()
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
 def _tidy():
     yield
     gc.collect()
+    gc.freeze()

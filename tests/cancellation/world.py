@@ -1,6 +1,7 @@
 """One full stack over a scripted server, with recorders of everything that must come to an end."""
 
 import asyncio
+import functools
 import gc
 import inspect
 import itertools
@@ -162,12 +163,17 @@ def exists(name):
     return hasattr(middleware, name)
 
 
+@functools.cache
+def options_of(kind):
+    return frozenset(inspect.signature(kind).parameters)
+
+
 def build(name, **options):
     """Make a middleware of those options that it has; none where the package has no such middleware."""
     if not exists(name):
         return []
     kind = getattr(middleware, name)
-    known = inspect.signature(kind).parameters
+    known = options_of(kind)
     return [kind(**{option: value for option, value in options.items() if option in known})]
 
 
