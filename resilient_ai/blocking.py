@@ -46,7 +46,8 @@ class Client:
     inside of a running event loop, and after a fork.
 
     Args:
-        api_key: As for `AsyncClient`, like everything else.
+        api_key: As for `AsyncClient`, like everything else. A `provider` or a `clock` of your own lives on one event loop, so
+            only `AsyncClient` takes them.
 
     >>> Client(api_key="secret", stack=[])
     Client(base_url='https://api.deepinfra.com/v1')

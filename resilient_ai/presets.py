@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import platformdirs
 
+from resilient_ai.core.budgets import BudgetBook
 from resilient_ai.core.call import Middleware
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.core.ledger import Savings
@@ -151,8 +152,16 @@ def ledger_of(settings: Settings, home: Path | None) -> SQLiteLedger | PostgresL
     """Return the book of the settings: the one of `ledger_url`, or a file in `home`, or one in memory where there is neither."""
     if settings.ledger_url is not None:
         url = settings.ledger_url.get_secret_value()
-        return _named("ledger_url", lambda: PostgresLedger(url))
+        return _named("ledger_url", lambda: PostgresLedger(url, folder=home))
     return SQLiteLedger(home / "ledger.sqlite" if home and settings.ledger == "on" else ":memory:")
+
+
+def budget_book_of(settings: Settings, ledger: BudgetBook) -> BudgetBook:
+    """Return where the budgets of the settings are counted: in the Redis of `budget_redis_url`, or else in the ledger."""
+    url = settings.budget_redis_url
+    if url is None:
+        return ledger
+    return _named("budget_redis_url", lambda: RedisBudgets(url.get_secret_value()))
 
 
 def _budgets(
@@ -160,12 +169,10 @@ def _budgets(
 ) -> list[Middleware]:
     if not settings.budgets:
         return []
-    url = settings.budget_redis_url
-    book = ledger if url is None else _named("budget_redis_url", lambda: RedisBudgets(url.get_secret_value()))
     return [
         Budgets(
             budgets=settings.budgets,
-            book=book,
+            book=budget_book_of(settings, ledger),
             prices=prices,
             abilities=abilities,
             unpriced=settings.budget_unpriced,
@@ -239,6 +246,18 @@ def _named(setting: str, make: Callable[[], T]) -> T:
 def home_of(home: Path | None = None) -> Path:
     """Return the folder for state: the one that was set, else the platform's own for application data."""
     return home or Path(platformdirs.user_data_path("resilient_ai", appauthor=False))
+
+
+def home_trouble(home: Path | None = None) -> str | None:
+    """Return why the folder for state cannot be used, None where it can; it is not made."""
+    folder = home_of(home)
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=nearest):
+            pass
+    except OSError as error:
+        return os.strerror(error.errno or 0)
+    return None
 
 
 def writable_home(home: Path | None = None) -> Path | None:

@@ -3,9 +3,9 @@
 import os
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -19,10 +19,13 @@ from typing_extensions import override
 from resilient_ai.core._base import explain
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.deepinfra.provider import BASE_URL
-from resilient_ai.middleware.budget import Budget
+from resilient_ai.middleware.budget import Budget, refuse_float
 
 PREFIX = "RESILIENT_AI_"
 FILE_VARIABLE = "RESILIENT_AI_CONFIG"
+
+# All settings that are no single value, with an example of each.
+_LISTS = {"budgets": '[{"limit": "25 USD", "per": "day"}]', "auto_models": '["org/model", "org/other"]'}
 
 
 class Settings(BaseSettings):
@@ -132,9 +135,31 @@ class Settings(BaseSettings):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigurationError(str(explain("settings", error, known=type(self).model_fields))) from None
+            said = str(explain("settings", error, known=type(self).model_fields))
+            raise ConfigurationError(said.replace("input should be", "must be")) from None
         except SettingsError as error:
-            raise ConfigurationError(f"settings: {error}; lists are written as JSON") from None
+            raise ConfigurationError(_unreadable(str(error))) from None
+
+    @field_validator("home", "price_file", mode="before")
+    @classmethod
+    def _is_not_empty(cls, given: object) -> object:
+        # An empty path is the folder one happens to be in.
+        if isinstance(given, str) and not given.strip():
+            raise ValueError("must not be empty")
+        return given
+
+    @field_validator("budgets", "auto_models", mode="before")
+    @classmethod
+    def _is_a_list(cls, given: object, info: ValidationInfo) -> object:
+        if not isinstance(given, list | tuple):
+            raise ValueError(f"must be a list such as {_LISTS[info.field_name or '']}")  # noqa: TRY004 - which pydantic does not take
+        return cast("object", given)
+
+    @field_validator("budget_unpriced", mode="before")
+    @classmethod
+    def _is_exact(cls, given: object) -> object:
+        refuse_float("budget_unpriced", given)
+        return given
 
     @classmethod
     @override
@@ -156,6 +181,12 @@ class Settings(BaseSettings):
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"{path}: cannot be read as TOML: {error}") from error
         return init_settings, env_settings, file
+
+
+def _unreadable(said: str) -> str:
+    """Return what is wrong with a value that is no JSON, in our words; pydantic names the field in its own."""
+    field = next(name for name in _LISTS if f'"{name}"' in said)
+    return f"settings: {field}: {PREFIX}{field.upper()} is no JSON; write a list such as '{_LISTS[field]}'"
 
 
 def _refuse_unknown_variables() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import warnings
 from datetime import date
+from pathlib import Path
 
 import platformdirs
 import pytest
@@ -31,7 +32,7 @@ from resilient_ai.middleware import (
     Tracing,
 )
 from resilient_ai.middleware.routing import Rule
-from resilient_ai.presets import ResilientAIWarning, default_stack, home_of, writable_home
+from resilient_ai.presets import ResilientAIWarning, default_stack, home_of, home_trouble, writable_home
 from resilient_ai.settings import PREFIX, Settings
 from resilient_ai.stores import DiskStore, EncryptedStore, MemoryStore, RedisFleet, RedisStore, TieredStore
 from resilient_ai.testing import ScriptedProvider
@@ -239,6 +240,15 @@ class TestHome:
         assert writable_home(home) == home == writable_home(home)
         assert home.stat().st_mode & 0o777 == 0o700
         assert list(home.iterdir()) == []
+
+    def test_what_stands_against_a_home_is_told_without_making_it(self, blocked, tmp_path):
+        """A folder that is not there yet can be used where it could be made; nothing is left behind."""
+        before = sorted(tmp_path.rglob("*"))
+        assert home_trouble(tmp_path / "deep" / "home") is None
+        assert home_trouble(tmp_path) is None
+        assert home_trouble(blocked) == "Not a directory"
+        assert home_trouble(Path("/proc/nowhere")) == "No such file or directory"
+        assert sorted(tmp_path.rglob("*")) == before
 
     def test_a_home_that_cannot_be_written(self, blocked):
         """One warning names it and the reason, and everything works in memory."""

@@ -8,7 +8,7 @@ from pydantic import SecretStr, ValidationError
 
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.middleware import Budget
-from resilient_ai.settings import FILE_VARIABLE, PREFIX, Settings
+from resilient_ai.settings import _LISTS, FILE_VARIABLE, PREFIX, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +100,53 @@ def test_budgets_from_the_environment_and_from_the_file(file, monkeypatch):
         Settings()
 
 
+def test_a_list_that_is_none_is_told_how_to_write_one(monkeypatch):
+    """In words that fit where it stands: the variable, and what a list of its kind looks like."""
+    for name, example in (
+        ("budgets", '[{"limit": "25 USD", "per": "day"}]'),
+        ("auto_models", '["org/model", "org/other"]'),
+    ):
+        monkeypatch.setenv(f"RESILIENT_AI_{name.upper()}", "25 USD per day")
+        with pytest.raises(ConfigurationError) as caught:
+            Settings()
+        assert str(caught.value) == (
+            f"settings: {name}: RESILIENT_AI_{name.upper()} is no JSON; write a list such as '{example}'"
+        )
+        monkeypatch.setenv(f"RESILIENT_AI_{name.upper()}", '{"limit": "5 USD"}')
+        with pytest.raises(ConfigurationError) as caught:
+            Settings()
+        assert str(caught.value) == f"settings: {name}: must be a list such as {example}, got {{'limit': '5 USD'}}"
+        monkeypatch.delenv(f"RESILIENT_AI_{name.upper()}")
+
+
+def test_every_list_has_an_example():
+    """A new setting that is no single value needs one, for whoever writes it into a variable."""
+    assert set(_LISTS) == {
+        name for name, field in Settings.model_fields.items() if getattr(field.annotation, "__origin__", None) is tuple
+    }
+
+
+def test_a_limit_is_no_float_in_the_settings_either(file, monkeypatch):
+    """`Budget` takes none, and so neither does a file or a variable."""
+    file('[[budgets]]\nlimit = 0.5\nper = "day"')
+    with pytest.raises(ConfigurationError, match=r"limit must not be a float, .*: write '0\.5 USD', got 0\.5"):
+        Settings()
+    monkeypatch.setenv("RESILIENT_AI_BUDGETS", '[{"limit": 0.5, "per": "day"}]')
+    with pytest.raises(ConfigurationError, match=r"write '0\.5 USD'"):
+        Settings()
+    monkeypatch.setenv("RESILIENT_AI_BUDGETS", '[{"limit": 5, "per": "day"}]')
+    assert Settings().budgets == (Budget(limit=5, per="day"),)
+
+
+@pytest.mark.parametrize("name", ["home", "price_file"])
+def test_a_path_is_not_empty(monkeypatch, name):
+    """It would be the folder that one happens to be in, and the book of costs with it."""
+    monkeypatch.setenv(f"RESILIENT_AI_{name.upper()}", "")
+    with pytest.raises(ConfigurationError) as caught:
+        Settings()
+    assert str(caught.value) == f"settings: {name}: must not be empty, got ''"
+
+
 def test_arguments_go_before_the_environment_and_that_before_the_file(file, monkeypatch):
     """Each place is asked for what the ones before it leave open."""
     file('attempts = 7\ntimeout = 70\nconcurrency = 77\nhome = "/from/file"')
@@ -128,24 +175,24 @@ def test_a_file_of_its_own_kind_is_not_looked_for(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"attempts": 0}, "settings: attempts: input should be greater than or equal to 1, got 0"),
-        ({"timeout": 0}, "settings: timeout: input should be greater than 0, got 0"),
-        ({"timeout": float("nan")}, "settings: timeout: input should be"),
-        ({"timeout": float("inf")}, "settings: timeout: input should be a finite number, got inf"),
-        ({"connect_timeout": -1}, "settings: connect_timeout: input should be greater than 0, got -1"),
+        ({"attempts": 0}, "settings: attempts: must be greater than or equal to 1, got 0"),
+        ({"timeout": 0}, "settings: timeout: must be greater than 0, got 0"),
+        ({"timeout": float("nan")}, "settings: timeout: must be"),
+        ({"timeout": float("inf")}, "settings: timeout: must be a finite number, got inf"),
+        ({"connect_timeout": -1}, "settings: connect_timeout: must be greater than 0, got -1"),
         ({"concurrency": 0}, "settings: concurrency: "),
-        ({"batch_size": 1025}, "settings: batch_size: input should be less than or equal to 1024, got 1025"),
+        ({"batch_size": 1025}, "settings: batch_size: must be less than or equal to 1024, got 1025"),
         ({"batches_in_flight": 0}, "settings: batches_in_flight: "),
-        ({"cache": "maybe"}, "settings: cache: input should be 'on', 'off', 'read', 'write' or 'refresh', got 'maybe'"),
-        ({"ledger": None}, "settings: ledger: input should be 'on' or 'off', got None"),
-        ({"cache_answers": "some"}, "settings: cache_answers: input should be 'repeatable' or 'all', got 'some'"),
-        ({"cache_memory": 1}, "settings: cache_memory: input should be greater than or equal to 1048576, got 1"),
-        ({"cache_disk": "much"}, "settings: cache_disk: input should be a valid integer"),
+        ({"cache": "maybe"}, "settings: cache: must be 'on', 'off', 'read', 'write' or 'refresh', got 'maybe'"),
+        ({"ledger": None}, "settings: ledger: must be 'on' or 'off', got None"),
+        ({"cache_answers": "some"}, "settings: cache_answers: must be 'repeatable' or 'all', got 'some'"),
+        ({"cache_memory": 1}, "settings: cache_memory: must be greater than or equal to 1048576, got 1"),
+        ({"cache_disk": "much"}, "settings: cache_disk: must be a valid integer"),
         ({"cache_secret": ""}, "settings: cache_secret: "),
-        ({"coalesce": "no"}, "settings: coalesce: input should be 'on' or 'off', got 'no'"),
-        ({"cache_max_age": -1}, "settings: cache_max_age: input should be greater than or equal to 0, got -1"),
-        ({"cache_replay": "slow"}, "settings: cache_replay: input should be 'at_once' or 'recorded', got 'slow'"),
-        ({"cache_ttl": 0}, "settings: cache_ttl: input should be greater than 0, got 0"),
+        ({"coalesce": "no"}, "settings: coalesce: must be 'on' or 'off', got 'no'"),
+        ({"cache_max_age": -1}, "settings: cache_max_age: must be greater than or equal to 0, got -1"),
+        ({"cache_replay": "slow"}, "settings: cache_replay: must be 'at_once' or 'recorded', got 'slow'"),
+        ({"cache_ttl": 0}, "settings: cache_ttl: must be greater than 0, got 0"),
     ],
 )
 def test_values_are_checked(values, message):
@@ -158,7 +205,7 @@ def test_values_are_checked(values, message):
 def test_a_value_of_the_environment_is_checked(monkeypatch):
     """As one that was given."""
     monkeypatch.setenv("RESILIENT_AI_ATTEMPTS", "many")
-    with pytest.raises(ConfigurationError, match="settings: attempts: input should be a valid integer"):
+    with pytest.raises(ConfigurationError, match="settings: attempts: must be a valid integer"):
         Settings()
 
 

@@ -1,12 +1,13 @@
 """What is spent of the budgets of the settings, those for each value of a tag included."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from resilient_ai.cli._costs_book import opened
 
 if TYPE_CHECKING:
-    from resilient_ai.middleware._budget_survey import Survey
+    from resilient_ai.inspection import Survey
     from resilient_ai.settings import Settings
 
 
@@ -19,21 +20,10 @@ async def states_of(settings: "Settings", tags: Mapping[str, str], *, most: int 
     Raises:
         BookUnavailable: If what was spent cannot be asked for.
     """
-    # All of these are slow to import.
-    from resilient_ai.core.clock import SystemClock  # noqa: PLC0415
-    from resilient_ai.middleware._budget_survey import Survey, survey  # noqa: PLC0415
-    from resilient_ai.middleware._budget_tally import Tally  # noqa: PLC0415
-    from resilient_ai.stores import RedisBudgets  # noqa: PLC0415
+    from resilient_ai.inspection import Survey, survey_of  # noqa: PLC0415 - slow to import
 
     if not settings.budgets:
         return Survey()
     async with opened() as (ledger, _):
-        url = settings.budget_redis_url
-        book = ledger if url is None else RedisBudgets(url.get_secret_value())
-        try:
-            found = await survey(Tally(settings.budgets), book, tags=tags, clock=SystemClock(), costs=ledger, most=most)
-        finally:
-            if url is not None:
-                await book.aclose()
-    states = sorted(found.states, key=lambda state: (-state.spent / state.limit, state.key))
-    return Survey(tuple(states), found.hidden, found.unlisted)
+        found = await survey_of(settings, ledger, tags, most=most)
+    return replace(found, states=tuple(sorted(found.states, key=lambda state: (-state.spent / state.limit, state.key))))

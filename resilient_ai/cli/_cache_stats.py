@@ -36,7 +36,7 @@ class Share:
 async def shares_of(store: "Inspectable", *, tenant: str | None = None) -> list[Share]:
     """Read everything once, and return what there is of each model, for one tenant or for all; the largest first."""
     from resilient_ai.deepinfra.catalogue import catalogue  # noqa: PLC0415 - data that other commands need not read
-    from resilient_ai.middleware._cache_key import model_part, tenant_part  # noqa: PLC0415 - slow to import
+    from resilient_ai.inspection import model_part, tenant_part  # noqa: PLC0415 - slow to import
 
     names = {model_part(info.id): info.id for info in catalogue}
     beginning = "" if tenant is None else tenant_part(tenant)

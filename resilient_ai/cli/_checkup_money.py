@@ -10,6 +10,7 @@ from resilient_ai.cli.terminal import counted, seconds
 from resilient_ai.core.budgets import Charge
 from resilient_ai.core.errors import ResilientAIError
 from resilient_ai.deepinfra.catalogue import load_overrides
+from resilient_ai.presets import home_trouble
 from resilient_ai.settings import Settings
 from resilient_ai.stores import RedisBudgets
 
@@ -43,6 +44,13 @@ async def _ledger(settings: Settings, note: Note) -> None:
     if settings.ledger == "off" and settings.ledger_url is None:
         note("ledger", "good", "off, as the settings say")
         return
+    if _in_memory(settings):
+        note(
+            "ledger",
+            "doubtful",
+            "in memory only, as the home cannot be used: what calls cost is forgotten with the process",
+        )
+        return
     started = time.monotonic()
     try:
         async with asyncio.timeout(_PATIENCE), opened() as (book, place):
@@ -55,6 +63,13 @@ async def _ledger(settings: Settings, note: Note) -> None:
 
 async def _budgets(settings: Settings, note: Note) -> None:
     url = settings.budget_redis_url
+    if url is None and (_in_memory(settings) or (settings.ledger == "off" and settings.ledger_url is None)):
+        note(
+            "budgets",
+            "doubtful",
+            f"{counted(len(settings.budgets), 'budget')} counted in memory, by each process for itself",
+        )
+        return
     started = time.monotonic()
     try:
         async with asyncio.timeout(_PATIENCE):
@@ -72,6 +87,10 @@ async def _budgets(settings: Settings, note: Note) -> None:
     note("budgets", "good", f"{counts} {place}, which answers after {seconds(time.monotonic() - started)}")
 
 
+def _in_memory(settings: Settings) -> bool:
+    return settings.ledger_url is None and home_trouble(settings.home) is not None
+
+
 async def _asked(book: RedisBudgets) -> str:
     try:
         await book.spent([_NOTHING])
@@ -81,4 +100,6 @@ async def _asked(book: RedisBudgets) -> str:
 
 
 def _why(error: Exception, what: str) -> str:
-    return f"{what} gave no answer within {_PATIENCE:g} s" if isinstance(error, TimeoutError) else str(error)
+    if isinstance(error, TimeoutError):
+        return f"{what} gave no answer within {_PATIENCE:g} s"
+    return str(error)

@@ -6,20 +6,20 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import typer
 
-if TYPE_CHECKING:
-    from resilient_ai.core.budgets import BudgetBook
-    from resilient_ai.core.ledger import Column, CostBook
-    from resilient_ai.settings import Settings
+from resilient_ai.cli.failures import WrongUseError
 
-    class Book(CostBook, BudgetBook, Protocol):
-        """A ledger that can be asked, and that budgets are counted in."""
+if TYPE_CHECKING:
+    from resilient_ai.core.ledger import Column
+    from resilient_ai.inspection import Book
+    from resilient_ai.settings import Settings
 
 
 _PERIOD = re.compile(r"^(\d{1,6})([smhdw])$")
+_DAY = 86_400
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -53,10 +53,32 @@ class Question:
         return {"since": self.since, "until": self.until, "tags": self.tags}
 
     @property
+    def period(self) -> str:
+        """Of which time the sends are, and which days of it are not whole; empty where it is all time."""
+        parts = [
+            f"{word} {_moment(bound)}"
+            for word, bound in (("since", self.since), ("until", self.until))
+            if bound is not None
+        ]
+        cut = [
+            which
+            for which, bound in (("first", self.since), ("last", self.until))
+            if bound is not None and bound % _DAY
+        ]
+        if "day" not in self.columns or not cut:
+            return f"sent {' and '.join(parts)}" if parts else ""
+        days = f"the {' and the '.join(cut)} day {'are' if len(cut) > 1 else 'is'} not whole"
+        return f"sent {' and '.join(parts)}, so {days}"
+
+    @property
     def limits(self) -> str:
         """What it leaves out, in words that follow a verb."""
         during = " in that time" if (self.since, self.until) != (None, None) else ""
         return f"{during} with {'this tag' if len(self.tags) == 1 else 'these tags'}" if self.tags else during
+
+
+def _moment(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 @asynccontextmanager
@@ -64,6 +86,9 @@ async def opened() -> "AsyncGenerator[tuple[Book, str]]":
     """Open the book of the settings for the time of a question, and say where it is.
 
     Where there is no file yet, the book is an empty one, and none is made.
+
+    Raises:
+        WrongUseError: If there can be no file, as the home cannot be used.
     """
     from resilient_ai.settings import Settings  # noqa: PLC0415 - slow to import, and only needed by some commands
 
@@ -75,11 +100,15 @@ async def opened() -> "AsyncGenerator[tuple[Book, str]]":
 
 
 def _book(settings: "Settings") -> "tuple[Book, str]":
-    from resilient_ai.presets import home_of, ledger_of  # noqa: PLC0415 - as above
+    from resilient_ai.presets import home_of, home_trouble, ledger_of  # noqa: PLC0415 - as above
     from resilient_ai.stores import PostgresLedger  # noqa: PLC0415 - as above
 
     home = home_of(settings.home)
     path = home / "ledger.sqlite"
+    if settings.ledger_url is None and not path.is_file() and (trouble := home_trouble(settings.home)) is not None:
+        raise WrongUseError(
+            f"home: {home} cannot be used ({trouble}), so there is no book of costs: processes keep it in memory"
+        )
     # A book that calls no longer write can still be read.
     ledger = ledger_of(settings.model_copy(update={"ledger": "on"}), home if path.is_file() else None)
     return ledger, ledger.place if isinstance(ledger, PostgresLedger) else str(path)

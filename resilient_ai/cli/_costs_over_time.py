@@ -120,7 +120,7 @@ async def over_time(
 
     def found(rows: "Iterable[LedgerRow]") -> Iterator[tuple[str, Decimal]]:
         for row in rows:
-            yield "" if column is None else row.key[-1] or "(none)", row.wasted if wasted else row.cost
+            yield "" if column is None else row.key[-1] or "(none)", (row.wasted if wasted else row.cost) or Decimal(0)
 
     days = await book.by("day", *groups, since=since, until=until, tags=tags)
     spent = [(_day(row), *pair) for row, pair in zip(days, found(days), strict=True)]

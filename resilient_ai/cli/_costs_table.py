@@ -9,26 +9,39 @@ from rich.table import Table
 from rich.text import Text
 
 from resilient_ai.cli import terminal
+from resilient_ai.cli._stacked import NARROWEST_NAME, facts, stacked
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from resilient_ai.cli._costs_book import Question
     from resilient_ai.core.ledger import LedgerRow, LedgerTotal, SavedTotal
 
+_BETWEEN = 2  # spaces from one column to the next
 _NARROW = 76  # columns of a terminal, below which a table does without tokens
 
 
 def table(
     total: "LedgerTotal", rows: "Sequence[LedgerRow]", columns: Sequence[str], *, wasted: bool, width: int
-) -> Table:
+) -> "RenderableType":
     """Return a line per group and their sum; what was wasted is shown where it is asked for, or where there is any."""
-    grid = Table(
-        box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0), show_footer=True, footer_style="bold"
-    )
     narrow = width < _NARROW
+    shown = _Shown(tokens=not narrow, wasted=wasted or bool(total.wasted), unknown=bool(total.unknown))
+    longest = max(len(text) for text in (", ".join(columns), *(key or "" for row in rows for key in row.key)))
+    if width - _room_for_numbers([total, *rows], shown) < min(NARROWEST_NAME, longest):
+        names = [*(Text(", ").join(map(_key, row.key)) for row in rows), Text("Total", "bold")]
+        return stacked((name, facts(shown.of(row))) for name, row in zip(names, [*rows, total], strict=True))
+    grid = Table(
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+        padding=(0, _BETWEEN, 0, 0),
+        show_footer=True,
+        footer_style="bold",
+    )
     heads = [", ".join(columns)] if narrow else list(columns)
     for position, head in enumerate(heads):
         grid.add_column(head.capitalize(), "" if position else "Total", overflow="fold")
-    shown = _Shown(tokens=not narrow, wasted=wasted or bool(total.wasted), unknown=bool(total.unknown))
     for name, value in shown.of(total).items():
         grid.add_column(name, value, justify="right", no_wrap=True)
     for row in rows:
@@ -37,9 +50,9 @@ def table(
     return grid
 
 
-def remarks(total: "LedgerTotal", saved: "SavedTotal", *, always: bool) -> list[tuple[str, str]]:
+def remarks(total: "LedgerTotal", saved: "SavedTotal", question: "Question", *, always: bool) -> list[tuple[str, str]]:
     """Return what is to be said below the table, each with its style."""
-    said: list[tuple[str, str]] = []
+    said: list[tuple[str, str]] = [(question.period, "dim")] if total.sends and question.period else []
     if total.unknown:
         unknown = terminal.counted(total.unknown, "request")
         said.append((f"the cost of {unknown} is unknown and not in the sums", "yellow"))
@@ -68,6 +81,11 @@ def document(
         "total": _sums(total),
         "saved": {"calls": saved.calls, "hits": saved.hits, "saved": saved.saved, "unknown": saved.unknown},
     }
+
+
+def _room_for_numbers(rows: "Sequence[LedgerTotal]", shown: "_Shown") -> int:
+    columns = zip(*(shown.of(row).items() for row in rows), strict=True)
+    return sum(max(max(len(name), len(value)) for name, value in column) + _BETWEEN for column in columns)
 
 
 def _key(key: str | None) -> Text:

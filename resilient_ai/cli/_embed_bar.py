@@ -77,7 +77,7 @@ def money(totals: Totals) -> str:
 
     >>> from decimal import Decimal
     >>> money(Totals(cost=Decimal("0.5"))), money(Totals(cost=Decimal("0.5"), complete=False)), money(Totals(complete=False))
-    ('$0.5', 'at least $0.5', 'unknown')
+    ('$0.50', 'at least $0.50', 'unknown')
     """
     known = terminal.usd(totals.known_cost)
     return known if totals.complete or totals.known_cost is None else f"at least {known}"

@@ -1,6 +1,7 @@
 """The models that `resilient-ai models` shows, and what has changed of them."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -50,9 +51,11 @@ def refreshed(base_url: str | None) -> Known:
     return with_client(ask, base_url=base_url)
 
 
-def show_changes(known: Known, *, json: bool) -> None:
-    """Write what has changed."""
+def show_changes(known: Known, *, json: bool, only: Collection[str] | None = None) -> None:
+    """Write what has changed, of all models or of those named by their ids."""
     changes = known.catalogue.changes() if known.news is None else known.news
+    if only is not None:
+        changes = _narrowed(changes, only)
     if json:
         terminal.write_json({"since": known.since, **asdict(changes)})
         return
@@ -67,12 +70,26 @@ def tell_news(news: "CatalogueChanges") -> None:
     """Say how much a refresh has changed, and what of it went wrong."""
     count = len(news.prices)
     terminal.say(
-        f"{terminal.counted(count, 'price')} changed, {len(news.added)} new, {len(news.retired)} retired; "
-        "--changes shows what has changed since the package",
+        f"{terminal.counted(count, 'price')} changed, {len(news.added)} new, {len(news.retired)} retired, "
+        f"{len(news.removed)} no longer listed; --changes shows what has changed since the package",
         "dim",
     )
     for problem in (*news.failed, *map(str, news.suspicious)):
         terminal.say(f"not believed or not read: {terminal.one_line(problem)}", "yellow")
+
+
+def _narrowed(changes: "CatalogueChanges", only: Collection[str]) -> "CatalogueChanges":
+    return replace(
+        changes,
+        **{
+            name: tuple(one for one in getattr(changes, name) if one in only)
+            for name in ("added", "removed", "retired")
+        },
+        **{
+            name: tuple(one for one in getattr(changes, name) if one.model in only)
+            for name in ("prices", "facts", "suspicious")
+        },
+    )
 
 
 def _minute(moment: float) -> str:

@@ -8,8 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from resilient_ai.cli import terminal
+from resilient_ai.cli._stacked import NARROWEST_NAME, facts, stacked
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from resilient_ai.deepinfra.catalogue import ModelInfo
 
 ABILITIES = ("tools", "json", "vision", "reasoning", "code")
@@ -27,25 +30,46 @@ _UNITS = {
 }
 
 
-def table(models: "Sequence[ModelInfo]", *, with_status: bool, width: int) -> Table:
+def table(models: "Sequence[ModelInfo]", *, with_status: bool, width: int) -> "RenderableType":
     """Return a row per model; where there is no room for all, what is neither an id nor a price stands below the id."""
     rows = [_cells(model) for model in models]
     beside = ["Kind"] if len({model.kind for model in models}) > 1 else []
     beside += ["Status"] if with_status else []
-    prices = ["In", "Out"] if any(row["In"] for row in rows) else ["Out"]
+    prices = [head for head in ("In", "Out", "Price") if any(row[head] for row in rows)]
     heads = ["Model", *beside, "Context", *prices]
-    needed = sum(max(len(head), *(len(row[head]) for row in rows)) + _BETWEEN for head in heads)
-    if needed + min(_LEAST_ABILITIES, max(len(head) for head in ("Can", *(row["Can"] for row in rows)))) <= width:
+    if (
+        _room(heads, rows) + min(_LEAST_ABILITIES, max(len(head) for head in ("Can", *(row["Can"] for row in rows))))
+        <= width
+    ):
         heads.append("Can")
     else:
         heads = ["Model", *prices]
+        folded = [_folded(model, row, beside) for model, row in zip(models, rows, strict=True)]
+        if width - _room(prices, folded) < NARROWEST_NAME:
+            return stacked((Text(row["Model"]), _below(row, prices)) for row in folded)
+        rows = folded
     grid = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _BETWEEN, 0, 0))
     for head in heads:
-        _add_column(grid, "Price" if prices == ["Out"] and head == "Out" else head, folded="Can" not in heads)
+        _add_column(grid, head, folded="Can" not in heads)
     for model, row in zip(models, rows, strict=True):
-        shown = row if "Can" in heads else _folded(model, row, beside)
-        grid.add_row(*(shown[head] for head in heads), style="dim" if model.retired else "")
+        name = Text(row["Model"])
+        if row.get("Below"):
+            name.append(f"\n{row['Below']}", "dim")
+        grid.add_row(name, *(row[head] for head in heads[1:]), style="dim" if model.retired else "")
     return grid
+
+
+def unit_of(models: "Sequence[ModelInfo]") -> str:
+    """Return in what prices are, as far as it does not stand beside them.
+
+    >>> unit_of([])
+    'US dollars'
+    """
+    priced = [(bool(paid_in), bool(unit)) for paid_in, _, unit in map(prices_of, models)]
+    if not any(by_tokens for by_tokens, _ in priced):
+        return "US dollars"
+    others = ", or per what is named" if any(by_unit for _, by_unit in priced) else ""
+    return f"US dollars per million tokens{others}"
 
 
 def tokens(count: int | None) -> str:
@@ -68,7 +92,7 @@ def prices_of(model: "ModelInfo") -> tuple[str, str, str]:
     if unit is None:
         return _price(pricing.input_per_1m), _price(pricing.output_per_1m), ""
     steps = pricing.image.base_steps if pricing.image is not None else None
-    per_steps = "" if steps is None else f" and {steps} step{'s' if steps > 1 else ''}"
+    per_steps = "" if steps is None else f", {steps} step{'s' if steps > 1 else ''}"
     return "", _price(unit.usd_per_unit), f"{_UNITS.get(unit.unit, unit.unit)}{per_steps}"
 
 
@@ -89,17 +113,27 @@ def _cells(model: "ModelInfo") -> dict[str, str]:
         "Status": model.status.replace("_", " "),
         "Context": tokens(model.context_length or model.max_input_tokens),
         "In": paid_in,
-        "Out": f"{paid_out} / {unit}" if unit else paid_out,
+        "Out": "" if unit else paid_out,
+        "Price": f"{paid_out} / {unit}" if unit else "",
         "Can": " ".join(name for name in ABILITIES if getattr(model, name)),
     }
 
 
-def _folded(model: "ModelInfo", row: Mapping[str, str], beside: Sequence[str]) -> dict[str, str | Text]:
+def _room(heads: Sequence[str], rows: Sequence[Mapping[str, str]]) -> int:
+    return sum(max(len(head), *(len(row[head]) for row in rows)) + _BETWEEN for head in heads)
+
+
+def _below(row: Mapping[str, str], prices: Sequence[str]) -> Text:
+    paid = facts({head: row[head] for head in prices})
+    return paid.append(" · " if paid and row["Below"] else "").append(row["Below"], "dim")
+
+
+def _folded(model: "ModelInfo", row: Mapping[str, str], beside: Sequence[str]) -> dict[str, str]:
     paid_in, paid_out, unit = prices_of(model)
     context = f"{row['Context']} tokens" if row["Context"] else ""
-    facts = [*(row[head] for head in beside), f"per {unit}" if unit else "", context, row["Can"]]
-    below = Text("\n" + " · ".join(fact for fact in facts if fact), "dim") if any(facts) else Text()
-    return {"Model": Text(row["Model"]).append_text(below), "In": paid_in, "Out": paid_out}
+    others = [*(row[head] for head in beside), f"per {unit}" if unit else "", context, row["Can"]]
+    prices = {"In": paid_in, "Out": "" if unit else paid_out, "Price": paid_out if unit else ""}
+    return {"Model": row["Model"], "Below": " · ".join(fact for fact in others if fact), **prices}
 
 
 def _price(amount: Decimal | None) -> str:

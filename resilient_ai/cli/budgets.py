@@ -12,14 +12,18 @@ from rich.text import Text
 
 from resilient_ai.cli import terminal
 from resilient_ai.cli._budget_states import states_of
-from resilient_ai.cli.options import Json, tags_of
+from resilient_ai.cli._stacked import NARROWEST_NAME, facts, stacked
+from resilient_ai.cli.options import Json, filters_of, meant_by
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from resilient_ai.core.health import BudgetState
-    from resilient_ai.middleware._budget_survey import Survey
+    from resilient_ai.inspection import Survey
     from resilient_ai.settings import Settings
 
 _WIDE = 110  # columns of a terminal in which everything of a budget has one line
+_BETWEEN = 2  # spaces from one column to the next
 _BAR = 10
 _MOST = 20  # lines of one budget for each value of a tag
 _NEARLY = Decimal("0.8")
@@ -56,7 +60,7 @@ def budgets(
     from resilient_ai.settings import Settings  # noqa: PLC0415 - slow to import
 
     settings = Settings()
-    tags = tags_of(tag)
+    tags = filters_of(tag)
     with terminal.err().status("counting"):
         found = asyncio.run(states_of(settings, tags, most=None if json else _MOST))
     if json:
@@ -64,11 +68,12 @@ def budgets(
         return
     if found.states:
         screen = terminal.out()
-        screen.print(_table(found.states, wide=screen.width >= _WIDE))
+        screen.print(_table(found.states, width=screen.width))
     elif not settings.budgets:
         terminal.say(_HINT, "dim")
     elif not found.unlisted:
-        terminal.say("no budget counts such calls" if tags else "no call has counted against a budget yet", "dim")
+        none = f"no budget counts such calls{meant_by(tags)}"
+        terminal.say(none if tags else "no call has counted against a budget yet", "dim")
     for text, style in _remarks(found, settings):
         terminal.say(text, style)
 
@@ -84,8 +89,11 @@ def _remarks(found: "Survey", settings: "Settings") -> Iterator[tuple[str, str]]
         yield 'the ledger is "off", so every process counts by itself, and none of them is seen here', "yellow"
 
 
-def _table(states: "Sequence[BudgetState]", *, wide: bool) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+def _table(states: "Sequence[BudgetState]", *, width: int) -> "RenderableType":
+    wide = width >= _WIDE
+    if not wide and width - _room_for_numbers(states) < NARROWEST_NAME:
+        return stacked((_name(state), _below(state)) for state in states)
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _BETWEEN, 0, 0))
     table.add_column("Budget", overflow="fold")
     for head in ("Spent", "Limit", "Left") if wide else ("Spent", "Left"):
         table.add_column(head, justify="right", no_wrap=True)
@@ -94,19 +102,51 @@ def _table(states: "Sequence[BudgetState]", *, wide: bool) -> Table:
         table.add_column("Until", no_wrap=True)
         table.add_column("", no_wrap=True)
     for state in states:
-        used = _share(state)
-        colour = "red" if used >= 1 else "yellow" if used >= _NEARLY else "green"
-        name = Text(terminal.one_line(state.key[1])).append(f" {terminal.one_line(state.key[2])}".rstrip(), "cyan")
-        until, kind = _until(state), "hard" if state.hard else "soft"
-        amounts = [terminal.usd(state.spent), terminal.usd(state.limit), terminal.usd(state.left)]
+        used, colour, name = _share(state), _colour(state), _name(state)
+        amounts = _amounts(state)
         if wide:
             bar = Text("█" * min(_BAR, int(used * _BAR)), colour).append("░" * max(0, _BAR - int(used * _BAR)), "dim")
-            table.add_row(name, *amounts, bar.append(f" {_percent(used)}", colour), until, kind)
+            table.add_row(name, *amounts, bar.append(f" {_percent(used)}", colour), _until(state), _kind(state))
         else:
-            end = f"until {until}" if until and not state.rolling else until
-            note = ", ".join(part for part in (f"of {amounts[1]}", kind, end) if part)
-            table.add_row(name.append(f"\n{note}", "dim"), amounts[0], amounts[2], Text(_percent(used), colour))
+            name.append(f"\n{_note(state)}", "dim")
+            table.add_row(name, amounts[0], amounts[2], Text(_percent(used), colour))
     return table
+
+
+def _below(state: "BudgetState") -> Text:
+    spent, _, left = _amounts(state)
+    numbers = facts({"Spent": spent, "Left": left, "Used": _percent(_share(state))})
+    numbers.stylize(_colour(state))
+    return numbers.append(f"\n{_note(state)}", "dim")
+
+
+def _room_for_numbers(states: "Sequence[BudgetState]") -> int:
+    columns = [("Spent", *(_amounts(one)[0] for one in states)), ("Left", *(_amounts(one)[2] for one in states))]
+    columns.append(("Used", *(_percent(_share(one)) for one in states)))
+    return sum(max(map(len, column)) + _BETWEEN for column in columns)
+
+
+def _name(state: "BudgetState") -> Text:
+    return Text(terminal.one_line(state.key[1])).append(f" {terminal.one_line(state.key[2])}".rstrip(), "cyan")
+
+
+def _amounts(state: "BudgetState") -> tuple[str, str, str]:
+    return terminal.usd(state.spent), terminal.usd(state.limit), terminal.usd(state.left)
+
+
+def _note(state: "BudgetState") -> str:
+    until = _until(state)
+    end = f"until {until}" if until and not state.rolling else until
+    return ", ".join(part for part in (f"of {terminal.usd(state.limit)}", _kind(state), end) if part)
+
+
+def _kind(state: "BudgetState") -> str:
+    return "hard" if state.hard else "soft"
+
+
+def _colour(state: "BudgetState") -> str:
+    used = _share(state)
+    return "red" if used >= 1 else "yellow" if used >= _NEARLY else "green"
 
 
 def _share(state: "BudgetState") -> Decimal:

@@ -61,7 +61,7 @@ def clear(
 
     Processes that run keep what they have in memory for up to a minute.
     """
-    from resilient_ai.middleware._cache_key import pattern  # noqa: PLC0415 - slow to import
+    from resilient_ai.inspection import pattern  # noqa: PLC0415 - slow to import
 
     everything = tenant is None and model is None
     if everything and not yes:

@@ -56,6 +56,10 @@ class Findings:
         """Write down a finding."""
         self.checks.append(Check(name, status, one_line(detail, 400)))
 
+    def told(self, detail: str) -> bool:
+        """Return whether this was found already, and stands in what was written down."""
+        return any(one_line(detail, 400) in check.detail for check in self.checks)
+
     @property
     def all_well(self) -> bool:
         """Whether nothing is wrong; what is doubtful may be."""
@@ -181,7 +185,8 @@ async def _service(findings: Findings, settings: Settings, key: str, base_url: s
         async with AsyncClient(key, base_url=base_url, settings=settings) as client:
             findings.stack = client.describe()
     except ResilientAIError as error:
-        findings.note("client", "wrong", str(error))
+        if not findings.told(str(error)):
+            findings.note("client", "wrong", str(error))
         return
     agent = {"User-Agent": f"resilient-ai/{__version__}"}
     transport = Transport(origin, key, agent, connect_timeout=settings.connect_timeout)

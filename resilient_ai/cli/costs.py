@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -15,11 +16,9 @@ from resilient_ai.cli._costs_over_time import over_time
 from resilient_ai.cli._costs_picture import NARROWEST, can_draw, can_show, most_steps, picture
 from resilient_ai.cli._costs_table import document, remarks, table
 from resilient_ai.cli.failures import WrongUseError
-from resilient_ai.cli.options import Json, one_of, tags_of
+from resilient_ai.cli.options import Json, filters_of, meant_by, one_of
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     from resilient_ai.cli._costs_over_time import OverTime
     from resilient_ai.core.ledger import Column, LedgerRow, LedgerTotal, SavedTotal
 
@@ -79,7 +78,7 @@ def costs(
         columns=columns,
         since=None if since is None else moment("--since", since),
         until=None if until is None else moment("--until", until),
-        tags=tags_of(tag),
+        tags=filters_of(tag),
     )
     if question.since is not None and question.until is not None and question.since >= question.until:
         raise WrongUseError(f"--until: {until} must be later than --since: {since}")
@@ -121,16 +120,16 @@ async def _find(question: Question, files: Files, *, most: int | None, wasted: b
         )
 
 
-def _dearest_first(row: "LedgerRow", *, wasted: bool) -> "tuple[Decimal, str]":
-    return -(row.wasted if wasted else row.cost), str(row.key)
+def _dearest_first(row: "LedgerRow", *, wasted: bool) -> tuple[Decimal, str]:
+    return -((row.wasted if wasted else row.cost) or Decimal(0)), str(row.key)
 
 
 def _show(found: _Found, question: Question, screen: terminal.Screen, *, wasted: bool, saved: bool) -> None:
     if found.total.sends:
         screen.print(table(found.total, found.rows, question.columns, wasted=wasted, width=screen.width))
     else:
-        terminal.say(f"nothing was sent{question.limits}; the book is {found.place}", "dim")
-    for text, style in remarks(found.total, found.saved, always=saved):
+        terminal.say(f"nothing was sent{question.limits}{meant_by(question.tags)}; the book is {found.place}", "dim")
+    for text, style in remarks(found.total, found.saved, question, always=saved):
         terminal.say(text, style)
     if found.drawn is not None:
         screen.print()

@@ -3,17 +3,24 @@
 from typing import TYPE_CHECKING
 
 import typer
-from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from resilient_ai.cli import terminal
+from resilient_ai.cli._stacked import stacked
 from resilient_ai.cli.failures import FAILED
 from resilient_ai.cli.options import BaseUrl, Json
 
 if TYPE_CHECKING:
-    from resilient_ai.cli.checkup import Findings
+    from collections.abc import Iterable
 
-_MARKS = {"good": "[green]✓[/green]", "doubtful": "[yellow]![/yellow]", "wrong": "[red]✗[/red]"}
+    from rich.console import RenderableType
+
+    from resilient_ai.cli.checkup import Check, Findings
+    from resilient_ai.core.pipeline import Description
+
+_MARKS = {"good": ("✓", "green"), "doubtful": ("!", "yellow"), "wrong": ("✗", "red")}
+_NARROW = 60  # columns of a terminal, below which details stand below their names
 
 
 def doctor(base_url: BaseUrl = None, json: Json = False) -> None:
@@ -37,18 +44,34 @@ def doctor(base_url: BaseUrl = None, json: Json = False) -> None:
 
 def _show(findings: "Findings") -> None:
     screen = terminal.out()
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for check in findings.checks:
-        table.add_row(_MARKS[check.status], f"[bold]{check.name}[/bold]", escape(check.detail))
-    screen.print(table)
+    narrow = screen.width < _NARROW
+    screen.print(_checks(findings.checks, narrow=narrow))
     if findings.stack is not None:
-        layers = Table("Stack", "Settings", box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-        for layer in findings.stack:
-            layers.add_row(layer.name, f"[dim]{escape(layer.settings)}[/dim]")
         screen.print()
-        screen.print(layers)
+        screen.print(_layers(findings.stack, narrow=narrow))
     screen.print()
     if findings.all_well:
         screen.print("[green]everything is in order[/green]")
     else:
         screen.print("[red]something is wrong: see the lines marked ✗[/red]")
+
+
+def _checks(checks: "Iterable[Check]", *, narrow: bool) -> "RenderableType":
+    if narrow:
+        return stacked(
+            (Text.assemble(_MARKS[check.status], " ", (check.name, "bold")), Text(check.detail)) for check in checks
+        )
+    table = Table.grid("", "", Column(overflow="fold"), padding=(0, 2, 0, 0))
+    for check in checks:
+        table.add_row(Text(*_MARKS[check.status]), Text(check.name, "bold"), Text(check.detail))
+    return table
+
+
+def _layers(stack: "Description", *, narrow: bool) -> "RenderableType":
+    if narrow:
+        return stacked((Text(layer.name, "bold"), Text(layer.settings, "dim")) for layer in stack)
+    settings = Column("Settings", overflow="fold")
+    layers = Table("Stack", settings, box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for layer in stack:
+        layers.add_row(Text(layer.name), Text(layer.settings, "dim"))
+    return layers

@@ -58,8 +58,8 @@ def _hint(error: Exception) -> str:
         return "the service refused the key: is DEEPINFRA_API_KEY the right one?"
     if isinstance(error, InsufficientBalance):
         return "top up the account at https://deepinfra.com/dash/billing"
-    if isinstance(error, ModelNotFound):
-        return _similar(error.model or "")
+    if isinstance(error, ModelNotFound) and error.model is not None:
+        return _similar(error.model)
     if isinstance(error, ConnectionFailed):
         return "`resilient-ai doctor` looks closer"
     return ""

@@ -6,8 +6,9 @@ import typer
 
 from resilient_ai.cli import terminal
 from resilient_ai.cli._models_known import kept, refreshed, show_changes, tell_news
-from resilient_ai.cli._models_table import ABILITIES, table
-from resilient_ai.cli.options import BaseUrl, Json, one_of
+from resilient_ai.cli._models_table import ABILITIES, table, unit_of
+from resilient_ai.cli.failures import WrongUseError
+from resilient_ai.cli.options import BaseUrl, Json, catalogue_kind, one_of
 
 if TYPE_CHECKING:
     from resilient_ai.deepinfra.catalogue import ModelInfo, ModelKind
@@ -56,18 +57,18 @@ def models(
 
     The cheapest of each kind come first. Prices are in US dollars per million tokens where nothing else is said.
 
-    They are those of the package or of the last --refresh, and before all those of your own price file.
+    They are those of the package or of the last --refresh, and before all those of your own price file. What narrows the list
+    narrows --changes as well.
     """
     from resilient_ai.deepinfra.catalogue.changes import prices_of  # noqa: PLC0415 - data that other commands need not read
     from resilient_ai.deepinfra.catalogue.models import KINDS  # noqa: PLC0415 - as above
 
     if kind is not None:
-        one_of("--kind", kind, KINDS)
+        kind = one_of("--kind", catalogue_kind(kind), KINDS)
+    if changes and (cheapest or limit is not None):
+        raise WrongUseError("--changes shows all of them: leave --cheapest and --limit out")
     known = refreshed(base_url) if refresh else kept()
-    if changes:
-        show_changes(known, json=json)
-        return
-    if known.news is not None and not json:
+    if known.news is not None and not json and not changes:
         tell_news(known.news)
     catalogue = known.catalogue
     found = catalogue.find(
@@ -77,11 +78,15 @@ def models(
         json=json_mode or None,
         reasoning=reasoning or None,
         code=code or None,
-        status=None if everything else "active",
+        status=None if everything or changes else "active",
         max_input_price=max_input_price,
         min_context=context if min_context is None else max(min_context, context or 0),
         text=search,
     )
+    if changes:
+        narrowed = len(found) < len(catalogue)
+        show_changes(known, json=json, only={model.id for model in found} if narrowed else None)
+        return
     # A price per minute is neither more nor less than one per token.
     fit = sorted((one for one in found if not cheapest or prices_of(one)), key=lambda model: KINDS.index(model.kind))
     shown = fit[: limit or (_CHEAPEST if cheapest else None)]
@@ -92,7 +97,8 @@ def models(
         screen = terminal.out()
         screen.print(table(shown, with_status=everything, width=screen.width))
     of_those = f" of {len(fit)} that fit," if len(shown) < len(fit) else ""
-    terminal.say(f"{len(shown)}{of_those} of {len(catalogue)} models; prices as of {catalogue.as_of}", "dim")
+    prices = f"prices in {unit_of(shown)}, as of {catalogue.as_of}"
+    terminal.say(f"{len(shown)}{of_those} of {len(catalogue)} models; {prices}", "dim")
 
 
 def _details(model: "ModelInfo") -> dict[str, Any]:

@@ -8,12 +8,16 @@ from rich.table import Table
 from rich.text import Text
 
 from resilient_ai.cli import terminal
+from resilient_ai.cli._route_notes import noted
 from resilient_ai.cli._route_query import CONDITIONS, query_of
-from resilient_ai.cli.failures import WrongUseError
+from resilient_ai.cli._stacked import NARROWEST_NAME, facts, stacked
+from resilient_ai.cli.failures import FAILED, WrongUseError
 from resilient_ai.cli.options import Json, one_of, tags_of
 from resilient_ai.cli.session import text_of
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from resilient_ai.core.operations import Operation
     from resilient_ai.core.results import Considered
     from resilient_ai.deepinfra.catalogue import Catalogue, ModelQuery
@@ -22,9 +26,11 @@ if TYPE_CHECKING:
 
 _AUTO = "auto"
 _KINDS = ("chat", "embed", "image")
+_CALLS_OF = {"embedding": "embed"}  # by what the catalogue calls its models
 _PREFERENCES = ("cheapest", "fastest", "balanced")
 _MOST = 20  # lines
 _NARROW = 80
+_PLACE, _TIME = 6, 9  # columns of the place and of the time, and of what is between
 
 
 def route(
@@ -77,7 +83,7 @@ def route(
     from resilient_ai.presets import live_catalogue  # noqa: PLC0415 - as above
     from resilient_ai.settings import Settings  # noqa: PLC0415 - as above
 
-    one_of("--kind", kind, _KINDS)
+    kind = one_of("--kind", _CALLS_OF.get(kind, kind), _KINDS)
     if prefer is not None:
         one_of("--prefer", prefer, _PREFERENCES)
     settings = Settings()
@@ -87,12 +93,19 @@ def route(
     if operation.model == _AUTO and candidates is None and not settings.auto_models:
         raise WrongUseError("auto stands for nothing: give --models or --query, or set RESILIENT_AI_AUTO_MODELS")
     routing = _routing(settings, catalogue, candidates, prefer)
-    found = routing.explain(Call(operation, SystemClock(), tags=tags_of(tag)))
+    found = noted(routing.explain(Call(operation, SystemClock(), tags=tags_of(tag))), operation, catalogue)
     if json:
         terminal.write_json([one.model_dump() for one in found])
-        return
+    else:
+        _show(found, operation, catalogue)
+    if all(one.place is None for one in found):
+        terminal.say("none of these models can serve this call", "yellow")
+        raise typer.Exit(FAILED)
+
+
+def _show(found: "Sequence[Considered]", operation: "Operation[Any]", catalogue: "Catalogue") -> None:
     screen = terminal.out()
-    screen.print(_table(found[:_MOST], narrow=screen.width < _NARROW))
+    screen.print(_table(found[:_MOST], width=screen.width))
     if len(found) > _MOST:
         terminal.say(f"and {len(found) - _MOST:,} more; --json has all of them", "dim")
     footer = (
@@ -117,7 +130,7 @@ def _operation(kind: str, models: Sequence[str], text: str, max_tokens: int | No
 def _assumed(operation: "Operation[Any]") -> str:
     """Return what the expected costs are made of."""
     from resilient_ai.core.operations import Image, Sampling  # noqa: PLC0415 - as above
-    from resilient_ai.middleware._tokens import TOKENS_OF_ANSWER, prompt_tokens  # noqa: PLC0415 - as above
+    from resilient_ai.inspection import TOKENS_OF_ANSWER, prompt_tokens  # noqa: PLC0415 - as above
 
     if isinstance(operation, Image):
         return "one picture"
@@ -137,7 +150,14 @@ def _candidates(
         raise WrongUseError("--models and --query both say what auto stands for; give one of them")
     if query is not None:
         return query_of(query, kind, catalogue)
-    return None if models is None else tuple(name.strip() for name in models.split(",") if name.strip())
+    if models is None:
+        return None
+    names = tuple(name.strip() for name in models.split(",") if name.strip())
+    if not names:
+        raise WrongUseError(f"--models: names no model, got {models!r}; write their ids with commas between")
+    if len(set(names)) < len(names):
+        raise WrongUseError(f"--models: each model may stand there once, got {models!r}")
+    return names
 
 
 def _routing(
@@ -159,8 +179,12 @@ def _routing(
         raise WrongUseError(f"--models: {error}") from None
 
 
-def _table(found: "Sequence[Considered]", *, narrow: bool) -> Table:
+def _table(found: "Sequence[Considered]", *, width: int) -> "RenderableType":
+    narrow = width < _NARROW
     timed = any(one.seconds is not None for one in found)
+    numbers = max(len("Cost"), *(len(terminal.usd(one.cost)) for one in found)) + (_TIME if timed else 0) + _PLACE
+    if width - numbers < NARROWEST_NAME:
+        return stacked((Text(f"{_place(one)} {terminal.one_line(one.model)}"), _below(one)) for one in found)
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("Model", overflow="fold")
@@ -170,12 +194,25 @@ def _table(found: "Sequence[Considered]", *, narrow: bool) -> Table:
         table.add_column("Why")
     for one in found:
         name, why = Text(terminal.one_line(one.model)), Text(terminal.one_line(one.why), "dim")
-        cells = [Text("-" if one.place is None else str(one.place)), name, Text(terminal.usd(one.cost))]
+        cells = [Text(_place(one)), name, Text(terminal.usd(one.cost))]
         if timed:
-            cells.append(Text("unknown" if one.seconds is None else terminal.seconds(one.seconds)))
+            cells.append(Text(_time(one) or "unknown"))
         if narrow:
             name.append("\n").append_text(why)
         else:
             cells.append(why)
         table.add_row(*cells, style="dim" if one.place is None else "")
     return table
+
+
+def _place(one: "Considered") -> str:
+    return "-" if one.place is None else str(one.place)
+
+
+def _time(one: "Considered") -> str:
+    return "" if one.seconds is None else terminal.seconds(one.seconds)
+
+
+def _below(one: "Considered") -> Text:
+    numbers = facts({"Cost": terminal.usd(one.cost), "Time": _time(one)})
+    return numbers.append(f" · {terminal.one_line(one.why)}", "dim")

@@ -97,17 +97,20 @@ def _plain(value: object) -> str:
 
 
 def usd(amount: Decimal | None) -> str:
-    """Return an amount of money with three telling digits.
+    """Return an amount of money with three telling digits, and whole cents.
 
-    >>> usd(Decimal("0.0000097")), usd(Decimal("0.99999")), usd(Decimal("12.3456")), usd(Decimal(0)), usd(None)
-    ('$0.0000097', '$1.00', '$12.35', '$0', 'unknown')
+    >>> usd(Decimal("0.0000097")), usd(Decimal("0.5")), usd(Decimal("0.99999")), usd(Decimal("12.3456"))
+    ('$0.0000097', '$0.50', '$1.00', '$12.35')
+    >>> usd(Decimal(0)), usd(None)
+    ('$0', 'unknown')
     """
     if amount is None:
         return "unknown"
     if amount == 0:
         return "$0"
     rounded = amount.quantize(Decimal(1).scaleb(min(amount.adjusted(), 0) - 2))
-    return f"${rounded:,.2f}" if rounded >= 1 else f"${rounded.normalize():f}"
+    short = rounded.normalize()
+    return f"${rounded:,.2f}" if rounded >= 1 or short.as_tuple().exponent == -1 else f"${short:f}"
 
 
 def seconds(elapsed: float) -> str:

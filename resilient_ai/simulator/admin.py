@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -18,6 +18,8 @@ class FaultOrder(BaseModel):
 
     Exactly one way applies: `outage` where it is given, else `rate` where it is given, else the next `times` requests.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     model: str | None = None
     fault: dict[str, Any] = Field(default_factory=dict)

@@ -87,6 +87,25 @@ def test_a_narrow_terminal_shows_everything_in_fewer_columns(ledger):
     assert max(map(len, found)) <= 60
 
 
+def test_a_very_narrow_terminal_has_the_names_above(ledger):
+    """In thirty columns a name has them all, and what stands beside it is named below."""
+    result = budgets(ledger, {"limit": "1 USD", "per": "total", "scope": {"tenant": "a"}}, COLUMNS="30")
+    assert lines(result) == [
+        "1 USD in total tenant=a",
+        "  Spent $0.75 · Left $0.25 ·",
+        "  Used 75 %",
+        "  of $1.00, hard",
+    ]
+
+
+def test_a_kind_that_there_is_not_is_wrong(ledger):
+    """No budget would count such calls, which could be taken for an answer."""
+    result = budgets(ledger, {"limit": "1 USD", "per": "day"}, args=["--tag", "kind=banana"])
+    assert (result.exit_code, "--tag kind" in result.stderr, "complete" in result.stderr) == (2, True, True)
+    misspelt = budgets(ledger, {"limit": "1 USD", "per": "day", "scope": {"tenant": "a"}}, args=["--tag", "tenent=a"])
+    assert "no budget counts such calls; did you mean tenant?" in misspelt.stderr
+
+
 def test_a_budget_for_each_value_is_shown_for_those_in_the_book(ledger):
     """Every tenant of the last month has a line, and no other; names cannot command the terminal."""
     result = budgets(ledger, {"limit": "1 USD", "per": "month", "scope": {"tenant": "*"}}, args=["--json"])

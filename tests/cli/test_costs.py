@@ -108,6 +108,85 @@ def test_wrong_use_names_what_is_right(offline, option, value):
     assert (result.exit_code, option in result.stderr, value in result.stderr) == (2, True, True)
 
 
+def test_a_kind_that_there_is_not_is_wrong(offline):
+    """The answer would be nothing, which could be taken for the truth."""
+    result = offline.run("costs", "--tag", "kind=banana")
+    assert result.exit_code == 2
+    assert "--tag kind'" in result.stderr
+    assert "must be one of chat, stream, complete, embed, image, got 'banana'" in result.stderr
+
+
+def test_a_tag_that_is_given_twice_is_wrong(offline):
+    """Only one of the two could count."""
+    result = offline.run("costs", "--tag", "tenant=a", "--tag", "tenant=b")
+    assert (result.exit_code, "'tenant' is given twice, got 'a' and 'b'" in result.stderr) == (2, True)
+
+
+def test_a_misspelt_name_of_a_tag_is_asked_about(ledger):
+    """Tags may have any name, so it is no error; where nothing has it, the one that is like it is named."""
+    assert (
+        "nothing was sent with this tag; did you mean tenant?; the book"
+        in ledger.run("costs", "--tag", "tenent=a").stderr
+    )
+    assert "did you mean" not in ledger.run("costs", "--tag", "team=a").stderr
+    assert "did you mean" not in ledger.run("costs", "--tag", "tenant=nobody").stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--since", "2026-11-29T10:30"), "sent since 2026-11-29 10:30 UTC\n"),
+        (("--since", "2026-11-29", "--by", "day"), "sent since 2026-11-29 00:00 UTC\n"),
+        (
+            ("--since", "2026-11-29T10:30", "--by", "day"),
+            "sent since 2026-11-29 10:30 UTC, so the first day is not whole\n",
+        ),
+        (
+            ("--since", "2026-11-28T09:00", "--until", "2026-11-30T10:30", "--by", "day"),
+            "sent since 2026-11-28 09:00 UTC and until 2026-11-30 10:30 UTC, so the first and the last day are not whole\n",
+        ),
+    ],
+)
+def test_the_period_of_a_table_is_named(ledger, args, said):
+    """With the days of it that are not whole, also where no picture says so."""
+    assert said in ledger.run("costs", *args, COLUMNS="200").stderr
+    assert "sent" not in ledger.run("costs").stderr
+
+
+@pytest.mark.parametrize("home", ["/etc/passwd", "/proc/nowhere"])
+@pytest.mark.parametrize("command", ["costs", "budgets"])
+def test_a_home_that_cannot_be_is_no_empty_book(offline, home, command):
+    """Nothing is known of what was sent, and so nothing is said of it."""
+    env = {"RESILIENT_AI_HOME": home, "RESILIENT_AI_BUDGETS": '[{"limit": "1 USD", "per": "day"}]'}
+    result = offline.run(command, **env)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: home: {home} cannot be used (")
+
+
+def test_a_very_narrow_terminal_has_the_names_above(ledger):
+    """In thirty columns a name has them all, and what stands beside it is named below."""
+    result = ledger.run("costs", "--by", "tenant", "--by", "model", "--tag", "model=m", COLUMNS="30")
+    assert [line.rstrip() for line in result.stdout.splitlines()] == [
+        "a, m",
+        "  Requests 2 · Cost $0.75 ·",
+        "  Wasted $0.25",
+        "b, m",
+        "  Requests 1 · Cost unknown ·",
+        "  Wasted $0 · Unknown 1",
+        "Total",
+        "  Requests 3 · Cost $0.75 ·",
+        "  Wasted $0.25 · Unknown 1",
+    ]
+
+
+def test_what_nobody_knows_is_null(offline):
+    """A sum of unknown costs is not zero."""
+    write(offline.folder / "home" / "ledger.sqlite", ("2026-11-28T10:00", None, "m", {}))
+    document = json.loads(offline.run("costs", "--json").stdout)
+    assert (document["total"]["cost"], document["total"]["unknown"]) == (None, 1)
+    assert document["rows"][0]["cost"] is None
+
+
 def test_a_period_that_ends_before_it_begins_is_wrong(offline):
     """Both options are named, as either may be the wrong one."""
     result = offline.run("costs", "--since", "1d", "--until", "2d")

@@ -90,6 +90,29 @@ def test_home_that_cannot_be_written_is_wrong(shell):
     assert "/proc/nowhere cannot be written" in found["home"]["detail"]
 
 
+@pytest.mark.parametrize("home", ["/etc/passwd", "/proc/nowhere"])
+def test_a_ledger_that_cannot_be_is_doubtful(shell, home):
+    """It is in memory alone, and so are the budgets that are counted in it."""
+    budgets = '[{"limit": "25 USD", "per": "day"}]'
+    found = checks(shell.run("doctor", "--json", RESILIENT_AI_HOME=home, RESILIENT_AI_BUDGETS=budgets))
+    assert (found["ledger"]["status"], found["budgets"]["status"]) == ("doubtful", "doubtful")
+    assert found["ledger"]["detail"].startswith("in memory only, as the home cannot be used")
+    assert found["budgets"]["detail"] == "1 budget counted in memory, by each process for itself"
+    off = checks(shell.run("doctor", "--json", RESILIENT_AI_LEDGER="off", RESILIENT_AI_BUDGETS=budgets))
+    assert (off["ledger"]["status"], off["budgets"]["status"]) == ("good", "doubtful")
+
+
+@pytest.mark.parametrize("width", [20, 30, 50, 80])
+def test_nothing_is_cut_however_narrow_the_terminal(shell, width):
+    """Paths are whole, and no line is too long; below sixty columns details stand below the names."""
+    result = shell.run("doctor", COLUMNS=str(width))
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in result.stdout
+    assert str(shell.folder / "home" / "ledger.sqlite") in "".join(result.stdout.split())
+    assert (lines[0].rstrip() == "✓ version") == (width < 60)
+
+
 def test_cache_is_looked_at(shell, tmp_path):
     """Where entries outlive the process, the doctor says how many there are; what cannot be used is wrong."""
     found = checks(shell.run("doctor", "--json"))
@@ -155,7 +178,7 @@ def test_money_that_cannot_be_counted_is_wrong(shell, unreachable, advice):
     assert result.exit_code == 1
     assert found["ledger"]["status"] == found["budgets"]["status"] == "wrong"
     assert found["ledger"]["detail"].startswith("postgresql://127.0.0.1:1/db cannot be asked")
-    assert found["ledger"]["detail"].endswith("what calls cost is not written down")
+    assert found["ledger"]["detail"].endswith("Connection refused: what calls cost is not written down")
     assert "redis://127.0.0.1:1/0" in found["budgets"]["detail"]
     assert found["budgets"]["detail"].endswith(advice)
     assert "hunter2" not in result.output
@@ -209,6 +232,8 @@ def test_prices_of_one_s_own_are_read(shell, tmp_path):
     file.write_text('[models."me/mine"]\nkind = "chat"\ninput_per_1m = 0.5\n')
     good = checks(shell.run("doctor", "--json", RESILIENT_AI_PRICE_FILE=str(file)))["prices"]
     assert (good["status"], good["detail"]) == ("good", f"{file} has those of 1 model")
+    missing = shell.run("doctor", RESILIENT_AI_PRICE_FILE="nowhere.toml", COLUMNS="200").stdout
+    assert missing.count("nowhere.toml: cannot be read: No such file or directory") == 1
     file.write_text("prices = 1")
     wrong = shell.run("doctor", "--json", RESILIENT_AI_PRICE_FILE=str(file))
     assert (wrong.exit_code, checks(wrong)["prices"]["status"]) == (1, "wrong")

@@ -190,8 +190,8 @@ def test_costs_that_nobody_told_stay_unknown(two_chunks):
     """A sum says that it is not whole, and is none where nothing is known."""
     client = Made()
     first_only(two_chunks, client)
-    assert money(two_chunks.now) == "$0.5"
+    assert money(two_chunks.now) == "$0.50"
     client.cost = None
     asyncio.run(two_chunks.embed(client))
-    assert money(two_chunks.now) == "at least $0.5"
+    assert money(two_chunks.now) == "at least $0.50"
     assert (money(Totals(complete=False)), Totals(complete=False).known_cost) == ("unknown", None)

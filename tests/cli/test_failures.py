@@ -1,7 +1,14 @@
 import pytest
 
 from resilient_ai.cli.failures import WrongUseError, exit_code_of, sentence
-from resilient_ai.core.errors import CircuitOpen, ConfigurationError, InsufficientBalance, InvalidInput, ServerFailed
+from resilient_ai.core.errors import (
+    CircuitOpen,
+    ConfigurationError,
+    InsufficientBalance,
+    InvalidInput,
+    ModelNotFound,
+    ServerFailed,
+)
 
 
 @pytest.mark.parametrize(
@@ -43,3 +50,9 @@ def test_notes_belong_to_the_sentence():
     error = ServerFailed("failed", status=500)
     error.add_note("not tried again: no time")
     assert sentence(error) == "failed (not tried again: no time)"
+
+
+def test_a_list_that_is_not_there_is_no_misspelt_model():
+    """A model that is not there may be meant otherwise; where none was asked for, nothing is suggested."""
+    assert "did you mean BAAI/bge-m3?" in sentence(ModelNotFound("x", status=404, model="BAAI/bge-m33"))
+    assert sentence(ModelNotFound("'/models/list' answered 404", status=404)) == "'/models/list' answered 404"

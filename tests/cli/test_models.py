@@ -49,21 +49,44 @@ def test_table_names_models_in_full(offline):
     result = offline.run("models", "--search", "llama-3.3-70b", COLUMNS="80")
     assert "meta-llama/Llama-3.3-70B-Instruct-Turbo" in result.stdout
     assert "0.32" in result.stdout
-    assert result.stderr == f"1 of {len(catalogue)} models; prices as of {catalogue.as_of}\n"
+    unit = "US dollars per million tokens"
+    assert result.stderr == f"1 of {len(catalogue)} models; prices in {unit}, as of {catalogue.as_of}\n"
 
 
 def test_table_has_the_columns_it_needs(offline):
-    """Kind shows where kinds differ, status with --all, one price where there is no input to pay for."""
+    """Kind shows where kinds differ, status with --all, and only those prices that there are."""
     header = {
         args: offline.run("models", *args.split(), COLUMNS="120").stdout.splitlines()[0].split()
-        for args in ("--search flux", "--all --search llama-3.3", "--search qwen3")
+        for args in ("--search flux", "--all --search llama-3.3", "--search qwen3", "--kind embed")
     }
     assert header["--search flux"] == ["Model", "Context", "Price", "Can"]
     assert header["--all --search llama-3.3"] == ["Model", "Status", "Context", "In", "Out", "Can"]
-    assert header["--search qwen3"] == ["Model", "Kind", "Context", "In", "Out", "Can"]
+    assert header["--search qwen3"] == ["Model", "Kind", "Context", "In", "Out", "Price", "Can"]
+    assert header["--kind embed"] == ["Model", "Context", "In", "Can"]
 
 
-@pytest.mark.parametrize("width", [40, 60, 80, 100])
+@pytest.mark.parametrize(
+    ("args", "unit"),
+    [
+        ("--kind chat", "US dollars per million tokens"),
+        ("--kind image", "US dollars"),
+        ("--search qwen3", "US dollars per million tokens, or per what is named"),
+    ],
+)
+def test_the_footer_says_what_prices_are(offline, args, unit):
+    """A unit stands beside a price or below the table, so that nobody takes a million tokens for one."""
+    assert f"models; prices in {unit}, as of 2" in offline.run("models", *args.split()).stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"), [("embed", "embedding"), ("embedding", "embedding"), ("complete", "completion")]
+)
+def test_kinds_of_calls_name_models_too(offline, word, kind):
+    """What a call is called, and what the catalogue calls the models for it, are both understood."""
+    assert {model["kind"] for model in listed(offline, "--all", "--kind", word)} == {kind}
+
+
+@pytest.mark.parametrize("width", [20, 30, 40, 60, 80, 100])
 @pytest.mark.parametrize("asked", ["--cheapest --tools --context 100000", "--kind image", "--kind tts", "--all"])
 def test_prices_are_shown_whole(offline, asked, width):
     """However narrow the terminal, prices and ids are all there, no line is too long, and nothing is left out."""
@@ -89,7 +112,18 @@ def test_a_narrow_table_has_the_rest_below_the_ids(offline):
     picture = offline.run("models", "--search", "FLUX-1-dev", "--all", COLUMNS="60").stdout.splitlines()
     assert picture[0].split() == ["Model", "Price"]
     assert picture[1].split() == ["black-forest-labs/FLUX-1-dev", "0.009"]
-    assert picture[2].strip().split(" · ")[:2] == ["active", "per megapixel and 25 steps"]
+    assert picture[2].strip().split(" · ")[:2] == ["active", "per megapixel, 25 steps"]
+
+
+def test_a_very_narrow_table_has_the_names_above(offline):
+    """In thirty columns a name has them all, and prices are named below it."""
+    chat = offline.run("models", "--search", "gpt-oss-20b", COLUMNS="30").stdout.splitlines()
+    assert [line.rstrip() for line in chat] == [
+        "openai/gpt-oss-20b",
+        "  In 0.03 · Out 0.14 · 131k",
+        "  tokens · tools json",
+        "  reasoning",
+    ]
 
 
 def test_the_cheapest_of_each_kind_come_first(offline):
@@ -106,7 +140,7 @@ def test_a_short_list_says_how_many_fit(offline):
     """Ten of all models might be all there are for it, or a few of many."""
     result = offline.run("models", "--cheapest", "--tools", "--context", "100000")
     fit = len(catalogue.find("chat", tools=True, min_context=100_000))
-    assert result.stderr == f"10 of {fit} that fit, of {len(catalogue)} models; prices as of {catalogue.as_of}\n"
+    assert result.stderr.startswith(f"10 of {fit} that fit, of {len(catalogue)} models; prices in US dollars per")
 
 
 def test_context_has_two_names(offline):
@@ -151,8 +185,8 @@ def test_tokens_are_short(count, text):
     [
         ("meta-llama/Llama-3.3-70B-Instruct-Turbo", ("0.10", "0.32", "")),
         ("BAAI/bge-m3", ("0.01", "", "")),
-        ("black-forest-labs/FLUX-1-schnell", ("", "0.0005", "megapixel and 1 step")),
-        ("black-forest-labs/FLUX-1-dev", ("", "0.009", "megapixel and 25 steps")),
+        ("black-forest-labs/FLUX-1-schnell", ("", "0.0005", "megapixel, 1 step")),
+        ("black-forest-labs/FLUX-1-dev", ("", "0.009", "megapixel, 25 steps")),
         ("black-forest-labs/FLUX-1.1-pro", ("", "0.04", "image")),
     ],
 )
@@ -204,7 +238,7 @@ def test_a_refresh_says_what_it_has_changed(shell, simulator):
 
     result = shell.run("models", "--search", "llama-3.3", "--refresh")
 
-    assert "1 price changed, 0 new, 0 retired; --changes shows" in result.stderr
+    assert "1 price changed, 0 new, 0 retired, 0 no longer listed; --changes shows" in result.stderr
     assert "not believed or not read: BAAI/bge-m3: input_per_1m 10: is more than 50 times" in result.stderr
     assert "0.05" in result.stdout
 
@@ -235,6 +269,54 @@ def test_changes_for_programs(shell, simulator):
 
     assert changes["prices"] == [{"model": LLAMA, "field": "input_per_1m", "old": "0.1", "new": "0.05"}]
     assert (changes["removed"], changes["added"]) == (["BAAI/bge-m3"], [])
+
+
+def test_what_was_removed_or_not_believed_stays_in_sight(shell, simulator):
+    """A model that is listed no more is no choice any longer, and later commands still say so, until it is listed again."""
+    simulator.put_models(cheaper("intfloat/e5-base-v2", "1000"))
+    simulator.drop_models("BAAI/bge-m3")
+    news = shell.run("models", "--refresh", "--limit", "1").stderr
+    assert "1 no longer listed" in news
+
+    changes = json.loads(shell.run("models", "--changes", "--json").stdout)
+
+    assert changes["removed"] == ["BAAI/bge-m3"]
+    assert [doubt["model"] for doubt in changes["suspicious"]] == ["intfloat/e5-base-v2"]
+    assert "not listed     BAAI/bge-m3\n" in shell.run("models", "--changes").stdout
+    assert "BAAI/bge-m3" not in [model["id"] for model in listed(shell, "--search", "bge-m3")]
+    assert [model["status"] for model in listed(shell, "--all", "--search", "BAAI/bge-m3")][:1] == ["presumed_removed"]
+    asked = shell.run("route", "hi", "--kind", "embed", "--query", "org=BAAI,dimensions=1024", "--json").stdout
+    assert "BAAI/bge-m3" not in [one["model"] for one in json.loads(asked)]
+    simulator.reset()
+    shell.run("models", "--refresh")
+    again = json.loads(shell.run("models", "--changes", "--json").stdout)
+    assert (again["removed"], again["suspicious"]) == ([], [])
+
+
+def test_changes_are_narrowed_like_the_list(shell, simulator):
+    """Those of the models that the options choose; what would cut the list short has no meaning for changes."""
+    simulator.put_models(cheaper(), cheaper("BAAI/bge-base-en-v1.5"))
+    simulator.drop_models("BAAI/bge-m3")
+    shell.run("models", "--refresh")
+
+    def changed(*args):
+        found = json.loads(shell.run("models", "--changes", "--json", *args).stdout)
+        return {change["model"] for change in found["prices"]}, found["removed"]
+
+    assert changed() == ({LLAMA, "BAAI/bge-base-en-v1.5"}, ["BAAI/bge-m3"])
+    assert changed("--kind", "chat") == ({LLAMA}, [])
+    assert changed("--search", "bge-m3") == (set(), ["BAAI/bge-m3"])
+    for option in (["--limit", "3"], ["--cheapest"]):
+        result = shell.run("models", "--changes", *option)
+        assert (result.exit_code, "leave --cheapest and --limit out" in result.stderr) == (2, True)
+
+
+def test_a_list_that_fails_is_named_once(shell, simulator):
+    """The other one is used, and the line says which answered what."""
+    shell.env["RESILIENT_AI_BASE_URL"] = f"{simulator.url}/v1/nowhere"
+    result = shell.run("models", "--refresh")
+    assert result.exit_code == 1
+    assert result.stderr == "error: '/openai/models' answered 404: Not Found\n"
 
 
 def test_a_service_that_is_not_there_is_one_line(offline):

@@ -66,7 +66,12 @@ def test_a_list_that_is_named_is_asked_in_its_order(offline):
 
 
 @pytest.mark.parametrize(
-    ("kind", "first"), [("embed", "google/embeddinggemma-300m"), ("image", "stabilityai/sdxl-turbo")]
+    ("kind", "first"),
+    [
+        ("embedding", "google/embeddinggemma-300m"),
+        ("embed", "google/embeddinggemma-300m"),
+        ("image", "stabilityai/sdxl-turbo"),
+    ],
 )
 def test_other_kinds_can_be_asked_about(offline, kind, first):
     """A query looks among the models of that kind."""
@@ -105,7 +110,7 @@ def test_costs_are_known_whatever_decides(offline, args):
 def test_a_model_without_a_price_is_called_one(offline):
     """Whatever else is the reason."""
     (one,) = explained(offline, "-m", "nobody/no-such-model")
-    assert (one["cost"], one["why"]) == (None, "the only one, no price known")
+    assert (one["cost"], one["why"]) == (None, "the only one, no price known; not in the catalogue")
 
 
 def test_a_narrow_terminal_has_the_reasons_below(offline):
@@ -115,12 +120,77 @@ def test_a_narrow_terminal_has_the_reasons_below(offline):
     assert (lines[2].strip(), lines[3].split(), lines[4].strip()) == (
         "by price, as listed",
         ["2", "a[/][31m", "unknown"],
-        "no price known",
+        "no price known; not in the catalogue",
     )
     assert max(map(len, lines)) <= 60
     footer = result.stderr.splitlines()
     assert max(map(len, footer)) <= 60
     assert " ".join(line.strip() for line in footer).endswith("in them, ai.explain(operation) says it.")
+
+
+def test_a_very_narrow_terminal_has_the_names_above():
+    """In thirty columns a name has them all, and what stands beside it is named below."""
+    screen = Console(file=io.StringIO(), width=30)
+    found = [Considered(model="org/a-model-of-a-long-name", place=1, why="by time", cost=Decimal("0.01"), seconds=0.25)]
+    screen.print(_table([*found, Considered(model="b", place=None, why="lacks tools")], width=30))
+    assert [line.rstrip() for line in screen.file.getvalue().splitlines()] == [
+        "1 org/a-model-of-a-long-name",
+        "  Cost $0.01 · Time 250 ms ·",
+        "  by time",
+        "- b",
+        "  Cost unknown · lacks tools",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("Qwen/QwQ-32B", "retired, use Qwen/Qwen3-32B"),
+        ("mistralai/Mistral-7B-Instruct-v0.1", "retired, use "),
+        ("nobody/no-such-model", "not in the catalogue"),
+        ("meta-llama/Llama-2-7b-chat-hf", "no longer listed by the service"),
+    ],
+)
+def test_what_speaks_against_a_model_is_said(offline, model, said):
+    """Whether it has been withdrawn, or is not known at all, beside the reason for its place."""
+    found = {one["model"]: one for one in explained(offline, "--models", f"{LLAMA},{model}")}
+    assert said in found[model]["why"]
+    assert found[LLAMA]["why"] == "by price, as listed"
+
+
+def test_a_private_deployment_is_no_stranger(offline):
+    """No catalogue knows one."""
+    (one,) = explained(offline, "-m", "deploy_id:42")
+    assert "catalogue" not in one["why"]
+
+
+def test_a_prompt_that_may_be_too_long_is_said_to_be(offline):
+    """By a guess at its tokens and with the longest answer; what is too long in any language, the model lacks."""
+    (maybe,) = json.loads(offline.run("route", "-", "-m", LLAMA, "--json", stdin="word " * 110_000).stdout)
+    assert (maybe["place"], maybe["why"]) == (
+        1,
+        "the only one; may be too long: about 137,500 tokens, and it takes 131,072",
+    )
+    (answer,) = json.loads(
+        offline.run("route", "-", "-m", LLAMA, "--max-tokens", "10000", "--json", stdin="word " * 100_000).stdout
+    )
+    assert "may be too long: about 135,000 tokens" in answer["why"]
+    (vector,) = json.loads(
+        offline.run("route", "-", "-m", "BAAI/bge-m3", "--kind", "embed", "--json", stdin="word " * 10_000).stdout
+    )
+    assert "may be too long: about 12,500 tokens, and it takes 8,192" in vector["why"]
+
+
+@pytest.mark.parametrize(
+    "args", [("-m", "BAAI/bge-m3"), ("--models", "BAAI/bge-m3,BAAI/bge-base-en-v1.5"), ("-m", LLAMA, "--kind", "embed")]
+)
+def test_nothing_left_is_a_failure(offline, args):
+    """Whatever is asked for, each model is told of with what it lacks, and the exit code is 1."""
+    result = offline.run("route", "hi", *args)
+    assert (result.exit_code, "none of these models can serve this call" in result.stderr) == (1, True)
+    assert "lacks" in result.stdout
+    document = offline.run("route", "hi", *args, "--json")
+    assert (document.exit_code, {one["place"] for one in json.loads(document.stdout)}) == (1, {None})
 
 
 def test_times_are_shown_where_there_are_any():
@@ -130,7 +200,7 @@ def test_times_are_shown_where_there_are_any():
         Considered(model="b", place=2, why="not timed yet"),
     ]
     screen = Console(file=io.StringIO(), width=80)
-    screen.print(_table(found, narrow=False))
+    screen.print(_table(found, width=80))
     assert [line.split() for line in screen.file.getvalue().splitlines()] == [
         ["Model", "Cost", "Time", "Why"],
         ["1", "a", "$0.01", "250", "ms", "by", "time"],
@@ -143,7 +213,10 @@ def test_times_are_shown_where_there_are_any():
     [
         ((), "auto stands for nothing: give --models or --query"),
         (("--models", "a,b", "--query", "tools"), "--models and --query"),
-        (("--models", "a,a"), "--models: models must name each model once"),
+        (("--models", "a,a"), "--models: each model may stand there once, got 'a,a'"),
+        (("--models", " , "), "--models: names no model, got ' , '"),
+        (("--models", "a", "--tag", "tenant=a", "--tag", "tenant=b"), "'tenant' is given twice, got 'a' and 'b'"),
+        (("--models", "auto,a"), "--models: models must not name 'auto'"),
         (("--query", "colour"), "--query: 'colour' is none of tools, "),
         (("--query", "tools=yes"), "--query: 'tools=yes' is none of"),
         (("--query", "context=many"), "--query: 'context=many' needs a number"),

@@ -356,7 +356,15 @@ def test_faults_can_be_ordered_over_http(sim, http):
 
 @pytest.mark.parametrize(
     "body",
-    [{"fault": {"kind": "fire"}}, {"fault": {"code": 200}}, {"fault": {"size": 1}}, {"times": 0}, {"outage": True}],
+    [
+        {"fault": {"kind": "fire"}},
+        {"fault": {"code": 200}},
+        {"fault": {"size": 1}},
+        {"times": 0},
+        {"outage": True},
+        {"bananas": 1},
+        {"kind": "status"},
+    ],
 )
 def test_orders_over_http_are_checked(http, body):
     """A wrong order is 422 with its reason."""

@@ -43,8 +43,9 @@ class Closing:
         ours = {str(row.key[0]): row.cost for row in self.models}
         for model in sorted({*ours, *stats.bill_by_model}):
             billed, cost = stats.bill_by_model.get(model, Decimal(0)), ours.get(model, Decimal(0))
-            if cost != billed:
-                self.differences.append(f"{model}: the server billed {billed:f}, the ledger says {cost:f}")
+            if (cost or Decimal(0)) != billed:
+                says = "unknown" if cost is None else f"{cost:f}"
+                self.differences.append(f"{model}: the server billed {billed:f}, the ledger says {says}")
 
     @property
     def all_well(self) -> bool:
@@ -97,13 +98,15 @@ class Closing:
         ]
         rows += [] if total is None else [("Total", total)]
         # So many digits that every amount is exact and all of them stand below one another.
-        digits = max((-int(row.cost.normalize().as_tuple().exponent) for _, row in rows), default=0)
+        known = [row.cost for _, row in rows if row.cost is not None]
+        digits = max((-int(cost.normalize().as_tuple().exponent) for cost in known), default=0)
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
         table.add_column("Cost by model")
         for name in ("Requests", "Tokens in", "Tokens out", "US dollars"):
             table.add_column(name, justify="right")
         for name, row in rows:
-            cost = f"{row.cost:.{max(digits, 2)}f}" + (f" + {row.unknown} unknown" if row.unknown else "")
+            paid = "" if row.cost is None else f"{row.cost:.{max(digits, 2)}f}"
+            cost = " + ".join(part for part in (paid, f"{row.unknown} unknown" if row.unknown else "") if part)
             cells = (name, f"{row.sends:,}", f"{row.input_tokens:,}", f"{row.output_tokens:,}", cost)
             table.add_row(*cells, style="bold" if row is total else "")
         return table
@@ -148,4 +151,4 @@ class Closing:
 
 
 def _dearest_first(row: LedgerRow) -> tuple[Decimal, str]:
-    return -row.cost, str(row.key[0])
+    return -(row.cost or Decimal(0)), str(row.key[0])

@@ -35,7 +35,9 @@ def fetch_with(transport: "Transport") -> Fetch:
             reply.abort()
             if reply.status < 400:
                 raise InvalidResponse(f"the list of models was answered with status {reply.status} instead of 200")
-            raise read_error(reply.status, excerpt, reply.headers, model="")
+            error = read_error(reply.status, excerpt, reply.headers, model=path.removeprefix("/.."))
+            error.model = None  # what was asked is a list
+            raise error
         except ProviderError as error:
             hide_secret(error, transport.secret)
             raise

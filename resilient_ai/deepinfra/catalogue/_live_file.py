@@ -16,10 +16,11 @@ import orjson
 
 from resilient_ai.deepinfra.catalogue._data import model_of
 from resilient_ai.deepinfra.catalogue._plain_file import NOFOLLOW, open_plain
+from resilient_ai.deepinfra.catalogue.changes import Suspicion
 from resilient_ai.deepinfra.catalogue.models import ModelInfo
 
 _FORMAT = "resilient_ai catalogue"
-_VERSION = 1
+_VERSION = 2
 _LIMIT = 64 << 20  # bytes
 _TOLERANCE = 3600.0  # seconds by which the clocks of two machines with one home folder may differ
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -30,10 +31,11 @@ _log = logging.getLogger("resilient_ai")
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Records as they stood at a moment, in seconds since 1970."""
+    """Records as they stood at a moment, in seconds since 1970, and what the lists said that was not believed."""
 
     fetched_at: float
     by_id: dict[str, ModelInfo]
+    doubts: tuple[Suspicion, ...] = ()
 
 
 def load(path: Path, now: float) -> Kept | None:
@@ -59,9 +61,9 @@ def save(path: Path, kept: Kept) -> None:
         OSError: If it cannot be written.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    rows = [_row(model) for model in kept.by_id.values()]
-    head = {"format": _FORMAT, "version": _VERSION, "fetched_at": kept.fetched_at, "digest": _digest(rows)}
-    content = orjson.dumps({**head, "models": rows})
+    rows, doubts = [_row(model) for model in kept.by_id.values()], [_row(doubt) for doubt in kept.doubts]
+    head = {"format": _FORMAT, "version": _VERSION, "fetched_at": kept.fetched_at, "digest": _digest(rows, doubts)}
+    content = orjson.dumps({**head, "suspicious": doubts, "models": rows})
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NOFOLLOW, 0o600)
     try:
@@ -91,17 +93,18 @@ def _kept(content: bytes, latest: float) -> Kept:
     document = cast("dict[str, Any]", document)
     if document.get("version") != _VERSION:
         raise ValueError(f"it has version {document.get('version')!r}, and {_VERSION} can be read")
-    if document["digest"] != _digest(document["models"]):
+    if document["digest"] != _digest(document["models"], document["suspicious"]):
         raise ValueError("it is damaged")
     fetched_at = document["fetched_at"]
     if isinstance(fetched_at, bool) or not isinstance(fetched_at, int | float) or not 0 <= fetched_at <= latest:
         raise ValueError("it was not fetched at a time that has been")
     records = [model_of(row) for row in document["models"]]
-    return Kept(float(fetched_at), {record.id: record for record in records})
+    doubts = tuple(Suspicion(**row) for row in document["suspicious"])
+    return Kept(float(fetched_at), {record.id: record for record in records}, doubts)
 
 
-def _digest(rows: object) -> str:
-    return hashlib.blake2b(orjson.dumps(rows), digest_size=16).hexdigest()
+def _digest(rows: object, doubts: object) -> str:
+    return hashlib.blake2b(orjson.dumps([rows, doubts]), digest_size=16).hexdigest()
 
 
 def _row(record: Any) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """Puts what the provider's lists say over what is known, field by field; what they do not say is left as it is."""
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
@@ -24,6 +25,8 @@ _PLACES: Final[Mapping[ModelKind, tuple[str, ...]]] = {
 }
 _INPUT_ALONE = frozenset({"embedding", "rerank"})
 _MOST_DOUBTS = 1_000
+# A list on which more of the models are missing than are there is more likely to be cut short.
+_MOST_GONE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,6 @@ class Merged:
     """What is known now, and what was not believed."""
 
     by_id: dict[str, ModelInfo]
-    removed: tuple[str, ...]
     doubts: tuple[Suspicion, ...]
 
 
@@ -45,7 +47,8 @@ def merge(
     """Return what is known after the lists were read; None is a list that could not be.
 
     A price is compared with the packaged one too, as many steps that are small enough would lead anywhere. Rows of models
-    whose kind has no place here, such as classifiers, are passed over. No record is ever dropped.
+    whose kind has no place here, such as classifiers, are passed over. No record is ever dropped: a model that is no longer
+    listed is presumed removed until it is listed again, unless the list lacks more models than it has.
     """
     lists = [read for read in (openai, native) if read is not None]
     doubts = [doubt for read in lists for doubt in read.doubts]
@@ -63,9 +66,20 @@ def merge(
             )
             by_id[name] = about.merged()
             doubts += about.doubts
-    # Only the native list is complete, so only it can tell that a model has gone.
-    gone = [name for name, model in known.items() if model.status == "active" and name not in listed]
-    return Merged(dict(sorted(by_id.items())), tuple(gone if native is not None else ()), tuple(doubts[:_MOST_DOUBTS]))
+    if native is not None:
+        doubts += _remove(by_id, listed)
+    return Merged(dict(sorted(by_id.items())), tuple(doubts[:_MOST_DOUBTS]))
+
+
+def _remove(by_id: dict[str, ModelInfo], listed: AbstractSet[str]) -> Iterator[Suspicion]:
+    """Presume removed what is not listed, where the list, of which only the native one is complete, can be right."""
+    there = [model for model in by_id.values() if model.status == "active"]
+    gone = [model for model in there if model.id not in listed]
+    if len(gone) * _MOST_GONE > len(there):
+        value, reason = f"{len(gone)} of {len(there)}", "are missing on it, so that it cannot be whole"
+        yield Suspicion(model="", field="models", value=value, reason=reason)
+        return
+    by_id.update({model.id: replace(model, status="presumed_removed") for model in gone})
 
 
 def _new(name: str, rows: list[Listed]) -> ModelInfo | None:

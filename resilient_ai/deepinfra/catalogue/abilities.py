@@ -69,4 +69,7 @@ class CatalogueAbilities:
         if model is None or not model.retired:
             return model
         replacement = self.models.replacement(model.id)
-        return None if replacement is None else self.models.get(replacement)
+        if replacement is not None:
+            return self.models.get(replacement)
+        # What is only no longer listed is that model still, if it answers at all.
+        return model if model.status == "presumed_removed" else None

@@ -7,7 +7,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from resilient_ai.deepinfra.catalogue.models import ModelInfo, Pricing
+from resilient_ai.deepinfra.catalogue.models import ModelInfo, ModelStatus, Pricing
 
 TOKEN_PRICES: Final = tuple(field.name for field in fields(Pricing) if field.name.endswith("_per_1m"))
 # Prices are compared one by one, and how old or sure they are is no change of them.
@@ -66,7 +66,7 @@ class Suspicion:
     """Something that the provider's list says and that was not believed; what was known before still holds.
 
     Args:
-        model: Id; empty where it is the id that was not believed.
+        model: Id; empty where it is the id, or the list as a whole, that was not believed.
         field: What it was about.
         value: What the list says, shortened.
         reason: Why it was not believed.
@@ -79,7 +79,7 @@ class Suspicion:
 
     @override
     def __str__(self) -> str:
-        return f"{self.model or '(a model)'}: {self.field} {self.value}: {self.reason}"
+        return f"{self.model or '(the list)'}: {self.field} {self.value}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +88,11 @@ class CatalogueChanges:
 
     Args:
         added: Ids that were unknown before.
-        removed: Ids that are no longer listed. A refresh keeps what is known of them.
-        retired: Ids of models that were withdrawn.
+        removed: Ids that are no longer listed. A refresh keeps what is known of them, as `presumed_removed`.
+        retired: Ids of models that were withdrawn, with a date.
         prices: List prices that have moved, or become known.
         facts: Other facts that have changed, such as context lengths and discounts.
-        suspicious: What a refresh has read and not believed.
+        suspicious: What a refresh has read and not believed; it stays there until the lists say something else.
         failed: Lists that a refresh could not read, with the reason.
 
     >>> print(CatalogueChanges(added=("me/my-llama",)))
@@ -140,11 +140,16 @@ def diff(old: Iterable[ModelInfo], new: Iterable[ModelInfo]) -> CatalogueChanges
     both = [(before[name], now[name]) for name in sorted(before.keys() & now.keys()) if before[name] is not now[name]]
     return CatalogueChanges(
         added=tuple(sorted(now.keys() - before.keys())),
-        removed=tuple(sorted(before.keys() - now.keys())),
-        retired=tuple(then.id for then, model in both if model.retired and not then.retired),
+        removed=tuple(sorted([*(before.keys() - now.keys()), *_turned(both, "presumed_removed")])),
+        retired=_turned(both, "retired"),
         prices=tuple(change for then, model in both for change in _prices(then, model)),
         facts=tuple(change for then, model in both for change in _facts(then, model)),
     )
+
+
+def _turned(both: Iterable[tuple[ModelInfo, ModelInfo]], status: ModelStatus) -> tuple[str, ...]:
+    """Return the ids of models that could be asked before, and have this status now."""
+    return tuple(model.id for then, model in both if model.status == status and not then.retired)
 
 
 def prices_of(model: ModelInfo) -> dict[str, Decimal]:

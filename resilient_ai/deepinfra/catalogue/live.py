@@ -21,7 +21,7 @@ from resilient_ai.deepinfra.catalogue._live_fetch import NATIVE_LIST, OPENAI_LIS
 from resilient_ai.deepinfra.catalogue._live_file import Kept, load, save
 from resilient_ai.deepinfra.catalogue._live_merge import merge
 from resilient_ai.deepinfra.catalogue._live_rows import ReadList, read_native, read_openai
-from resilient_ai.deepinfra.catalogue.changes import CatalogueChanges, diff
+from resilient_ai.deepinfra.catalogue.changes import CatalogueChanges, Suspicion, diff
 from resilient_ai.deepinfra.catalogue.lookup import Catalogue, catalogue
 from resilient_ai.deepinfra.catalogue.overrides import Overrides
 
@@ -88,7 +88,8 @@ class LiveCatalogue(Catalogue):
         """Read the provider's lists, and return what has changed.
 
         What they do not say stays as it is known, and what cannot be right is left out and told of. If one of the lists cannot be
-        read, the other one does. A model that is no longer listed is told of and stays known.
+        read, the other one does. A model that is no longer listed is told of, and stays known as
+        `presumed_removed` until it is listed again, unless more models are missing on the list than are on it.
 
         Args:
             source: The connections of a client, or a function that returns the body at a path below the base address.
@@ -106,8 +107,12 @@ class LiveCatalogue(Catalogue):
         return await asyncio.to_thread(self._take, bodies, clock.wall())
 
     def changes(self) -> CatalogueChanges:
-        """Return what is different from the data that it began with, which is that of the package; overrides are left aside."""
-        return diff(self._base, self._now.known.models)
+        """Return what is different from the data that it began with, which is that of the package, and what is not believed.
+
+        Overrides are left aside.
+        """
+        now = self._now
+        return replace(diff(self._base, now.known.models), suspicious=now.doubts)
 
     def reload(self) -> bool:
         """Take over what another process has left in the file; return whether that was newer. Reads the disk."""
@@ -138,12 +143,15 @@ class LiveCatalogue(Catalogue):
         return load(self._path, max(self._clock.wall(), _start_of(self._base.as_of)))
 
     def _state_of(self, kept: Kept | None) -> "_State":
-        by_id, as_of, fetched_at = {model.id: model for model in self._base}, self._base.as_of, None
+        by_id, as_of = {model.id: model for model in self._base}, self._base.as_of
+        fetched_at: float | None = None
+        doubts: tuple[Suspicion, ...] = ()
         if kept is not None and _day(kept.fetched_at) >= as_of:
-            by_id, as_of, fetched_at = {**by_id, **kept.by_id}, _day(kept.fetched_at), kept.fetched_at
+            by_id, as_of = {**by_id, **kept.by_id}, _day(kept.fetched_at)
+            fetched_at, doubts = kept.fetched_at, kept.doubts
         known = Snapshot(as_of, dict(sorted(by_id.items())))
         shown = known if self._overrides is None else Snapshot(as_of, self._overrides.over(known.by_id))
-        return _State(known, shown, fetched_at)
+        return _State(known, shown, fetched_at, doubts)
 
     def _take(self, bodies: tuple[bytes | Exception, bytes | Exception], now: float) -> CatalogueChanges:
         openai, native = _read(read_openai, bodies[0]), _read(read_native, bodies[1])
@@ -161,12 +169,11 @@ class LiveCatalogue(Catalogue):
                 None if isinstance(native, Exception) else native,
                 _day(now),
             )
-            kept = Kept(now, merged.by_id)
+            kept = Kept(now, merged.by_id, _standing(before.doubts, merged.doubts, openai, native))
             self._state = self._state_of(kept)
             self._save(kept)
         return replace(
             diff(before.known.models, self._state.known.models),
-            removed=merged.removed,
             suspicious=merged.doubts,
             failed=tuple(
                 f"{path.removeprefix('/..')}: {type(error).__name__}: {error}"
@@ -191,11 +198,12 @@ class LiveCatalogue(Catalogue):
 
 
 class _State(NamedTuple):
-    """What is known without the overrides, what is shown with them, and when it was fetched."""
+    """What is known without the overrides, what is shown with them, when it was fetched, and what was not believed."""
 
     known: Snapshot
     shown: Snapshot
     fetched_at: float | None
+    doubts: tuple[Suspicion, ...]
 
 
 def _read(reader: Callable[[bytes], ReadList], body: bytes | Exception) -> ReadList | Exception:
@@ -207,6 +215,16 @@ def _read(reader: Callable[[bytes], ReadList], body: bytes | Exception) -> ReadL
         return reader(body)
     except InvalidResponse as error:
         return error
+
+
+def _standing(
+    before: tuple[Suspicion, ...], now: tuple[Suspicion, ...], *lists: ReadList | Exception
+) -> tuple[Suspicion, ...]:
+    """Return what is not believed after a refresh; of models that are on no list that could be read it is what was not before."""
+    if not any(isinstance(one, Exception) for one in lists):
+        return now
+    read = set[str]().union(*(one.rows for one in lists if isinstance(one, ReadList)))
+    return (*now, *(doubt for doubt in before if doubt.model and doubt.model not in read))
 
 
 def _day(moment: float) -> date:

@@ -93,7 +93,9 @@ def load_overrides(path: str | os.PathLike[str]) -> Overrides:
         if len(text) > _LIMIT:
             raise ConfigurationError(f"{name}: is longer than {_LIMIT} bytes")
         content = tomllib.loads(text.decode(), parse_float=_number)
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise ConfigurationError(f"{name}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{name}: cannot be read as TOML: {error}") from error
     _known_keys(name, content, ("models", "as_of"))
     as_of, models = content.get("as_of"), content.get("models", {})

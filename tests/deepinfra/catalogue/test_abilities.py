@@ -157,16 +157,18 @@ def test_of_an_unknown_model_nothing_is_missing():
 
 
 def test_a_retired_model_can_do_what_the_one_in_its_place_can():
-    """The service answers with the replacement; where there is none, nothing is known."""
+    """The service answers with the replacement; where there is none, nothing is known, unless it is only no longer listed."""
     old = ModelInfo(id="old", org="o", kind="chat", status="retired", tools=False, replaced_by="new")
     new = ModelInfo(id="new", org="o", kind="chat", status="active", tools=True, vision=False)
-    gone = ModelInfo(id="gone", org="o", kind="embedding", status="presumed_removed", dimensions=64)
-    abilities = CatalogueAbilities(Catalogue([old, new, gone], as_of=date(2026, 11, 22)))
+    gone = ModelInfo(id="gone", org="o", kind="embedding", status="retired", dimensions=64)
+    unlisted = ModelInfo(id="unlisted", org="o", kind="embedding", status="presumed_removed", dimensions=64)
+    abilities = CatalogueAbilities(Catalogue([old, new, gone, unlisted], as_of=date(2026, 11, 22)))
 
     assert abilities.lacks(Chat(model="old", messages="hi", tools=[TOOL])) is None
     assert abilities.lacks(Chat(model="old", messages=[PICTURE])) == "vision"
     assert abilities.lacks(Chat(model="gone", messages="hi")) is None
     assert abilities.dimensions(Embed(model="gone", texts="a")) is None
+    assert abilities.dimensions(Embed(model="unlisted", texts="a")) == 64
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_changes_are_shown_in_lines():
         "fact           m/x: discount_pct 25 -> unknown",
         "retired        a/old",
         "not listed     a/gone",
-        "not believed   (a model): id 7: is no id of a model",
+        "not believed   (the list): id 7: is no id of a model",
         "not read       /models/list: ConnectionFailed: refused",
     ]
     assert changes

@@ -166,10 +166,10 @@ async def test_a_file_from_the_future_is_ignored_with_one_warning(clock, path, c
 async def test_refreshes_do_not_wander_off_from_the_package(clock):
     """Three steps of forty times are two too many, and each is told of."""
     live = LiveCatalogue()
-    doubts = [
-        len((await live.refresh(Lists(openai_of(input_tokens=price), native_of()), clock=clock)).suspicious)
-        for price in (4.0, 160.0, 6400.0)
-    ]
+    doubts = []
+    for price in (4.0, 160.0, 6400.0):
+        changes = await live.refresh(Lists(openai_of(input_tokens=price), native_of()), clock=clock)
+        doubts.append(sum(doubt.model == LLAMA for doubt in changes.suspicious))
 
     assert (doubts, live.get(LLAMA).pricing.input_per_1m) == ([0, 1, 1], Decimal(4))
 
@@ -229,14 +229,63 @@ async def test_an_error_in_a_function_of_the_user_is_raised_as_it_is(clock):
             await LiveCatalogue().refresh(lists, clock=clock)
 
 
-async def test_a_model_that_is_listed_no_more_is_told_of_and_kept(clock):
-    """Everything but the one model is missing from this list."""
-    live = LiveCatalogue()
+THREE = Catalogue(
+    [replace(catalogue.get(LLAMA), id=name) for name in ("a/gone", "a/here", LLAMA)], as_of=date(2026, 1, 1)
+)
 
-    changes = await live.refresh(DEARER, clock=clock)
 
-    assert set(changes.removed) == {model.id for model in catalogue.find()} - {LLAMA}
-    assert len(live) == len(catalogue)
+def lists_of(*ids, **pricing):
+    rows = [{"id": name, "metadata": {"tags": ["chat"], "pricing": pricing}} for name in ids]
+    native = [{"model_name": name, "type": "text-generation"} for name in ids]
+    return Lists(orjson.dumps({"data": rows}), orjson.dumps(native))
+
+
+async def test_a_model_that_is_listed_no_more_is_told_of_and_kept(clock, path):
+    """It is told of once as news and always as a change, in other processes too; nobody chooses it until it is listed again."""
+    live = LiveCatalogue(THREE, path=path, clock=LATER)
+    everything = live.models
+
+    first = await live.refresh(lists_of("a/here", LLAMA), clock=clock)
+    second = await live.refresh(lists_of("a/here", LLAMA), clock=clock)
+
+    assert (first.removed, second.removed) == (("a/gone",), ())
+    assert first.retired == ()
+    for known in (live, LiveCatalogue(THREE, path=path, clock=LATER)):
+        assert known.changes().removed == ("a/gone",)
+        assert [model.id for model in known.find()] == ["a/here", LLAMA]
+        assert known.get("a/gone").pricing == THREE.get("a/gone").pricing
+    again = await live.refresh(lists_of("a/gone", "a/here", LLAMA), clock=clock)
+    assert [(change.model, change.new) for change in again.facts] == [("a/gone", "active")]
+    assert not live.changes()
+    assert live.models == everything
+
+
+async def test_a_list_that_lacks_most_models_removes_none(clock):
+    """It is cut short, or of a server that has few models: routes must not be left without any."""
+    live = LiveCatalogue(THREE)
+
+    changes = await live.refresh(lists_of("a/here"), clock=clock)
+
+    assert (changes.removed, len(live.find())) == ((), 3)
+    assert [str(doubt) for doubt in changes.suspicious] == [
+        "(the list): models 2 of 3: are missing on it, so that it cannot be whole"
+    ]
+
+
+async def test_what_is_not_believed_stays_in_sight(clock, path):
+    """Until the lists say something else, also in other processes, and where a list fails that may have said it."""
+    live = LiveCatalogue(THREE, path=path, clock=LATER)
+    await live.refresh(lists_of("a/gone", "a/here", LLAMA, input_tokens=1000), clock=clock)
+    doubts = [("a/gone", "1000"), ("a/here", "1000"), (LLAMA, "1000")]
+
+    other = LiveCatalogue(THREE, path=path, clock=LATER)
+    assert [(doubt.model, doubt.value) for doubt in other.changes().suspicious] == doubts
+    half = lists_of("a/here", input_tokens=0.1)
+    half.bodies[NATIVE_LIST] = ConnectionFailed("refused", phase="connect")
+    assert (await other.refresh(half, clock=clock)).suspicious == ()
+    assert [doubt.model for doubt in other.changes().suspicious] == ["a/gone", LLAMA]
+    await other.refresh(lists_of("a/gone", "a/here", LLAMA, input_tokens=0.1), clock=clock)
+    assert LiveCatalogue(THREE, path=path, clock=LATER).changes().suspicious == ()
 
 
 async def test_what_is_not_believed_is_told_of_and_not_applied(clock):

@@ -7,11 +7,12 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from resilient_ai.deepinfra.catalogue import catalogue
+from resilient_ai.deepinfra.catalogue import Suspicion, catalogue
 from resilient_ai.deepinfra.catalogue._live_file import Kept, load, save
 
 NOW = 1_790_000_001.0
-KEPT = Kept(NOW - 0.5, {model.id: model for model in catalogue})
+DOUBTS = (Suspicion(model="a/b", field="input_per_1m", value="10", reason="is too far"),)
+KEPT = Kept(NOW - 0.5, {model.id: model for model in catalogue}, DOUBTS)
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def spoil(path, how):
     elif how == "list":
         path.write_bytes(b"[1]")
     elif how == "newer":
-        rewritten(path, version=2)
+        rewritten(path, version=3)
     elif how == "without a digest":
         document = orjson.loads(path.read_bytes())
         del document["digest"]

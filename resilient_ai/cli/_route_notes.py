@@ -1,0 +1,54 @@
+"""What the catalogue has to say of the models of a route, beside why each stands where it does."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resilient_ai.core.operations import Operation
+    from resilient_ai.core.results import Considered
+    from resilient_ai.deepinfra.catalogue import Catalogue, ModelInfo
+
+
+def noted(found: "Sequence[Considered]", operation: "Operation[Any]", catalogue: "Catalogue") -> "list[Considered]":
+    """Return the models with what speaks against each; one that is known to lack something has no place, also if it is alone."""
+    from resilient_ai.deepinfra.catalogue import CatalogueAbilities  # noqa: PLC0415 - slow to import
+
+    abilities = CatalogueAbilities(catalogue)
+    told: list[Considered] = []
+    for one in found:
+        notes, place = list(_notes(one.model, operation, catalogue)), one.place
+        lack = None if place is None else abilities.lacks(operation.on(one.model))
+        if lack is not None:
+            notes, place = [f"lacks {lack}", *notes], None
+        said = [note for note in notes if note not in one.why]
+        told.append(one.model_copy(update={"place": place, "why": "; ".join([one.why, *said])}))
+    return told
+
+
+def _notes(model: str, operation: "Operation[Any]", catalogue: "Catalogue") -> Iterator[str]:
+    info = catalogue.get(model)
+    if info is None:
+        if not model.startswith("deploy_id:"):
+            yield "not in the catalogue"
+        return
+    if info.status == "presumed_removed":
+        yield "no longer listed by the service"
+    elif info.retired:
+        instead = catalogue.replacement(info.id)
+        yield "retired" if instead is None else f"retired, use {instead}"
+        info = info if instead is None else catalogue.get(instead) or info
+    yield from _lengths(info, operation)
+
+
+def _lengths(info: "ModelInfo", operation: "Operation[Any]") -> Iterator[str]:
+    """Yield whether the call may be too long, by a guess at its tokens; what is so long in any language, the model lacks."""
+    from resilient_ai.core.operations import Embed, Sampling  # noqa: PLC0415 - as above
+    from resilient_ai.inspection import prompt_tokens  # noqa: PLC0415 - as above
+
+    tokens = prompt_tokens(operation)
+    if isinstance(operation, Sampling):
+        most, tokens = info.context_length, tokens + (operation.max_tokens or 0)
+    else:
+        most = info.max_input_tokens if isinstance(operation, Embed) else None
+    if most is not None and tokens > most:
+        yield f"may be too long: about {tokens:,} tokens, and it takes {most:,}"
