@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from resilient_ai.core.errors import FeatureNotSupported, OutputInvalid
+from resilient_ai.core.errors import FeatureNotSupported, OutputInvalid, ResilientAIError
 from resilient_ai.core.messages import AnyMessage, assistant, user
 from resilient_ai.core.operations import Chat, ResponseFormat
-from resilient_ai.core.results import ChatResult, Cost, StructuredResult, Usage
+from resilient_ai.core.results import ChatResult, Cost, SoFar, StructuredResult, Usage
 
 T = TypeVar("T")
 Send = Callable[[Chat], Awaitable[ChatResult]]
@@ -31,6 +31,7 @@ async def ask_for(send: Send, chat: Chat, output: type[T]) -> StructuredResult[T
 
     Raises:
         OutputInvalid: If the second answer does not fit either, or an answer was cut at `max_tokens`; `.raw` is its text.
+        ResilientAIError: As `send` raises it. After the first answer `so_far` of an error has what was done.
     """
     adapter: TypeAdapter[T] = TypeAdapter(output)
     schema = adapter.json_schema()
@@ -46,14 +47,22 @@ async def ask_for(send: Send, chat: Chat, output: type[T]) -> StructuredResult[T
         return _result(first, _read(adapter, first))
     except OutputInvalid as complaint:
         if first.finish_reason == "length":
+            complaint.happened_after(SoFar(answers=(first,), messages=(*chat.messages, assistant(first.text))))
             raise
         mended = (
             *chat.messages,
             assistant(first.text),
             user(f"{complaint}\nAnswer again with the corrected JSON alone."),
         )
+    answers = [first]
+    try:
         second = await send(chat.model_copy(update={"messages": mended}))
-    return _result(_together(first, second), _read(adapter, second))
+        answers.append(second)
+        return _result(_together(first, second), _read(adapter, second))
+    except ResilientAIError as error:
+        said = [assistant(answer.text) for answer in answers[1:]]
+        error.happened_after(SoFar(answers=tuple(answers), messages=(*mended, *said)))
+        raise
 
 
 def _asked_in_words(chat: Chat, schema: dict[str, Any]) -> Chat:

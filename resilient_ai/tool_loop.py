@@ -11,10 +11,10 @@ import orjson
 from pydantic import BaseModel, ValidationError, validate_call
 from pydantic_core import to_json
 
-from resilient_ai.core.errors import InvalidInput, OutputInvalid, ToolLoopUnfinished
+from resilient_ai.core.errors import InvalidInput, OutputInvalid, ResilientAIError, ToolLoopUnfinished
 from resilient_ai.core.messages import AnyMessage, Tool, ToolCall, ToolMessage
 from resilient_ai.core.operations import Chat
-from resilient_ai.core.results import ChatResult
+from resilient_ai.core.results import ChatResult, SoFar
 
 Send = Callable[[Chat], Awaitable[ChatResult]]
 
@@ -67,6 +67,7 @@ async def run_tools(send: Send, chat: Chat, *, max_rounds: int = 8) -> ToolRun:
     Raises:
         InvalidInput: If there are no tools, or one has no function.
         ToolLoopUnfinished: If the model still asks for tools after the last round.
+        ResilientAIError: As `send` raises it; after the first answer its `so_far` has what was done.
     """
     tools = {tool.name: tool for tool in chat.tools}
     if max_rounds < 1:
@@ -82,7 +83,12 @@ async def run_tools(send: Send, chat: Chat, *, max_rounds: int = 8) -> ToolRun:
     steps: list[ToolStep] = []
     answers: list[ChatResult] = []
     for number in range(1, max_rounds + 2):
-        answer = await send((chat if number == 1 else later).model_copy(update={"messages": messages}))
+        try:
+            answer = await send((chat if number == 1 else later).model_copy(update={"messages": messages}))
+        except ResilientAIError as error:
+            if answers:
+                error.happened_after(SoFar(answers=tuple(answers), messages=messages))
+            raise
         answers.append(answer)
         messages = (*messages, answer.message)
         if not answer.tool_calls:
@@ -91,9 +97,11 @@ async def run_tools(send: Send, chat: Chat, *, max_rounds: int = 8) -> ToolRun:
             made = await asyncio.gather(*(_call(tools, call, number) for call in answer.tool_calls))
             steps += made
             messages = (*messages, *(ToolMessage(content=step.output, tool_call_id=step.call.id) for step in made))
-    raise ToolLoopUnfinished(
+    unfinished = ToolLoopUnfinished(
         f"the model still asks for tools after {max_rounds} rounds", raw=answers[-1].text, messages=messages
     )
+    unfinished.happened_after(SoFar(answers=tuple(answers), messages=messages))
+    raise unfinished
 
 
 async def _call(tools: Mapping[str, Tool], call: ToolCall, number: int) -> ToolStep:

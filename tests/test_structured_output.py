@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 from pydantic import BaseModel
 
-from resilient_ai.core.errors import FeatureNotSupported, OutputInvalid, ServerFailed
+from resilient_ai.core.errors import BudgetExceeded, FeatureNotSupported, OutputInvalid, ServerFailed
 from resilient_ai.core.operations import Chat
 from resilient_ai.core.results import Choice, Cost, StructuredResult, Usage
 from resilient_ai.structured_output import ask_for
@@ -157,6 +157,45 @@ async def test_an_answer_that_was_cut_is_not_sent_back(answers, rounds):
     with pytest.raises(OutputInvalid, match="cut at max_tokens") as caught:
         await ask_for(model, CHAT, Port)
     assert (caught.value.raw, len(model.chats)) == (GOOD, rounds)
+
+
+PAID = Cost(amount=Decimal("0.1"), source="provider")
+
+
+@pytest.mark.parametrize(
+    ("answers", "roles", "cost"),
+    [
+        ((BudgetExceeded("the request was not sent", spent=1, limit=1),), ["user", "assistant", "user"], PAID),
+        ((ServerFailed("boom", status=500),), ["user", "assistant", "user"], PAID),
+        (("no",), ["user", "assistant", "user", "assistant"], None),
+    ],
+    ids=["refused", "failed", "unfit"],
+)
+async def test_a_failure_of_the_second_round_tells_what_was_paid_for(answers, roles, cost):
+    """The first answer and its cost, so that nobody believes that nothing was sent; a second that does not fit as well."""
+    first = chat_result("no", cost=PAID)
+    model = Model(first, *answers)
+    with pytest.raises((BudgetExceeded, ServerFailed, OutputInvalid)) as caught:
+        await ask_for(model, CHAT, Port)
+    so_far = caught.value.so_far
+    assert (so_far.answers[0], len(so_far.answers), so_far.cost) == (first, roles.count("assistant"), cost)
+    assert [message.role for message in so_far.messages] == roles
+    assert getattr(caught.value, "sent", True)
+
+
+async def test_an_answer_that_was_cut_was_paid_for():
+    """It stands in the error with its cost."""
+    answer = cut().model_copy(update={"cost": PAID})
+    with pytest.raises(OutputInvalid, match=r"not whole \(after 1 answer for 0.1 USD, which `so_far` has\)") as caught:
+        await ask_for(Model(answer), CHAT, Port)
+    assert (caught.value.so_far.answers, caught.value.so_far.messages[-1].content) == ((answer,), GOOD)
+
+
+async def test_a_failure_of_the_first_round_has_nothing_to_tell():
+    """Nothing was answered by then."""
+    with pytest.raises(ServerFailed) as caught:
+        await ask_for(Model(UNSUPPORTED, ServerFailed("boom", status=500)), CHAT, Port)
+    assert caught.value.so_far is None
 
 
 @pytest.mark.parametrize("answers", [(GOOD,), ("no", GOOD)])

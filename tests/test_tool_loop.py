@@ -2,17 +2,27 @@
 
 import asyncio
 import functools
+import pickle
 import threading
 from datetime import date
+from decimal import Decimal
 
 import orjson
 import pytest
 from pydantic import BaseModel
 
-from resilient_ai.core.errors import InvalidInput, OutputInvalid, ToolLoopUnfinished
+from resilient_ai.core.errors import (
+    BudgetExceeded,
+    CircuitOpen,
+    ConnectionFailed,
+    InvalidInput,
+    OutputInvalid,
+    ServerFailed,
+    ToolLoopUnfinished,
+)
 from resilient_ai.core.messages import Tool, ToolCall
 from resilient_ai.core.operations import Chat
-from resilient_ai.core.results import Choice
+from resilient_ai.core.results import Choice, Cost
 from resilient_ai.testing import chat_result
 from resilient_ai.tool_loop import run_tools
 
@@ -49,7 +59,14 @@ class Script:
 
     async def __call__(self, chat):
         self.chats.append(chat)
-        return self.answers.pop(0)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def with_cost(answer, amount):
+    return answer.model_copy(update={"cost": Cost(amount=Decimal(amount), source="provider")})
 
 
 async def step_of(function, arguments, name=None):
@@ -119,12 +136,57 @@ class TestConversation:
         assert (called, caught.value.raw, len(send.chats)) == ([0, 1], "round 2", 3)
         assert isinstance(caught.value, OutputInvalid)
         assert [message.role for message in caught.value.messages] == ["user", *["assistant", "tool"] * 2, "assistant"]
+        so_far = caught.value.so_far
+        assert (len(so_far.answers), so_far.messages) == (3, caught.value.messages)
 
     async def test_the_last_round_may_be_used(self):
         """One round of tools and an answer."""
         send = Script(asks(("tides", {"port": "a"})), chat_result("Done."))
         run = await run_tools(send, Chat(model="m", messages="?", tools=[tides]), max_rounds=1)
         assert run.answer.text == "Done."
+
+    @pytest.mark.parametrize(
+        "error",
+        [BudgetExceeded("the request was not sent", spent=1, limit=1), ConnectionFailed("refused", phase="connect")],
+        ids=["rejected", "provider"],
+    )
+    async def test_a_failure_after_the_first_answer_tells_what_was_done(self, error):
+        """Two answers were paid for and a function was called twice, so the error has them and does not say otherwise."""
+        called = []
+
+        def charge(euro: int) -> str:
+            called.append(euro)
+            return "charged"
+
+        paid = [with_cost(asks(("charge", {"euro": euro})), f"0.0{euro}") for euro in (1, 2)]
+        with pytest.raises(type(error)) as caught:
+            await run_tools(Script(*paid, error), Chat(model="m", messages="?", tools=[charge]))
+        so_far = caught.value.so_far
+        assert (called, so_far.answers, so_far.cost.amount, caught.value.sent) == (
+            [1, 2],
+            tuple(paid),
+            Decimal("0.03"),
+            True,
+        )
+        assert [message.role for message in so_far.messages] == ["user", *["assistant", "tool"] * 2]
+        assert str(error).endswith("(after 2 answers for 0.03 USD, which `so_far` has)")
+        again = pickle.loads(pickle.dumps(error))
+        assert (str(again), again.so_far) == (str(error), so_far)
+
+    async def test_a_loop_goes_on_from_what_was_done(self):
+        """With the conversation of the error nothing is asked or called twice."""
+        send = Script(asks(("tides", {"port": "Kiel"})), ServerFailed("boom", status=500), last := chat_result("High."))
+        with pytest.raises(ServerFailed) as caught:
+            await run_tools(send, Chat(model="m", messages="?", tools=[tides]))
+        run = await run_tools(send, Chat(model="m", messages=caught.value.so_far.messages, tools=[tides]))
+        assert (run.answer, run.steps, send.chats[2].messages) == (last, (), send.chats[1].messages)
+
+    @pytest.mark.parametrize("error", [CircuitOpen(model="m", retry_after=1.0), InvalidInput("no", field="f")])
+    async def test_a_failure_of_the_first_request_has_nothing_to_tell(self, error):
+        """Nothing was done by then."""
+        with pytest.raises(type(error)) as caught:
+            await run_tools(Script(error), Chat(model="m", messages="?", tools=[tides]))
+        assert (caught.value.so_far, getattr(caught.value, "sent", False)) == (None, False)
 
     async def test_what_sending_raises_is_the_callers(self):
         """The loop hides no failure of a call."""

@@ -1,6 +1,6 @@
 """The error tree: what the caller can do about it decides the branch.
 
-ResilientAIError
+ResilientAIError                                                                                .so_far
   ProviderError                 the service answered, or should have            .model .request_id .retryable .sent
                                                                                 .circuit_open_for
     ConnectionFailed            no answer: DNS, refused, TLS, reset             .phase .local
@@ -26,7 +26,7 @@ ResilientAIError
     BudgetUnavailable           a hard budget whose book cannot be asked        .budget
     PriceUnknown                a hard budget cannot count this model           .model
     DeadlineExceeded            .timeout .elapsed .sent .partial
-    ModelUnfit                  this model of a list lacks what the call needs  .model .lacks
+    ModelUnfit                  a model that was passed over                    .model .lacks .left_out_by
     NoModelAvailable            .refused .retry_after
     ClientClosed                the client or pipeline was closed before
   BookUnavailable               a ledger or a book of budgets cannot be asked, or not in time
@@ -43,10 +43,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from resilient_ai.core.messages import AnyMessage
-    from resilient_ai.core.results import ChatResult
+    from resilient_ai.core.results import ChatResult, SoFar
 
 Phase = Literal["dns", "connect", "tls", "proxy", "send", "receive"]
 Timer = Literal["connect", "first_token", "idle", "attempt"]
+
+# The message of a list of models says so much; their errors say all.
+_MOST_REASONS = 8
+_LONGEST_REASON = 160
 
 _RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 
@@ -59,7 +63,21 @@ def _rebuild(cls: type[BaseException], args: tuple[object, ...], state: dict[str
 
 
 class ResilientAIError(Exception):
-    """The base of every error this package raises on purpose."""
+    """The base of every error this package raises on purpose.
+
+    Attributes:
+        so_far: Where a tool loop, or a chat whose answer is to fit a type, failed after its first answer: the answers it had got
+            by then, what they cost, and the conversation to go on from. None for every other error.
+    """
+
+    so_far: "SoFar | None" = None
+
+    def happened_after(self, so_far: "SoFar") -> None:
+        """Take note of what had been done and paid for before it, in its message too; `sent` is true from then on."""
+        self.so_far = so_far
+        if isinstance(self, ProviderError | CallRejected):
+            self.sent = True
+        self.args = (f"{self.args[0] if self.args else type(self).__name__} ({so_far})", *self.args[1:])
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The default rebuilds from `args` alone, which keyword-only constructors refuse.
@@ -272,7 +290,7 @@ class CallRejected(ResilientAIError):
 
     Attributes:
         sent: Whether a request was under way or had been sent, so that it may be billed; False unless an error says otherwise,
-            as that of one batch of texts does where others were sent.
+            as that of one batch of texts does where others were sent, and that of a later round of a tool loop.
     """
 
     sent: bool = False
@@ -317,8 +335,9 @@ class BudgetExceeded(CallRejected):
         limit: What the budget allows in the window, in US dollars.
         left: What may still be spent in the window, in US dollars.
         budget: The name of the budget, with the values of its scope.
-        retry_after: Seconds until the window ends; for a rolling one until it moves on, the earliest moment at which there can be
-            more room; 1 where the call would fit if requests under way had cost nothing. None where waiting does not help.
+        retry_after: Seconds until the window ends; for a rolling one until so much of what is known to be spent has left it that
+            the call fits, at the earliest; 1 where the call would fit if requests under way had cost nothing. None where waiting
+            does not help.
     """
 
     def __init__(
@@ -403,21 +422,24 @@ class DeadlineExceeded(CallRejected):
 
 
 class ModelUnfit(CallRejected):
-    """A model of a list lacks what the call needs, so it was not asked.
+    """A model lacks what the call needs, or a function that chooses wanted none, so it was not asked.
 
     Attributes:
         model: The model that was passed over.
-        lacks: What it lacks, such as "tools".
+        lacks: What it lacks, such as "tools"; None where it was left out.
+        left_out_by: The name of the function that left it out, or None.
     """
 
-    def __init__(self, *, model: str, lacks: str) -> None:
-        super().__init__(f"{model!r} was not asked, because it lacks what the call needs: {lacks}")
+    def __init__(self, *, model: str, lacks: str | None = None, left_out_by: str | None = None) -> None:
+        why = f"it lacks what the call needs: {lacks}" if left_out_by is None else f"{left_out_by} left it out"
+        super().__init__(f"{model!r} was not asked, because {why}")
         self.model = model
         self.lacks = lacks
+        self.left_out_by = left_out_by
 
 
 class NoModelAvailable(CallRejected):
-    """Every model of the list refused or failed.
+    """Every model that could have served the call refused or failed; the message says why, and `refused` has all of it.
 
     Attributes:
         refused: The error of each model, in the order they were tried.
@@ -425,14 +447,26 @@ class NoModelAvailable(CallRejected):
     """
 
     def __init__(self, refused: Mapping[str, Exception]) -> None:
-        reasons = "; ".join(f"{model}: {type(error).__name__}" for model, error in refused.items())
-        super().__init__(f"no model of the list could serve the call ({reasons})")
+        told = [f"{model}: {_reason(error)}" for model, error in list(refused.items())[:_MOST_REASONS]]
+        if len(refused) > len(told):
+            told.append(f"and {len(refused) - len(told)} more")
+        super().__init__(f"no model could serve the call ({'; '.join(told)})")
         self.refused = refused
         self.sent = any(bool(getattr(error, "sent", False)) for error in refused.values())
         hints = [getattr(error, "retry_after", None) for error in refused.values()]
         # A circuit that was isolated by hand is open for ever, which is no time to come back.
         finite = [hint for hint in hints if hint is not None and hint < math.inf]
         self.retry_after: float | None = min(finite, default=None)
+
+
+def _reason(error: Exception) -> str:
+    """Return why a model could not serve, in a line."""
+    if isinstance(error, ModelUnfit):
+        return f"lacks {error.lacks}" if error.left_out_by is None else f"left out by {error.left_out_by}"
+    text = " ".join(str(error).split())
+    if len(text) > _LONGEST_REASON:
+        text = f"{text[: _LONGEST_REASON - 1].rstrip()}…"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class ClientClosed(CallRejected):

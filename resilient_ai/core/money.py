@@ -7,6 +7,10 @@ from typing import Final
 # Wide enough for a million dollars to the last digit of the finest price, and for sums of billions of them.
 EXACT: Final = Context(prec=80, rounding=ROUND_HALF_EVEN)
 
+# Nobody offers a request that costs as much. A figure above it is a mistake of whoever named it, and one alone would use up
+# budgets, ruin sums, and decide over routes for days.
+MOST_OF_A_SEND: Final = Decimal(1000)
+
 
 def total(amounts: Iterable[Decimal]) -> Decimal:
     """Add up amounts.

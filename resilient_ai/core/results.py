@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal
@@ -11,7 +12,7 @@ from typing_extensions import TypeVar, override
 
 from resilient_ai.core._base import FrozenModel
 from resilient_ai.core.media import SUFFIXES
-from resilient_ai.core.messages import AssistantMessage, ToolCall
+from resilient_ai.core.messages import AnyMessage, AssistantMessage, ToolCall
 from resilient_ai.core.money import total
 from resilient_ai.core.vectors import Vectors
 
@@ -218,6 +219,30 @@ class ChatResult(Result):
     def message(self) -> AssistantMessage:
         """The answer as a message, to be put at the end of the conversation."""
         return AssistantMessage(content=self.text or None, tool_calls=self.tool_calls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoFar:
+    """What had been done when a later round failed: of a tool loop, or of a chat whose answer was to fit a type.
+
+    Args:
+        answers: Every answer the model had given; each was paid for, and has its own cost.
+        messages: The conversation by then, with what the functions returned, to go on from.
+    """
+
+    answers: tuple[ChatResult, ...]
+    messages: tuple[AnyMessage, ...] = field(repr=False)
+
+    @property
+    def cost(self) -> Cost | None:
+        """What the answers cost together; None where it is not known of each."""
+        return Cost.total(answer.cost for answer in self.answers)
+
+    @override
+    def __str__(self) -> str:
+        count = len(self.answers)
+        cost = "a cost that is not known" if self.cost is None else str(self.cost)
+        return f"after {count} {'answer' if count == 1 else 'answers'} for {cost}, which `so_far` has"
 
 
 class StructuredResult(ChatResult, Generic[OutputT]):

@@ -26,6 +26,7 @@ from resilient_ai.core.errors import (
     ProviderError,
     RateLimited,
     ResilientAIError,
+    ServerFailed,
     StatusError,
     StreamInterrupted,
     ToolLoopUnfinished,
@@ -146,8 +147,26 @@ def test_sentences_carry_the_numbers():
     assert str(EXAMPLES[DeadlineExceeded]()) == "the call was given 5 s and had taken 5.50 s"
     assert str(DeadlineExceeded("own", timeout=1, elapsed=1, sent=False)) == "own"
     assert str(EXAMPLES[NoModelAvailable]()) == (
-        "no model of the list could serve the call (a: RateLimited; b: ValueError)"
+        "no model could serve the call (a: RateLimited: busy; b: ValueError: x)"
     )
+
+
+def test_no_model_available_says_why_each_could_not():
+    """In a line of bounded length: what each lacks, who left it out, or the beginning of its error."""
+    refused = {
+        "a": ModelUnfit(model="a", lacks="tools"),
+        "b": ModelUnfit(model="b", left_out_by="picky"),
+        "c": ServerFailed("one\n\ttwo " + "x" * 500, status=500),
+        "d": ValueError(),
+    }
+    sentence = str(NoModelAvailable(refused))
+    assert sentence.startswith(
+        "no model could serve the call (a: lacks tools; b: left out by picky; c: ServerFailed: one two xxx"
+    )
+    assert sentence.endswith("xxx…; d: ValueError)")
+    assert len(sentence) < 300
+    many = str(NoModelAvailable({f"m{number}": ValueError("x") for number in range(300)}))
+    assert many.endswith("; m7: ValueError: x; and 292 more)")
 
 
 def test_defaults_are_cautious():

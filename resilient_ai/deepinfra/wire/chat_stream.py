@@ -8,7 +8,6 @@ import orjson
 from resilient_ai.core.deltas import Finished, StreamEvent, TextDelta
 from resilient_ai.core.errors import InvalidResponse, ProviderError
 from resilient_ai.core.replay import events_of
-from resilient_ai.core.results import Cost
 from resilient_ai.deepinfra.wire.chat import read_chat
 from resilient_ai.deepinfra.wire.choices import MAX_CHOICES, choice_index
 from resilient_ai.deepinfra.wire.errors import embedded_error
@@ -19,6 +18,8 @@ from resilient_ai.deepinfra.wire.payload import (
     as_object,
     as_text,
     header_request_id,
+    load_json,
+    provider_cost,
     unreadable,
 )
 from resilient_ai.deepinfra.wire.sse import EventReader
@@ -77,7 +78,8 @@ class ChatEvents:
     def feed(self, chunk: bytes) -> list[StreamEvent]:
         """Return the events that these bytes complete; often none, for keep-alives and chunks without content.
 
-        Once content has been handed over, a failure lets the events before it through and is raised by the next call.
+        Once content has been handed over, or the answer has ended, a failure lets the events before it through and is raised by
+        the next call.
 
         Raises:
             StatusError: If the service reports a failure.
@@ -89,7 +91,10 @@ class ChatEvents:
         payload = b""
         try:
             for payload in self._reader.feed(chunk) if self._streams else self._first(chunk):
-                body = orjson.loads(payload) if payload[:1] == b"{" else self._unusual(payload)
+                try:
+                    body = orjson.loads(payload) if payload[:1] == b"{" else self._unusual(payload)
+                except orjson.JSONDecodeError:
+                    body = load_json(payload)
                 if self.done:
                     break
                 # Nearly every chunk is a piece of text and nothing else; whatever is not so simple goes the long way.
@@ -155,7 +160,7 @@ class ChatEvents:
         text = payload.strip()
         if text == _DONE:
             self.done, self._streams = True, False
-        body = as_object(orjson.loads(text)) if text and not self.done else {}
+        body = as_object(load_json(text)) if text and not self.done else {}
         if body is None:
             raise Malformed("an event of the stream is JSON but not an object")
         return body
@@ -184,7 +189,8 @@ class ChatEvents:
 
     def _fail(self, error: ProviderError, events: list[StreamEvent]) -> None:
         self._failure = error
-        if not (events and self._delivered):
+        # Behind the end it takes nothing from the answer, whether or not it came in the same bytes.
+        if not (events and (self._delivered or self.finishing)):
             raise error
 
     def _unreadable(self, what: str, data: bytes) -> InvalidResponse:
@@ -199,7 +205,7 @@ class ChatEvents:
         return Finished(
             reasons,
             usage=usage,
-            cost=None if amount is None else Cost(amount=amount, source="provider"),
+            cost=provider_cost(amount, model=self._model),
             model=self._names.get("model"),
             request_id=self._names.get("id") or header_request_id(self._headers),
             service_tier=self._names.get("service_tier"),

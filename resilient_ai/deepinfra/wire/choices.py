@@ -46,7 +46,7 @@ def read_answer(
         model=as_text(body.get("model")) or model,
         served_by=model,
         usage=usage,
-        cost=provider_cost(cost),
+        cost=provider_cost(cost, model=model),
         request_id=request_id_of(body, headers),
         service_tier=as_text(body.get("service_tier")),
         choices=tuple(sorted(choices, key=lambda choice: choice.index)),

@@ -85,7 +85,7 @@ def read_embeddings(data: bytes, *, operation: Embed, headers: Mapping[str, str]
         model=as_text(body.get("model")) or operation.model,
         served_by=operation.model,
         usage=usage,
-        cost=provider_cost(cost),
+        cost=provider_cost(cost, model=operation.model),
         request_id=request_id_of(body, headers),
         service_tier=as_text(body.get("service_tier")),
         vectors=vectors,
@@ -114,7 +114,7 @@ def read_native_embeddings(data: bytes, *, operation: Embed, headers: Mapping[st
         model=operation.model,
         served_by=operation.model,
         usage=usage,
-        cost=provider_cost(cost),
+        cost=provider_cost(cost, model=operation.model),
         request_id=request_id_of(body, headers),
         vectors=vectors,
     )

@@ -1,5 +1,7 @@
 """What every reader and writer of JSON here has in common: narrowing, bounds, and the sentence that says what was wrong."""
 
+import logging
+import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -8,13 +10,22 @@ from typing import Any, cast
 import orjson
 
 from resilient_ai.core.errors import InvalidInput, InvalidResponse
+from resilient_ai.core.money import MOST_OF_A_SEND
 from resilient_ai.core.results import Cost
 
 EXCERPT = 500
 _ABSURD = 10**12
 # The query of a signed address opens what it leads to for whoever reads the log.
 _QUERY = re.compile(r"(https?://[^\s\"?]*)\?[^\s\"]*")
+_NUMBER = re.compile(r"-?(?:NaN|Infinity|\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)")
+# So many numbers that are none are passed over, and fewer where reading the text again for each would take long.
+_MOST_ODD_NUMBERS = 32
+_MOST_CHARACTERS = 32 << 20
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-deepinfra-request-id")
+
+_log = logging.getLogger("resilient_ai")
+_disbelieved: set[str] = set()  # models of which it was told
+_MOST_DISBELIEVED = 1024
 
 
 class Malformed(ValueError):
@@ -31,7 +42,7 @@ def load_object(data: bytes, *, model: str, headers: Mapping[str, str]) -> dict[
     {'id': '1'}
     """
     try:
-        value = orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
+        value = load_json(data.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError as error:
         what = f"is not JSON ({error.msg})" if data.strip() else "is empty"
         raise unreadable(f"the body {what}", data, model=model, headers=headers) from error
@@ -39,6 +50,36 @@ def load_object(data: bytes, *, model: str, headers: Mapping[str, str]) -> dict[
     if found is None:
         raise unreadable("the body is JSON but not an object", data, model=model, headers=headers)
     return found
+
+
+def load_json(data: bytes) -> Any:
+    """Return a JSON value, with None for a number that is none: `NaN`, `Infinity`, and what no float holds, such as `1e400`.
+
+    Not every server's JSON is strict. A figure that is not known must not take along the answer that was paid for.
+
+    Raises:
+        orjson.JSONDecodeError: If it is not JSON for another reason, or has too many such numbers.
+
+    >>> load_json(b'{"text": "NaN", "cost": NaN, "tokens": 1e400}')
+    {'text': 'NaN', 'cost': None, 'tokens': None}
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as found:
+        error = found
+    # Outside of the handler, so that no error keeps another one, and with it the whole answer.
+    text = error.doc
+    for _ in range(max(1, min(_MOST_ODD_NUMBERS, _MOST_CHARACTERS // max(1, len(text))))):
+        start = max(0, error.pos - 1)
+        number = _NUMBER.match(text, start if text[start : start + 1] == "-" else error.pos)
+        if number is None or math.isfinite(float(number[0])):
+            break
+        text = f"{text[: number.start()]}null{text[number.end() :]}"
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError as found:
+            error = found
+    raise error
 
 
 def unreadable(
@@ -101,17 +142,31 @@ def as_count(value: Any) -> int | None:
 def as_money(value: Any) -> Decimal | None:
     """Return an amount that is not negative, with exactly the digits it was written with.
 
-    >>> as_money(9.68e-05), as_money(-1), as_money(None)
-    (Decimal('0.0000968'), None, None)
+    >>> as_money(9.68e-05), as_money(-0.0), as_money(-1), as_money(None)
+    (Decimal('0.0000968'), Decimal('0.0'), None, None)
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _ABSURD:
         return None
-    return Decimal(repr(value))
+    # A zero may have a sign.
+    return Decimal(repr(abs(value)))
 
 
-def provider_cost(amount: Decimal | None) -> Cost | None:
-    """Return the service's own figure as a cost."""
-    return None if amount is None else Cost(amount=amount, source="provider")
+def provider_cost(amount: Decimal | None, *, model: str) -> Cost | None:
+    """Return the service's own figure as a cost; None for one that cannot be meant, of which the log is told once per model.
+
+    >>> str(provider_cost(Decimal("0.0000097"), model="m")), provider_cost(Decimal(1001), model="m")
+    ('0.0000097 USD', None)
+    """
+    if amount is None or amount <= MOST_OF_A_SEND:
+        return None if amount is None else Cost(amount=amount, source="provider")
+    if model not in _disbelieved and len(_disbelieved) < _MOST_DISBELIEVED:
+        _disbelieved.add(model)
+        _log.warning(
+            "%s is said to have cost %.6g USD for one request, which is not believed: such figures count as not told",
+            model,
+            amount,
+        )
+    return None
 
 
 def with_extra(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:

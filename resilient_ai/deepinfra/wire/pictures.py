@@ -47,7 +47,9 @@ def read_images(data: bytes, *, operation: ImageOperation, headers: Mapping[str,
         raise malformed(error, body, data, headers, model=operation.model) from error
     usage, cost = read_usage(as_object(body.get("usage")))
     cost = as_money(body.get("estimated_cost")) if cost is None else cost
-    return _result(body, images, operation, headers).model_copy(update={"usage": usage, "cost": provider_cost(cost)})
+    return _result(body, images, operation, headers).model_copy(
+        update={"usage": usage, "cost": provider_cost(cost, model=operation.model)}
+    )
 
 
 def read_native_images(data: bytes, *, operation: ImageOperation, headers: Mapping[str, str]) -> ImageResult:
@@ -69,7 +71,9 @@ def read_native_images(data: bytes, *, operation: ImageOperation, headers: Mappi
     except Malformed as error:
         raise malformed(error, body, data, headers, model=operation.model) from error
     usage, cost = read_native_usage(body)
-    return _result(body, images, operation, headers).model_copy(update={"usage": usage, "cost": provider_cost(cost)})
+    return _result(body, images, operation, headers).model_copy(
+        update={"usage": usage, "cost": provider_cost(cost, model=operation.model)}
+    )
 
 
 def data_uri(data: bytes) -> str:

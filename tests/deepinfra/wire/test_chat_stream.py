@@ -481,3 +481,32 @@ def test_any_split_gives_the_same_events(cuts):
 
     assert read(*(STREAM[start:end] for start, end in itertools.pairwise(points))) == read(STREAM)
     assert read(*(STREAM[i : i + 1] for i in range(len(STREAM)))) == read(STREAM)
+
+
+@pytest.mark.parametrize("odd", [b"NaN", b"-Infinity", b"1e400"])
+def test_a_number_that_is_none_takes_nothing_from_the_answer(odd):
+    """It is not known, and the rest of its usage is, however the bytes are split."""
+    usage = b'data: {"choices": [], "usage": {"prompt_tokens": 4, "estimated_cost": %s}}\n\n' % odd
+    body = text("Bern.") + END + usage + DONE
+    for size in (1, 7, 100, len(body)):
+        answer = answer_of(read(*(body[at : at + size] for at in range(0, len(body), size))))
+        assert (answer.text, answer.finish_reason, answer.cost, answer.usage.input_tokens) == ("Bern.", "stop", None, 4)
+
+
+@pytest.mark.parametrize("fault", [b"data: {oops}\n\n", event({"error": {"message": "boom"}}), b"data: [1]\n\n"])
+def test_what_comes_behind_the_end_takes_nothing_from_the_answer(fault):
+    """Also where it comes in the same bytes as the whole answer, so that chance decides nothing."""
+    events = ChatEvents(model="asked")
+    found = events.feed(text("Bern.") + END + fault)
+    assert (found, events.finishing) == ([TextDelta("Bern.")], True)
+    with pytest.raises((InvalidResponse, ServerFailed)):
+        events.feed(b"")
+    assert events.conclude()[-1].finish_reason == "stop"
+
+
+def test_a_figure_that_cannot_be_meant_is_not_believed():
+    """A stream's cost is believed up to a thousand dollars, as every other."""
+    costs = [
+        answer_of(read(text("a"), chunk({}, "stop", usage={"estimated_cost": cost}))).cost for cost in (1000, 1000.5)
+    ]
+    assert [cost and cost.amount for cost in costs] == [1000, None]

@@ -139,13 +139,17 @@ class TestOpenAIRoute:
         with pytest.raises(InvalidResponse, match="it has no data"):
             read(body)
 
-    @pytest.mark.parametrize(
-        "body", [b"", b"  ", b"<html>", b"[1]", b'{"data": [', b'{"data": [{"embedding": [NaN]}, {"embedding": [1]}]}']
-    )
+    @pytest.mark.parametrize("body", [b"", b"  ", b"<html>", b"[1]", b'{"data": ['])
     def test_a_body_that_is_no_json_object(self, body):
-        """Neither is NaN a number of JSON."""
+        """It holds no vectors."""
         with pytest.raises(InvalidResponse, match="the body is"):
             read(body)
+
+    @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-1e400"])
+    def test_a_vector_with_a_number_that_is_none(self, number):
+        """What may be missing from a bill may not be missing from a vector."""
+        with pytest.raises(InvalidResponse, match="vector 0 holds something that is not a number"):
+            read(b'{"data": [{"embedding": [%s]}, {"embedding": [1]}]}' % number)
 
     def test_a_failure_behind_status_200(self):
         """An error in the body counts, with the status it names."""
