@@ -10,6 +10,7 @@ The key is taken from DEEPINFRA_API_KEY, the server from RESILIENT_AI_BASE_URL i
 
 import asyncio
 import time
+from decimal import Decimal
 
 from resilient_ai import AsyncClient
 
@@ -33,13 +34,18 @@ async def main() -> None:
             work(ai.with_options(tags={"tenant": "globex"}), questions=2),
         )
         for row in await ai.costs.by("tenant", since=began):
-            print(f"tenant {row.key[0]}: {row.sends} sends, {row.cost:f} USD, {row.unknown} of unknown cost")
+            print(f"tenant {row.key[0]}: {row.sends} sends, {usd(row.cost)}, {row.unknown} of unknown cost")
         for row in await ai.costs.by("tenant", "model", since=began):
             tenant, model = row.key
-            print(f"  {tenant} on {model}: {row.input_tokens} tokens in, {row.output_tokens} out, {row.cost:f} USD")
+            print(f"  {tenant} on {model}: {row.input_tokens} tokens in, {row.output_tokens} out, {usd(row.cost)}")
 
         acme = await ai.costs.total(since=began, tenant="acme")
-        print(f"acme so far: {acme.cost:f} USD")
+        print(f"acme so far: {usd(acme.cost)}")
+
+
+def usd(cost: Decimal | None) -> str:
+    """Return an amount in digits; where nothing is known it is not zero."""
+    return "unknown" if cost is None else f"{cost:f} USD"
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ LARGE = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
 
 async def main() -> None:
     """Ask the cheapest model, take it out of service, and ask for a tenant that has a model of its own."""
-    rules = [Rule(models=[LARGE], tags={"tenant": "acme"}, strict=True)]
+    rules = [Rule(models=[LARGE], kinds=["chat"], tags={"tenant": "acme"}, strict=True)]
     async with AsyncClient(routing=Routing(models=[LARGE, SMALL], prefer="cheapest", rules=rules)) as ai:
         answer = await ai.chat("auto", "What is 17 * 23?", max_tokens=30)
         print(f"the cheapest: {answer.served_by}")
         for one in answer.considered:
-            print(f"  {one.place}. {one.model}: about {one.cost} USD, {one.why}")
+            cost = "unknown" if one.cost is None else f"about {one.cost:f} USD"
+            print(f"  {one.place}. {one.model}: {cost}, {one.why}")
 
         ai.middleware(CircuitBreaker).isolate(SMALL)
         answer = await ai.chat("auto", "What is 6 * 7?", max_tokens=30)

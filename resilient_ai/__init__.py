@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     )
     from resilient_ai.core.events import (
         BatchDone,
+        BudgetRefused,
         BudgetThresholdReached,
         CacheLookedUp,
         CacheRefreshed,
@@ -190,6 +191,7 @@ if TYPE_CHECKING:
         Cost,
         EmbedResult,
         ImageResult,
+        SoFar,
         StructuredResult,
         TokenLogprob,
         Usage,
@@ -252,9 +254,9 @@ _HOMES = {
         "ResilientAIError ServerFailed StatusError StreamInterrupted StreamMisused ToolLoopUnfinished"
     ),
     "resilient_ai.core.events": (
-        "BatchDone BudgetThresholdReached CacheLookedUp CacheRefreshed CallJoined CircuitClosed CircuitHalfOpened "
-        "CircuitOpened Event HedgeSent KeyRefused LimitChanged ModelSkipped PermitGranted PriceDrifted RetryScheduled "
-        "RetrySuppressed SendSettled SendStarted StreamResumed"
+        "BatchDone BudgetRefused BudgetThresholdReached CacheLookedUp CacheRefreshed CallJoined CircuitClosed "
+        "CircuitHalfOpened CircuitOpened Event HedgeSent KeyRefused LimitChanged ModelSkipped PermitGranted PriceDrifted "
+        "RetryScheduled RetrySuppressed SendSettled SendStarted StreamResumed"
     ),
     "resilient_ai.core.health": "BreakerState BudgetState Health LimitState PriceState RateState SendBudgetState",
     "resilient_ai.core.ledger": (
@@ -269,7 +271,9 @@ _HOMES = {
     "resilient_ai.core.options": "ChatOptions CompleteOptions EmbedOptions ImageOptions StreamOptions",
     "resilient_ai.core.pipeline": "Description Pipeline Provider WorstCase",
     "resilient_ai.core.protocols": "Abilities CacheStore Fleet Leases PriceBook StoreUsage",
-    "resilient_ai.core.results": "ChatResult Choice Considered Cost EmbedResult ImageResult StructuredResult TokenLogprob Usage",
+    "resilient_ai.core.results": (
+        "ChatResult Choice Considered Cost EmbedResult ImageResult SoFar StructuredResult TokenLogprob Usage"
+    ),
     "resilient_ai.core.streams": "StreamEnd StreamResult when_done",
     "resilient_ai.core.vectors": "Vectors",
     "resilient_ai.costs": "ClientCosts",
@@ -318,6 +322,7 @@ __all__ = [
     "Budget",
     "BudgetBook",
     "BudgetExceeded",
+    "BudgetRefused",
     "BudgetState",
     "BudgetThresholdReached",
     "BudgetUnavailable",
@@ -427,6 +432,7 @@ __all__ = [
     "SendStarted",
     "ServerFailed",
     "Settings",
+    "SoFar",
     "StatusError",
     "StoreUsage",
     "Stream",

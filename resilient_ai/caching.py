@@ -55,12 +55,12 @@ class ClientCache:
     async def forget(self, *, tenant: str | None = None, model: str | None = None) -> int:
         """Delete the entries of a tenant, of a model (of a list, the one that was asked first), or of both; return how many.
 
-        A view with the tag "tenant" deletes those of that tenant alone; else everything is deleted where neither is named. What
-        is under way meanwhile may be kept after it, and another process that keeps copies in its memory (`TieredStore`) may give
-        them out for up to a minute longer.
+        A view with the tag "tenant" deletes those of that tenant alone, and refuses to delete another one's; else everything is
+        deleted where neither is named. What is under way meanwhile may be kept after it, and another process that keeps copies in
+        its memory (`TieredStore`) may give them out for up to a minute longer.
 
         Raises:
-            InvalidInput: If one of the two is no text.
+            InvalidInput: If one of the two is no text, or the tenant is not that of the view.
             TypeError: If a store of the user's own cannot find entries by their keys.
         """
         for name, value in (("tenant", tenant), ("model", model)):
@@ -68,6 +68,10 @@ class ClientCache:
             if given is not None and not isinstance(given, str):
                 raise InvalidInput(f"{name}: a text or None, got {value!r}", field=name, value=value)
         own = self._tags.get("tenant")
+        if own is not None and tenant not in {None, own}:
+            raise InvalidInput(
+                f"tenant: this view is about {own!r} alone, got {tenant!r}", field="tenant", value=tenant
+            )
         return await self._cache.forget(tenant=own if tenant is None else tenant, model=model)
 
     @override

@@ -22,7 +22,7 @@ from resilient_ai.core.options import ChatOptions, CompleteOptions, EmbedOptions
 from resilient_ai.core.pipeline import Description, Pipeline, Provider
 from resilient_ai.core.results import ChatResult, Considered, EmbedResult, ImageResult, StructuredResult
 from resilient_ai.core.streams import StreamResult
-from resilient_ai.costs import ClientCosts
+from resilient_ai.costs import ClientCosts, narrowed
 from resilient_ai.deepinfra.catalogue import ClientCatalogue, LiveCatalogue
 from resilient_ai.deepinfra.provider import DeepInfraProvider
 from resilient_ai.middleware import Budget, Budgets, Cache, CostAccounting, Routing
@@ -97,8 +97,9 @@ class AsyncClient:
             raise ConfigurationError("provider: has a key, an address and connections of its own; give it alone")
         stack = default_stack(settings, routing=routing) if stack is None else stack
         self._pipeline = Pipeline(provider, stack, clock=clock)
+        live = live_catalogue_of(stack)
         self._catalogue = ClientCatalogue(
-            live_catalogue_of(stack) or LiveCatalogue(),
+            LiveCatalogue() if live is None else live,
             _source_of(provider),
             every=settings.catalogue_refresh,
             clock=self._pipeline.clock,
@@ -207,6 +208,8 @@ class AsyncClient:
 
         Raises:
             ToolLoopUnfinished: If the model still asks for tools after `max_rounds` rounds.
+            ResilientAIError: See `resilient_ai.core.errors`. After the first answer its `so_far` has the answers, the messages
+                and what they cost: tools that ran are not to be run again.
         """
         return await run_tools(self.send, Chat(model=model, messages=messages, **options), max_rounds=max_rounds)
 
@@ -305,7 +308,14 @@ class AsyncClient:
         return ClientCache(self.middleware(Cache), self._tags, self._call)
 
     def _call(self, operation: Operation[Any]) -> Call[Any]:
-        return self._pipeline.call(operation, tags=self._tags or None, cache=self._cache)
+        """Return the call as which this client, with its options, would send an operation."""
+        return self._pipeline.call(
+            operation,
+            tags=self._tags or None,
+            timeout=self._timeout,
+            cache=self._cache,
+            priority=self._priority,
+        )
 
     @property
     def ledger(self) -> CostLedger:
@@ -347,11 +357,13 @@ class AsyncClient:
 
         Raises:
             BookUnavailable: If it cannot be asked what was spent.
+            InvalidInput: If a tag of the view has another value, or there is no such `kind`.
         """
+        asked = narrowed(self._tags, tags)
         found: list[BudgetState] = []
         for layer in self._pipeline.stack:
             if isinstance(layer, Budgets):
-                found += await layer.state({**self._tags, **tags}, clock=self._pipeline.clock, costs=self._ledger)
+                found += await layer.state(asked, clock=self._pipeline.clock, costs=self._ledger)
         return tuple(found)
 
     @property

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from resilient_ai._cost_files import FORMATS, NotExactError, in_thread, write_sends
 from resilient_ai.core.errors import InvalidInput
+from resilient_ai.core.kinds import check_filter
 from resilient_ai.core.ledger import Column, CostBook, LedgerCall, LedgerRow, LedgerSend, LedgerTotal, SavedTotal
 
 Moment = float | datetime | date | str
@@ -35,14 +36,19 @@ class ClientCosts:
 
     Tags narrow further: only requests with all of them count, and `model` and `kind` may be named as if they were tags. They are
     keywords of a question, `tenant="a"`, or a mapping, `tags={"tenant": "a"}`, which can also hold names that are no keywords or
-    that a question has for itself, such as `since`. Those of the costs of a view narrow every question and file; where a question
-    names another value for one of them, its own counts.
+    that a question has for itself, such as `since`. Those of the costs of a view narrow every question and file; a question that
+    names another value for one of them is refused, so that a view tells nothing about others.
 
-    Sums are exact, and hold what is known. What is not known is counted apart as `unknown`, never as zero.
+    Sums are exact, and hold what is known. What is not known is counted apart as `unknown`, never as zero: where no cost is known
+    the sum is None.
 
     Args:
         book: The ledger.
         tags: What all questions are about; for everything where there are none.
+
+    Raises:
+        InvalidInput: By every question, if a moment or a tag is of the wrong type, there is no such `kind`, or a tag has two
+            values.
 
     >>> import asyncio
     >>> from resilient_ai.core.ledger import SendClosed, SendOpened
@@ -137,6 +143,7 @@ class ClientCosts:
             InvalidInput: If a moment or a tag is of the wrong kind.
             ValueError: If `limit` is less than 1.
         """
+        check_filter(None if call_id is None else {"call_id": call_id})
         return await self._book.sends(
             limit=limit,
             call_id=call_id,
@@ -256,12 +263,33 @@ class ClientCosts:
         return {
             "since": _seconds("since", since),
             "until": _seconds("until", until),
-            "tags": {**self._tags, **_checked(tags), **_checked(named)},
+            "tags": narrowed(self._tags, tags, named),
         }
 
     @override
     def __repr__(self) -> str:
         return f"ClientCosts({self._book!r}{f', {self._tags!r}' if self._tags else ''})"
+
+
+def narrowed(own: Mapping[str, str], *more: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the tags of a question to a view that has tags of its own.
+
+    Raises:
+        InvalidInput: If the question has another value for one of them, or two for one tag, or "kind" is one that there is not;
+            or if something is no text.
+
+    >>> narrowed({"tenant": "a"}, {"tenant": "a"}, {"user": "u"})
+    {'tenant': 'a', 'user': 'u'}
+    """
+    found = dict(own)
+    for tags in more:
+        for name, value in _checked(tags).items():
+            known = found.setdefault(name, value)
+            if known != value:
+                whose = "this view is about" if name in own else "the same question is about"
+                raise InvalidInput(f"{name}: {whose} {known!r} alone, got {value!r}", field=name, value=value)
+    check_filter(found)
+    return found
 
 
 def _seconds(name: str, moment: Moment | None) -> float | None:

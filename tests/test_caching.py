@@ -212,6 +212,9 @@ async def test_a_view_of_a_tenant_forgets_that_tenant_alone():
     await ai.send(CHAT)
     await acme.send(CHAT)
     assert await acme.cache.forget() == 1
+    with pytest.raises(InvalidInput, match="tenant: this view is about 'acme' alone, got 'globex'"):
+        await acme.cache.forget(tenant="globex")
+    assert await acme.cache.forget(tenant="acme") == 0
     assert (await why(ai), (await ai.send(CHAT)).cache) == (None, "hit")
     for wrong in ({"tenant": 3}, {"model": ["m"]}):
         with pytest.raises(InvalidInput, match="a text or None"):

@@ -1,6 +1,9 @@
 """The asynchronous client, over scripted answers."""
 
 import json
+import os
+import subprocess
+import sys
 
 import httpx
 import pytest
@@ -422,3 +425,40 @@ async def test_a_priority_in_the_wrong_place_is_told_where_to_go():
     """It is an option of the call and not of the operation."""
     with pytest.raises(InvalidInput, match=r"use with_options\(priority=...\)"):
         await AsyncClient(stack=[], provider=ScriptedProvider()).chat("m", "hi", priority="batch")
+
+
+async def test_what_is_explained_is_the_call_that_would_be_sent(clock):
+    """With the priority and the timeout of the client, by which a limit may take it or not."""
+    asked = []
+
+    class Limit:
+        def stands_against(self, call):
+            asked.append((call.priority, call.timeout, dict(call.tags)))
+
+        async def __call__(self, call, proceed):
+            return await proceed(call)
+
+    stack = [Deadline(), Routing(models=["a", "b"], prefer="cheapest"), Limit()]
+    async with AsyncClient(provider=ScriptedProvider(), stack=stack, clock=clock) as ai:
+        view = ai.with_options(priority="batch", timeout=5.0, tags={"tenant": "a"})
+        view.explain(Chat(model="auto", messages="hi"))
+    assert asked == [("batch", 5.0, {"tenant": "a"})] * 2
+
+
+def test_building_a_client_reads_no_list_of_models(tmp_path):
+    """It is read when a price or an ability is asked for; before that a process that has no need of it pays nothing."""
+    program = (
+        "import sys; opened = []; sys.addaudithook(lambda name, given: opened.append(str(given[0])) if name == 'open' else None)\n"
+        "from resilient_ai import AsyncClient\n"
+        "ai = AsyncClient('k')\n"
+        "read = [path for path in opened if path.endswith(('models.json', '.json'))]\n"
+        "print(len(opened) > 0, read, len(list(ai.catalogue)) > 300, any(path.endswith('models.json') for path in opened))\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "RESILIENT_AI_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.split() == ["True", "[]", "True", "True"]

@@ -62,6 +62,14 @@ def filled(book, costs):
     return costs
 
 
+def questions_of(costs, folder, **which):
+    """Every question there is, each about the same sends."""
+    asks = (costs.total, costs.sends, costs.calls, costs.wasted, costs.saved_by_cache)
+    yield from (ask(**which) for ask in asks)
+    yield costs.by("model", **which)
+    yield costs.export(folder / "costs.csv", **which)
+
+
 class TestQuestions:
     """What is asked of the book."""
 
@@ -129,7 +137,7 @@ class TestQuestions:
             ClientCosts(costs._book, {"tenant": 7})
 
     async def test_tags_with_names_of_our_own(self, book, costs, tmp_path):
-        """A mapping holds names that a question has for itself; keywords beside it come on top."""
+        """A mapping holds names that a question has for itself; keywords beside it narrow further."""
         names = ("path", "since", "until", "limit", "call_id", "tags", "day", "not a name")
         write(book, "1", "0.1", tags=dict.fromkeys(names, "x") | {"tenant": "a"}, used=False)
         write(book, "2", "0.2", tags={"tenant": "a"})
@@ -142,10 +150,27 @@ class TestQuestions:
             assert await costs.wasted(tags=tags) == Decimal("0.1")
             assert (await costs.saved_by_cache(tags=tags)).calls == 0
             assert await costs.export(tmp_path / "costs.csv", tags=tags) == 1
-        assert (await costs.total(tags={"tenant": "b"}, tenant="a")).sends == 2
+        assert (await costs.total(tags={"tenant": "a"}, tenant="a")).sends == 2
+        with pytest.raises(InvalidInput, match="tenant: the same question is about 'b' alone, got 'a'"):
+            await costs.total(tags={"tenant": "b"}, tenant="a")
+
+    async def test_what_no_text_is_can_not_be_asked_for(self, costs, tmp_path):
+        """Half of a surrogate pair is refused by every question, as no call can have such a tag."""
+        for ask in questions_of(costs, tmp_path, tenant="a\ud800"):
+            with pytest.raises(InvalidInput, match="'tenant': half of a surrogate pair is no text"):
+                await ask
+        with pytest.raises(InvalidInput, match="'call_id': half of a surrogate pair is no text"):
+            await costs.sends(call_id="\udfff")
+
+    async def test_kinds_are_checked(self, costs, tmp_path):
+        """One that there is not is refused by every question, as the answer would be nothing; a tag may be any."""
+        for ask in questions_of(costs, tmp_path, kind="banana"):
+            with pytest.raises(InvalidInput, match="kind: one of chat, stream, complete, embed, image, got 'banana'"):
+                await ask
+        assert (await costs.total(kind="stream", banana="kind")).sends == 0
 
     async def test_costs_of_a_view(self, book, filled, tmp_path):
-        """Its tags narrow every question and every file; a question's own value for one of them counts in its place."""
+        """Its tags narrow every question and every file."""
         view = ClientCosts(book, {"tenant": "a"})
         hit = {"call_id": "h", "at": NOON, "kind": "chat", "model": "m", "outcome": "hit", "hits": 1}
         for saved, tenant in (("1", "a"), ("2", "b")):
@@ -159,7 +184,31 @@ class TestQuestions:
         assert (await view.saved_by_cache()).saved == 1
         assert await view.export(tmp_path / "costs.csv") == 2
         assert (await view.total(team="red")).cost == Decimal("0.1")
-        assert (await view.total(tenant="b")).cost == (await view.total(tags={"tenant": "b"})).cost == Decimal("0.2")
+        assert (await view.total(tenant="a")).cost == (await view.total(tags={"tenant": "a"})).cost == Decimal("0.5")
+
+    @pytest.mark.parametrize(
+        "given", [{"tenant": "b"}, {"tags": {"tenant": "b"}}, {"tenant": "a", "tags": {"tenant": "b"}}]
+    )
+    async def test_a_view_tells_nothing_about_others(self, book, filled, tmp_path, given):
+        """A question that names another value for one of its tags is refused, whichever it is, and nothing is written."""
+        for ask in questions_of(ClientCosts(book, {"tenant": "a"}), tmp_path, **given):
+            with pytest.raises(InvalidInput, match="tenant: this view is about 'a' alone, got 'b'") as caught:
+                await ask
+            assert (caught.value.field, caught.value.value) == ("tenant", "b")
+        assert list(tmp_path.iterdir()) == []
+
+    async def test_where_no_cost_is_known_there_is_none(self, book, costs):
+        """Of a sum, a group and a call: None and no zero; what was never sent is known to have cost nothing."""
+        for name, call_id, state in [("1", "x", "unknown"), ("2", "x", "never_sent"), ("3", "y", "never_sent")]:
+            book.opened(SendOpened(send_id=name, call_id=call_id, at=NOON, kind="chat", model=call_id, attempt=1))
+            book.closed(SendClosed(send_id=name, state=state))
+        total = await costs.total()
+        assert (total.sends, total.cost, total.wasted, total.unknown) == (3, None, 0, 1)
+        assert [(row.key, row.cost) for row in await costs.by("model")] == [(("x",), None), (("y",), 0)]
+        assert {call.call_id: call.cost for call in await costs.calls()} == {"x": None, "y": 0}
+        assert (await costs.total(model="y")).cost == (await costs.total(model="nobody")).cost == 0
+        write(book, "4", "0.1")
+        assert ((await costs.total()).cost, (await costs.total()).unknown) == (Decimal("0.1"), 1)
 
     async def test_groups_by_day(self, filled):
         """The day comes last, wherever it is asked for, and once."""

@@ -12,7 +12,7 @@ from resilient_ai.simulator import serve
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TELLING = {
     "blocking_thread_pool": "24 answers on 8 threads, 0.",
-    "budgets": "globex: answered",
+    "budgets": "50% of 0.0001 USD per day tenant=acme is spent",
     "cached_embeddings": "once more: 300 of 300 texts from the cache, 0 requests, 0 USD",
     "calm_cache": "in an outage: stale, ",
     "costs_per_tenant": "tenant acme: 5 sends",

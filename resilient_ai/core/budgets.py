@@ -1,6 +1,6 @@
 """What budgets count with: amounts that are added to counters, together or not at all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, Decimal
 from typing import Protocol
@@ -45,7 +45,8 @@ class Charge:
         first: The oldest slice that counts.
         amount: In millionths of a millionth of a dollar; negative where something is given back.
         limit: What the slices may come to with it; None where it is never refused.
-        scope: The tags of sends that count against it, for whoever can look up what was spent before the budget was there.
+        scope: The tags of sends that count against it, for whoever can look up what was spent before the budget was there. The
+            kind "chat" stands for streamed chats as well.
         until: When the slice may be forgotten, in seconds since 1970-01-01 UTC; after the end of its window.
     """
 
@@ -74,10 +75,32 @@ class Admission:
     Args:
         admitted: Whether all were added; if one did not fit, none was.
         spent: What each counter held before them, in the order of the charges.
+        parts: What is in the way of charges that were refused: by the key of each one that has a limit and a window of several
+            slices, what these hold, by where they begin, empty ones left out. None where there is no such charge, or where the
+            book cannot tell.
     """
 
     admitted: bool
     spent: tuple[int, ...]
+    parts: Mapping[str, Mapping[int, int]] | None = None
+
+
+def refused(
+    spent: Sequence[int], charges: Sequence[Charge], slices_of: Callable[[Charge], Mapping[int, int]]
+) -> Admission:
+    """Return that charges were refused, and what is in their way.
+
+    Args:
+        spent: What each counter held.
+        charges: What was refused.
+        slices_of: Returns what the slices of a charge hold; others may be among them.
+    """
+    parts: dict[str, Mapping[int, int]] = {}
+    for one in charges:
+        if one.limit is not None and one.first < one.slice:
+            held = slices_of(one)
+            parts[one.key] = {at: held[at] for at in sorted(held) if held[at] > 0 and one.first <= at <= one.slice}
+    return Admission(admitted=False, spent=tuple(spent), parts=parts or None)
 
 
 class BudgetBook(Protocol):

@@ -3,7 +3,7 @@
 import itertools
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast
@@ -42,6 +42,11 @@ _serial = itertools.count()
 def new_id() -> str:
     """Return a name for a call or a send that no other process, thread or fork gives out."""
     return f"{_prefix}{next(_serial) & 0xFFFFFF:06x}"
+
+
+def given_out_here(name: str) -> bool:
+    """Return whether `new_id` gave out this name in this process, and not in one that it was forked from."""
+    return name.startswith(_prefix)
 
 
 def _new_prefix() -> None:
@@ -225,11 +230,11 @@ class Call(Generic[R]):
         Raises:
             TypeError: If a call has no such field.
         """
-        copy = object.__new__(type(self))
-        copy.__dict__.update(self.__dict__)
-        copy.__dict__.update(changes)
-        if len(copy.__dict__) > len(self.__dict__):
+        fields = self.__dict__ | changes
+        if len(fields) > len(self.__dict__):
             raise TypeError(f"a call has no field {sorted(changes.keys() - self.__dict__.keys())!r}")
+        copy = object.__new__(type(self))
+        object.__setattr__(copy, "__dict__", fields)
         return copy
 
     @property
@@ -314,19 +319,19 @@ class Middleware(Protocol):
     - `aclose()`: lets go of what it holds, asynchronously; the pipeline awaits it when it is closed.
     """
 
-    async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
-        """Handle one call."""
+    def __call__(self, call: Call[R], proceed: Next[R], /) -> Awaitable[R]:
+        """Handle one call; as a rule an `async def`."""
         ...
 
 
 class OperationMiddleware:
     """A middleware that knows operations: override the ones it is about, the others pass through unchanged."""
 
-    async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
+    def __call__(self, call: Call[R], proceed: Next[R], /) -> Coroutine[Any, Any, R]:
         """Hand the call to the method of its operation."""
         # The kind of an operation fixes its result type, which no type checker can follow through a lookup by name.
-        handle = cast("Callable[[Call[R], Next[R]], Awaitable[R]]", getattr(self, call.operation.kind))
-        return await handle(call, proceed)
+        handle = cast("Callable[[Call[R], Next[R]], Coroutine[Any, Any, R]]", getattr(self, call.operation.kind))
+        return handle(call, proceed)
 
     async def chat(self, call: Call[ChatResult], proceed: Next[ChatResult]) -> ChatResult:
         """Handle a `Chat`."""

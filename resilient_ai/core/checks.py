@@ -1,11 +1,26 @@
 """Checks of options at construction, with one form of sentence: the option, what it must be, and what was given."""
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TypeGuard
 
 # Whole numbers may be larger than any float, and then fail in the first sum with one.
 _LARGEST = sys.float_info.max
+
+
+def is_unicode(text: str) -> bool:
+    r"""Return whether a text can be written down: half of a surrogate pair, as JSON may hold it, can be nowhere.
+
+    >>> is_unicode("ä"), is_unicode("\ud800")
+    (True, False)
+    """
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_count(name: str, value: object, lowest: int, highest: int | None = None) -> None:
@@ -67,8 +82,10 @@ def check_kind(name: str, value: object, *kinds: type | None) -> None:
     _ensure(fits, name, f"of type {' or '.join('None' if kind is None else kind.__name__ for kind in kinds)}", value)
 
 
-def check_able(name: str, value: object, *methods: str) -> None:
-    """Raise `ValueError` unless `value` is None or has these methods; the sentence has only its type, as it may hold a secret.
+def check_able(name: str, value: object, *methods: str, attributes: Sequence[str] = ()) -> None:
+    """Raise `ValueError` unless `value` is None or has these methods and attributes, which are all that its user will touch.
+
+    The sentence has only its type, as it may hold a secret.
 
     >>> check_able("fleet", "redis://:secret@10.0.0.5", "acquire", "release")
     Traceback (most recent call last):
@@ -76,8 +93,8 @@ def check_able(name: str, value: object, *methods: str) -> None:
     ValueError: fleet must be None or an object with acquire() and release(), got an object of type str
     """
     able = not isinstance(value, type) and all(callable(getattr(value, method, None)) for method in methods)
-    if value is not None and not able:
-        wanted = " and ".join(f"{method}()" for method in methods)
+    if value is not None and not (able and all(hasattr(value, attribute) for attribute in attributes)):
+        wanted = " and ".join([*(f"{method}()" for method in methods), *attributes])
         raise ValueError(
             f"{name} must be None or an object with {wanted}, got an object of type {type(value).__name__}"
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
+from resilient_ai.core.ledger import SendOutcome
 from resilient_ai.core.results import Usage
 
 
@@ -43,7 +44,7 @@ class SendSettled(Event):
     """
 
     send_id: str
-    state: Literal["settled", "estimated", "unknown", "never_sent"]
+    state: SendOutcome
     cost: Decimal | None
     usage: Usage | None
     error: str | None
@@ -82,6 +83,27 @@ class BudgetThresholdReached(Event):
     spent: Decimal
     limit: Decimal
     until: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetRefused(Event):
+    """A hard budget has too little left for a request, which is not sent; of a list the next model may fit.
+
+    Args:
+        budget: The name of the budget, with the values of its scope; where several are in the way, the one that takes longest.
+        spent: US dollars spent or reserved in the window.
+        reserved: The part of `spent` that requests of this client, which are under way, have reserved.
+        limit: US dollars the budget allows.
+        until: When the window ends, in seconds since 1970-01-01 UTC; None for a rolling or endless one.
+        retry_after: Seconds until there may be room, as in `BudgetExceeded`; None where waiting does not help.
+    """
+
+    budget: str
+    spent: Decimal
+    reserved: Decimal
+    limit: Decimal
+    until: float | None
+    retry_after: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,14 @@ from typing import Literal, Protocol
 
 from resilient_ai.core.results import Usage
 
-SendState = Literal["sent", "settled", "estimated", "unknown", "never_sent"]
+SendOutcome = Literal["settled", "estimated", "unknown", "never_sent"]
+SendState = Literal["sent"] | SendOutcome
 Column = Literal["model", "kind", "day", "tenant", "user", "feature", "environment", "state"]
 COLUMNS: tuple[Column, ...] = ("model", "kind", "day", "tenant", "user", "feature", "environment", "state")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Two of these are made for every send, and making them frozen takes three times as long; nobody changes them all the same.
+@dataclass(slots=True, kw_only=True)
 class SendOpened:
     """A row of the ledger as it is written before bytes leave.
 
@@ -21,6 +23,8 @@ class SendOpened:
         call_id: The call it belongs to; a call of several tries or batches has several sends.
         at: Seconds since 1970-01-01 UTC.
         kind: The operation: "chat", "stream", "complete", "embed" or "image".
+        model: The model that is asked, of several the one whose turn it is.
+        attempt: Which try of this model it is, from 1.
         tags: Tenant, user, feature and whatever else the caller named.
     """
 
@@ -33,7 +37,7 @@ class SendOpened:
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class SendClosed:
     """The end of a row: exactly one per send.
 
@@ -48,7 +52,7 @@ class SendClosed:
     """
 
     send_id: str
-    state: SendState
+    state: SendOutcome
     cost: Decimal | None = None
     list_cost: Decimal | None = None
     used: bool = True
@@ -117,7 +121,7 @@ class LedgerTotal:
 
     Args:
         sends: Rows of the book, those included that were never sent.
-        cost: US dollars, over the sends whose cost is known.
+        cost: US dollars, over the sends whose cost is known; None where it is known of none, and of some unknown.
         wasted: The part of `cost` that was spent on sends whose answer nobody got.
         unknown: Sends whose cost is not known: in flight, of unknown end, or of a model without a price.
         input_tokens: Tokens of the prompts, as far as they are known.
@@ -125,7 +129,7 @@ class LedgerTotal:
     """
 
     sends: int
-    cost: Decimal
+    cost: Decimal | None
     wasted: Decimal = Decimal(0)
     unknown: int
     input_tokens: int
@@ -176,7 +180,7 @@ class LedgerCall:
         at: When its first send was opened, in seconds since 1970-01-01 UTC.
         models: The models that were asked, in the order of the alphabet.
         sends: Requests, those included that never left.
-        cost: US dollars, over the sends whose cost is known.
+        cost: US dollars, over the sends whose cost is known; None where it is known of none, and of some unknown.
         wasted: The part of `cost` that was spent on sends whose answer nobody got.
         unknown: Sends whose cost is not known.
         tags: Those of the call.
@@ -187,7 +191,7 @@ class LedgerCall:
     kind: str
     models: tuple[str, ...]
     sends: int
-    cost: Decimal
+    cost: Decimal | None
     wasted: Decimal
     unknown: int
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -216,7 +220,7 @@ class CostBook(Protocol):
     `since` and `until` are seconds since 1970-01-01 UTC: sends from that moment on, and sends before that moment. `tags` counts
     only sends with all of these tags; "model" and "kind" may be named there as if they were tags.
 
-    Where it cannot be asked it raises `BookUnavailable`.
+    Where it cannot be asked it raises `BookUnavailable`, and `InvalidInput` where "kind" is one that there is not.
     """
 
     async def total(

@@ -107,7 +107,7 @@ class Operation(FrozenModel, Generic[R]):
     @property
     def is_flex(self) -> bool:
         """Whether it is of the service's "flex" tier, which may hold a request for ten minutes before its first token."""
-        return getattr(self, "service_tier", None) == "flex"
+        return bool(self.extra.get("service_tier", getattr(self, "service_tier", None)) == "flex")
 
     def on(self, model: str) -> Self:
         """Return the same operation for `model` alone."""

@@ -12,7 +12,8 @@ from typing import Any, Protocol, Self, TypeVar, cast
 from typing_extensions import override
 
 from resilient_ai.core.cache_control import CacheControl, CacheMode
-from resilient_ai.core.call import Call, CallRecord, Listener, Middleware, Next, Priority
+from resilient_ai.core.call import Call, CallRecord, Departures, Listener, Middleware, Next, Priority, new_id
+from resilient_ai.core.checks import is_unicode
 from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.core.errors import ClientClosed, ConfigurationError, InvalidInput
 from resilient_ai.core.health import Health
@@ -124,9 +125,14 @@ class Pipeline:
         self._listeners: tuple[Listener, ...] = ()
         self._closed = False
         self._has_deadline = any(getattr(layer, "sets_deadline", False) for layer in self.stack)
-        self._account: str = getattr(provider, "account", "")
         objections = (getattr(layer, "stands_against", None) for layer in self.stack)
-        self._objections = tuple(objection for objection in objections if objection is not None)
+        # What all calls begin with: a changed copy of it takes a third of the time that filling in every field does.
+        self._blank: Call[Any] = Call(
+            cast("Any", None),
+            self.clock,
+            account=getattr(provider, "account", ""),
+            objections=tuple(objection for objection in objections if objection is not None),
+        )
         self._run = _fold(provider, self.stack)
 
     async def send(
@@ -174,18 +180,18 @@ class Pipeline:
                 f"operation: a Chat, Embed or the like, got {given!r:.60}", field="operation", value=given
             )
         control = self.check_options(timeout, cache, priority)
-        return Call(
-            operation,
-            self.clock,
-            self.provider.origin,
-            self._account,
+        return self._blank.replace(
+            operation=operation,
+            origin=self.provider.origin,
+            id=new_id(),
             timeout=timeout,
             started=self.clock.monotonic(),
             tags=_NO_TAGS if tags is None else _checked_tags(tags),
             cache=control,
             priority=priority,
+            record=CallRecord(),
             listeners=self._listeners if listener is None else (*self._listeners, listener),
-            objections=self._objections,
+            departed=Departures(),
         )
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
@@ -286,7 +292,9 @@ def _fold(provider: Provider, stack: Sequence[Middleware]) -> Next[Any]:
 
 
 def _bind(middleware: Middleware, proceed: Next[Any]) -> Next[Any]:
-    return lambda call: middleware(call, proceed)
+    # Found once, as looking it up on every call takes longer than calling it.
+    run = middleware if inspect.isroutine(middleware) else middleware.__call__
+    return lambda call: run(call, proceed)
 
 
 def _check_order(stack: Sequence[Middleware]) -> None:
@@ -301,13 +309,17 @@ def _check_order(stack: Sequence[Middleware]) -> None:
 
 
 def _checked_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
-    for key, value in tags.items():
-        texts = cast("tuple[object, object]", (key, value))
-        if not all(isinstance(text, str) for text in texts):
-            raise InvalidInput(
-                f"tags: names and values are text, got {key!r}: {value!r}", field=f"tags.{key}", value=value
-            )
+    for key, value in cast("Mapping[object, object]", tags).items():
+        if not (isinstance(key, str) and isinstance(value, str)):
+            raise _bad_tag("names and values are text", key, value)
+        # Neither a database nor a cache can hold it, and there it would be found when the call is paid for.
+        if not (is_unicode(key) and is_unicode(value)):
+            raise _bad_tag("half of a surrogate pair is no text", key, value)
     return MappingProxyType(dict(tags))
+
+
+def _bad_tag(rule: str, key: object, value: object) -> InvalidInput:
+    return InvalidInput(f"tags: {rule}, got {key!r}: {value!r}", field=f"tags.{key}", value=value)
 
 
 def _name(part: object) -> str:

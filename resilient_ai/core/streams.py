@@ -196,6 +196,9 @@ class StreamResult:
     def on_end(self, callback: Callable[[StreamEnd], None]) -> None:
         """Have `callback` called once when the stream ends, at once if it has ended.
 
+        Callbacks run in the order in which they were attached, so that of the innermost middleware first: whoever is further
+        out finds on the call what those inside have written down at the end.
+
         It must be synchronous and quick: it also runs while a task is being cancelled and from the garbage collector. What it
         raises is logged by name and changes nothing.
         """
@@ -211,11 +214,11 @@ class StreamResult:
         self._watchers.append(callback)
 
     def limit_until(self, at: float, error: Callable[[], Exception]) -> None:
-        """Fail with `error()` when the stream is still being read at `at`, a point of the clock's `monotonic`."""
+        """Fail with `error()` when the stream is still being read at `at`, a `clock.monotonic()`; the earliest counts."""
         self._limits.append((at, error))
 
     def limit_idle(self, seconds: float, error: Callable[[], Exception]) -> None:
-        """Fail with `error()` when no content arrives for `seconds` while the reader waits for it."""
+        """Fail with `error()` when no content arrives for `seconds` while the reader waits for it; the last one set counts."""
         self._idle = (seconds, error)
 
     def stamp_with(self, stamp: Callable[[ChatResult], ChatResult]) -> None:

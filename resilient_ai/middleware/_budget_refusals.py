@@ -1,7 +1,7 @@
 """Why a budget refuses a call, as errors that say what is left and until when."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, cast
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 from resilient_ai.core.budgets import dollars
 from resilient_ai.core.call import Call
 from resilient_ai.core.errors import BudgetExceeded, BudgetUnavailable, PriceUnknown
+from resilient_ai.core.events import BudgetRefused
 from resilient_ai.core.operations import Operation, Sampling
 from resilient_ai.middleware._as_sent import as_sent
 from resilient_ai.middleware._budget_counter import Counter
@@ -20,12 +21,24 @@ _WAIT_UNDER_WAY = 1.0
 
 
 class Held(NamedTuple):
-    """What a counter holds at a moment: all that counts, and the part that is reserved by requests of this client under way."""
+    """What a counter holds at a moment.
+
+    Args:
+        spent: All that counts.
+        reserved_by_slice: The part of it that is reserved by requests of this client under way.
+        parts: All of it by slice, where its window rolls and the book tells.
+    """
 
     counter: Counter
     slot: Slot
     spent: int
-    reserved: int
+    reserved_by_slice: Mapping[int, int]
+    parts: Mapping[int, int]
+
+    @property
+    def reserved(self) -> int:
+        """What is reserved by requests of this client under way, in all."""
+        return sum(self.reserved_by_slice.values())
 
     def refuses(self, amount: int) -> bool:
         """Return whether a hard budget has not as much left."""
@@ -45,11 +58,20 @@ class Held(NamedTuple):
             return math.inf
         if self.frees(amount):
             return _WAIT_UNDER_WAY
-        return math.inf if self.slot.ends is None else max(0.0, self.slot.ends - now)
+        at = self.room_at(amount) or self.slot.ends
+        return math.inf if at is None else max(0.0, at - now)
+
+    def room_at(self, amount: int) -> int | None:
+        """Return when so much will have left its window that there may be room; None where that is not known.
+
+        What requests of this client under way have reserved may be free by then.
+        """
+        settled = {at: held - self.reserved_by_slice.get(at, 0) for at, held in self.parts.items()}
+        return self.counter.window.room_at(settled, self.spent - self.reserved + amount - _hard(self.counter).units)
 
 
-def exceeded(call: Call[Any], found: Sequence[Held], amount: int) -> BudgetExceeded:
-    """Return the error that names the budget which takes longest until it has room again.
+def refusal(call: Call[Any], found: Sequence[Held], amount: int) -> BudgetExceeded:
+    """Tell of a refusal, and return its error; both name the budget which takes longest until it has room again.
 
     Args:
         call: What was refused.
@@ -62,14 +84,27 @@ def exceeded(call: Call[Any], found: Sequence[Held], amount: int) -> BudgetExcee
     now = call.clock.wall()
     worst = max(full, key=lambda one: (one.never_fits(amount), one.wait(amount, now)))
     hard, wait = _hard(worst.counter), worst.wait(amount, now)
+    retry_after = None if wait == math.inf else wait
+    call.emit(
+        BudgetRefused(
+            call_id=call.id,
+            model=call.model,
+            budget=worst.counter.label(hard),
+            spent=dollars(worst.spent),
+            reserved=dollars(worst.reserved),
+            limit=hard.dollars,
+            until=None if hard.rolling else worst.slot.ends,
+            retry_after=retry_after,
+        )
+    )
     return BudgetExceeded(
-        f"{_reason(worst, amount)}; nothing was sent{_advice(call.operation)}",
+        f"{_reason(worst, amount)}; the request was not sent{_advice(call.operation)}",
         spent=dollars(worst.spent),
         reserved=dollars(worst.reserved),
         limit=hard.dollars,
         left=left_of(worst.counter, worst.spent),
         budget=worst.counter.label(hard),
-        retry_after=None if wait == math.inf else wait,
+        retry_after=retry_after,
     )
 
 
@@ -80,7 +115,7 @@ def _reason(held: Held, amount: int) -> str:
     frees = held.frees(amount)
     left = f"the budget {name} has {left_of(held.counter, held.spent):f} of {hard.dollars:f} USD left"
     if not frees:
-        left += _until(hard, held.slot)
+        left += _until(held, amount)
     if not held.reserved:
         return f"{left}, and the call could cost {cost}"
     shares = f"{dollars(held.spent - held.reserved):f} USD are spent and {dollars(held.reserved):f} USD reserved"
@@ -97,7 +132,8 @@ def _advice(operation: Operation[Any]) -> str:
 def unasked(counter: Counter) -> BudgetUnavailable:
     """Return the error of a hard budget whose book cannot be asked."""
     return BudgetUnavailable(
-        f"the book of budgets cannot be asked, so that nobody knows what the budget {named(counter)} has left; nothing was sent",
+        f"the book of budgets cannot be asked, so that nobody knows what the budget {named(counter)} has left;"
+        " the request was not sent",
         budget=counter.label(_hard(counter)),
     )
 
@@ -105,7 +141,7 @@ def unasked(counter: Counter) -> BudgetUnavailable:
 def priceless(call: Call[Any], counter: Counter) -> PriceUnknown:
     """Return the error of a hard budget for a model without a price."""
     return PriceUnknown(
-        f"no price of {call.model!r} is known, so that the budget {named(counter)} cannot count it; nothing was sent."
+        f"no price of {call.model!r} is known, so that the budget {named(counter)} cannot count it; the request was not sent."
         " Give it a price in a `price_file`, or say what a request counts with: `budget_unpriced` of the settings, `unpriced` of"
         " Budgets",
         model=call.model,
@@ -131,8 +167,16 @@ def _hard(counter: Counter) -> Budget:
     return cast("Budget", counter.hard)
 
 
-def _until(hard: Budget, slot: Slot) -> str:
-    if slot.ends is None:
+def _until(held: Held, amount: int) -> str:
+    at = held.room_at(amount)
+    if at is not None:
+        return f" until its window has moved on far enough, at {_moment(at)} at the earliest"
+    if held.slot.ends is None:
         return ""
-    at = f"{datetime.fromtimestamp(slot.ends, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    return f" until its window moves on at {at} at the earliest" if hard.rolling else f" until {at}"
+    if _hard(held.counter).rolling:
+        return f" until its window moves on at {_moment(held.slot.ends)} at the earliest"
+    return f" until {_moment(held.slot.ends)}"
+
+
+def _moment(at: int) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"

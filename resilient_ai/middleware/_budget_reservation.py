@@ -20,7 +20,9 @@ class Reservation:
     """The worst case of a send, which counts as spent until its true cost takes its place, once.
 
     Args:
-        call: The send; whoever accounts for it tells its end to `settled`.
+        call: The send; whoever accounts for it tells its end to `send_closed`.
+        book: Where the counters are kept.
+        tally: What this process knows of them, which is told what changes.
         counters: What it counts against.
         slots: The slices of time it was reserved in, in which it is settled as well.
         worst: What it can cost at most, None where no price is known.

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TypeGuard
 
 from resilient_ai.core.budgets import BudgetBook
 from resilient_ai.core.clock import Clock
 from resilient_ai.core.health import BudgetState
+from resilient_ai.core.kinds import CHAT, check_filter
 from resilient_ai.core.ledger import COLUMNS, Column, CostBook
 from resilient_ai.middleware._budget_tally import Tally
-from resilient_ai.middleware.budget import ANY, Budget
+from resilient_ai.middleware.budget import ANY, Budget, value_in
 
 _LISTED = frozenset(COLUMNS) - {"day", "state"}  # tags whose values a ledger can tell
 _OF_EVERY_CALL = frozenset({"model", "kind"})
@@ -52,7 +54,9 @@ async def survey(
 
     Raises:
         BookUnavailable: If it cannot be asked what was spent, or sent.
+        InvalidInput: If `tags` name a kind that there is not.
     """
+    check_filter(tags)
     given = tags or {}
     scopes: list[tuple[Budget, Mapping[str, str]]] = []
     hidden, unlisted = 0, list[tuple[Budget, tuple[str, ...]]]()
@@ -60,7 +64,10 @@ async def survey(
         if given and not _may_count(budget, given):
             continue
         open_tags = [tag for tag, value in budget.scope.items() if value == ANY and tag not in given]
-        scope = {tag: given.get(tag, value) for tag, value in budget.scope.items()}
+        scope = {
+            tag: (value_in(tag, given[tag], value) or value) if tag in given else value
+            for tag, value in budget.scope.items()
+        }
         if not open_tags:
             scopes.append((budget, scope))
             continue
@@ -80,7 +87,8 @@ async def survey(
 
 def _may_count(budget: Budget, tags: Mapping[str, str]) -> bool:
     return all(
-        value in {tags[tag], ANY} if tag in tags else tag in _OF_EVERY_CALL for tag, value in budget.scope.items()
+        value_in(tag, tags[tag], value) is not None if tag in tags else tag in _OF_EVERY_CALL
+        for tag, value in budget.scope.items()
     )
 
 
@@ -88,13 +96,20 @@ async def _sent(
     costs: CostBook, scope: Mapping[str, str], open_tags: "list[Column]", since: float
 ) -> list[Mapping[str, str]]:
     """Return the scope with each combination of values with which something was sent, the dearest first."""
-    rows = await costs.by(*open_tags, since=since, tags={tag: scope[tag] for tag in scope if tag not in open_tags})
-    found: list[Mapping[str, str]] = []
-    for row in sorted(rows, key=lambda row: -row.cost):
-        values: dict[str, str] = {tag: value for tag, value in zip(open_tags, row.key, strict=True) if value}
-        if len(values) == len(open_tags):  # calls without the tag do not count
-            found.append({**scope, **values})
-    return found
+    fixed = {tag: scope[tag] for tag in scope if tag not in open_tags}
+    columns = list(open_tags)
+    if fixed.get("kind") == CHAT:
+        # The ledger keeps streamed chats apart, which count as well.
+        del fixed["kind"]
+        columns.append("kind")
+    costs_of: dict[tuple[str, ...], Decimal] = {}
+    for row in await costs.by(*columns, since=since, tags=fixed):
+        values = [value_in(tag, value, scope[tag]) for tag, value in zip(columns, row.key, strict=True) if value]
+        key = tuple(value for value in values if value is not None)
+        if len(key) == len(columns):  # calls without the tag do not count
+            costs_of[key] = costs_of.get(key, Decimal(0)) + (row.cost or 0)
+    dearest = sorted(costs_of, key=lambda key: -costs_of[key])
+    return [{**scope, **dict(zip(columns, key, strict=True))} for key in dearest]
 
 
 async def _states(

@@ -9,11 +9,12 @@ from resilient_ai.core.call import Call
 from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.core.events import BudgetThresholdReached
 from resilient_ai.core.health import BudgetState
+from resilient_ai.core.kinds import covered
 from resilient_ai.middleware._budget_counter import Counter
 from resilient_ai.middleware._machines.bounded import make_room
 from resilient_ai.middleware._machines.budget_window import BudgetWindow, Slot
 from resilient_ai.middleware._machines.turns import Turns
-from resilient_ai.middleware.budget import ANY, Budget
+from resilient_ai.middleware.budget import ANY, Budget, value_in
 
 # At so many counters a quarter is forgotten: those of which the least has been spent. The book keeps them all.
 _MOST_COUNTERS = 16_384
@@ -47,7 +48,9 @@ class Tally:
             if chosen is None:
                 self._everywhere.append(rule)
             else:
-                self._by_value.setdefault(chosen[0], {}).setdefault(chosen[1], []).append(rule)
+                tag, value = chosen
+                for named in covered(value) if tag == "kind" else (value,):
+                    self._by_value.setdefault(tag, {}).setdefault(named, []).append(rule)
 
     def match(self, call: Call[Any]) -> Sequence[Counter]:
         """Return the counters of a call, each once."""
@@ -93,10 +96,10 @@ class Tally:
                 counter.spending.saw(slot, amount, since)
                 counter.spending.reserve(slot, held)
 
-    def reserved(self, counters: Sequence[Counter], slots: Sequence[Slot]) -> list[int]:
-        """Return what of each counter requests of this client under way have reserved."""
+    def reserved(self, counters: Sequence[Counter], slots: Sequence[Slot]) -> list[dict[int, int]]:
+        """Return what of each counter requests of this client under way have reserved, by slice."""
         with self.turns:
-            return [counter.spending.reserved(slot) for counter, slot in zip(counters, slots, strict=True)]
+            return [counter.spending.reserved_in(slot) for counter, slot in zip(counters, slots, strict=True)]
 
     def settled(
         self, call: Call[Any], counters: Sequence[Counter], slots: Sequence[Slot], *, amount: int, held: int
@@ -184,8 +187,9 @@ class _Rule:
         """Return the scope with the values of the call, None where it is not in it."""
         found: dict[str, str] = {}
         for tag, wanted in self._scope:
-            value = _value_of(call, tag)
-            if not value or wanted not in {value, ANY}:
+            given = _value_of(call, tag)
+            value = None if given is None else value_in(tag, given, wanted)
+            if value is None:
                 return None
             found[tag] = value
         return found
@@ -207,7 +211,7 @@ def _counts(budget: Budget, other: Budget, scope: Mapping[str, str]) -> bool:
     return (
         (budget.per, budget.rolling) == (other.per, other.rolling)
         and budget.scope.keys() == scope.keys()
-        and all(budget.scope[tag] in {value, ANY} for tag, value in scope.items())
+        and all(value_in(tag, value, budget.scope[tag]) == value for tag, value in scope.items())
     )
 
 

@@ -3,6 +3,7 @@
 from decimal import Decimal
 from typing import Any, cast
 
+from resilient_ai.core.money import MOST_OF_A_SEND
 from resilient_ai.core.operations import Complete, Conversation, Embed, Image, Operation, Sampling
 from resilient_ai.core.protocols import PriceBook
 from resilient_ai.core.results import ImageResult, Result, Usage
@@ -22,11 +23,13 @@ _ONE_IN = 16
 
 
 def price_of_result(prices: PriceBook, operation: Operation[Any], result: Result) -> Decimal | None:
-    """Return what the price table says an answer cost, None where it cannot say."""
+    """Return what the price table says an answer cost, None where it cannot say; see `price`."""
     if operation.kind == "image" and isinstance(operation, Image) and isinstance(result, ImageResult):
         sent = as_sent(operation)
-        return prices.image_cost(
-            sent.model, images=len(result.images), width=sent.width, height=sent.height, steps=sent.steps
+        return _believed(
+            prices.image_cost(
+                sent.model, images=len(result.images), width=sent.width, height=sent.height, steps=sent.steps
+            )
         )
     return price(prices, operation, result.usage, result.service_tier)
 
@@ -34,23 +37,33 @@ def price_of_result(prices: PriceBook, operation: Operation[Any], result: Result
 def price(
     prices: PriceBook, operation: Operation[Any], usage: Usage | None, service_tier: str | None = None
 ) -> Decimal | None:
-    """Return what the price table says these tokens cost, None where it cannot say."""
+    """Return what the price table says these tokens cost, None where it cannot say, or where there cannot be so many."""
     if usage is None or usage.input_tokens is None:
         return None
     # By its kind, as asking for the class of an operation takes as long as all the arithmetic.
     if operation.kind == "embed":
-        tier = service_tier or cast("Embed", operation).service_tier
-        return prices.embedding_cost(operation.model, input_tokens=usage.input_tokens, service_tier=tier)
+        tier = service_tier or _tier_of(cast("Embed", operation))
+        return _believed(prices.embedding_cost(operation.model, input_tokens=usage.input_tokens, service_tier=tier))
     if operation.kind not in _OF_TOKENS or usage.output_tokens is None:
         return None
-    return prices.chat_cost(
-        operation.model,
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cached_tokens=usage.cached_tokens or 0,
-        cache_write_tokens=usage.cache_write_tokens or 0,
-        service_tier=service_tier or cast("Sampling", operation).service_tier,
+    return _believed(
+        prices.chat_cost(
+            operation.model,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cached_tokens=usage.cached_tokens or 0,
+            cache_write_tokens=usage.cache_write_tokens or 0,
+            service_tier=service_tier or _tier_of(cast("Sampling[Any]", operation)),
+        )
     )
+
+
+def _believed(amount: Decimal | None) -> Decimal | None:
+    return None if amount is None or amount > MOST_OF_A_SEND else amount
+
+
+def _tier_of(operation: Embed | Sampling[Any]) -> str | None:
+    return as_sent(operation).tier if operation.extra else operation.service_tier
 
 
 def estimate_usage(operation: Operation[Any], transcript: Transcript, sizes: "PromptSizes") -> Usage | None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.errors import (
@@ -47,7 +47,8 @@ class Route(Generic[R]):
         call: The call.
         proceed: The rest of the stack.
         models: The models, in the order in which they are asked.
-        unfit: What models are known to lack; these are passed over.
+        unfit: What models are known to lack, None where they were left out; these are passed over.
+        left_out_by: The function that left them out.
         max_sends: Requests of the call over all models.
         dimensions: The length that vectors of all but the first must have, None where any will do.
         measures: What takes note of every model that is asked, None for nothing.
@@ -62,15 +63,17 @@ class Route(Generic[R]):
         proceed: Next[R],
         models: Sequence[str],
         *,
-        unfit: Mapping[str, str],
+        unfit: Mapping[str, str | None],
         max_sends: int,
         dimensions: int | None,
+        left_out_by: str | None = None,
         measures: Measures | None = None,
     ) -> None:
         self._call = call
         self._proceed = proceed
         self._models = models
         self._unfit = unfit
+        self._left_out_by = left_out_by
         self._max_sends = max_sends if call.sends_left is None else min(max_sends, call.sends_left)
         self._dimensions = dimensions
         self._measures = measures
@@ -103,7 +106,8 @@ class Route(Generic[R]):
     async def _ask(self, position: int, *, insist: bool = False) -> R:
         model = self._models[position]
         if model in self._unfit:
-            raise ModelUnfit(model=model, lacks=self._unfit[model])
+            lacks = self._unfit[model]
+            raise ModelUnfit(model=model, lacks=lacks, left_out_by=self._left_out_by if lacks is None else None)
         result = await self._send(self._call_of(position, insist=insist))
         if position > 0:
             self._check_vectors(model, result)
@@ -174,8 +178,7 @@ class Route(Generic[R]):
 
     def _refuse(self, model: str, error: Exception) -> None:
         self._refused[model] = error
-        record = self._call.record
-        record.refused = (record.refused or {}) | {model: f"{type(error).__name__}: {error}"}
+        note_refused(self._call, model, error)
 
     def _tell_of_next(self, position: int, error: Exception) -> None:
         if position + 1 < len(self._models):
@@ -189,6 +192,11 @@ class Route(Generic[R]):
             record.refused = {name: why for name, why in record.refused.items() if name != model} or None
         # The frames of an error hold this object, which would hold the error: a cycle with the whole call in it.
         self._refused.clear()
+
+
+def note_refused(call: Call[Any], model: str, error: Exception) -> None:
+    """Write down why a model could not serve a call."""
+    call.record.refused = (call.record.refused or {}) | {model: f"{type(error).__name__}: {error}"}
 
 
 def _may_next_do_better(error: Exception) -> bool:

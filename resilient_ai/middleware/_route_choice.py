@@ -1,18 +1,29 @@
 """The choice of a route: what could serve a call, in which order it is asked, and why."""
 
+import inspect
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from resilient_ai.core.call import Call
+from resilient_ai.core.errors import InvalidInput
 from resilient_ai.core.operations import Operation
 from resilient_ai.core.protocols import Abilities
 from resilient_ai.core.results import Considered
 from resilient_ai.middleware._machines.pins import Pins
 from resilient_ai.middleware._machines.turns import Turns
 from resilient_ai.middleware._route_measures import Measures
-from resilient_ai.middleware._route_ranking import Entry, OwnOrder, Preference, explored, rank, reason, with_price
+from resilient_ai.middleware._route_ranking import (
+    Candidate,
+    Entry,
+    OwnOrder,
+    Preference,
+    explored,
+    rank,
+    reason,
+    with_price,
+)
 from resilient_ai.middleware._route_rules import AUTO
 from resilient_ai.middleware._route_size import tier_of
 
@@ -28,11 +39,19 @@ _log = logging.getLogger("resilient_ai")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The models of a call in the order in which they are asked, unfit ones last, and what is told of it."""
+    """The models of a call in the order in which they are asked, and what is told of it.
+
+    Args:
+        models: Those that are passed over last.
+        unfit: What each model lacks that is passed over; None where a function left it out.
+        considered: What is told of each.
+        left_out_by: The function that wanted none of those that are fit.
+    """
 
     models: Sequence[str]
-    unfit: Mapping[str, str]
+    unfit: Mapping[str, str | None]
     considered: tuple[Considered, ...] = ()
+    left_out_by: str | None = None
 
 
 class Order:
@@ -85,12 +104,10 @@ class Order:
         ]
         left_out = [Entry(model) for model in unfit]
         own_order, prefer = (self._own_order, self._prefer) if is_auto else (None, None)
-        if not is_sent:
-            self._measures.estimate(call, [*entries, *left_out])
-        elif own_order is not None or prefer is not None:
-            self._measures.estimate(call, entries)
-        elif not unfit and not any(entry.moves for entry in entries):
+        is_plain = own_order is None and prefer is None and not unfit and not any(entry.moves for entry in entries)
+        if is_sent and is_plain:
             return Choice(models, unfit)
+        self._measures.estimate(call, entries if is_sent else [*entries, *left_out])
         unsuited = [entry.considered(None, f"lacks {unfit[entry.model]}") for entry in left_out]
         if own_order is not None:
             return _in_own_order(own_order, entries, unfit, unsuited)
@@ -100,11 +117,17 @@ class Order:
         told = [entry.considered(place, reason(entry, prefer)) for place, entry in enumerate(ranked, 1)]
         return Choice([*(entry.model for entry in ranked), *unfit], unfit, (*told, *unsuited))
 
-    def alone(self, call: Call[Any], model: str, why: str) -> Considered:
-        """Return what is to be told of a model beside which there is no other."""
+    def alone(self, call: Call[Any], model: str, why: str, lacks: str | None = None) -> Considered:
+        """Return what is to be told of a model beside which there is no other, and of what it lacks."""
         entry = Entry(model)
         self._measures.estimate(call, [entry])
+        if lacks is not None:
+            return entry.considered(None, f"lacks {lacks}")
         return entry.considered(1, with_price(why, entry))
+
+    def lacks(self, operation: Operation[Any]) -> str | None:
+        """Return what the model of an operation is known to lack for it."""
+        return None if self._abilities is None else known(self._abilities.lacks, operation)
 
     def served(self, call: Call[Any], model: str) -> None:
         """Take note that a model has served a call, to which its conversation keeps."""
@@ -174,15 +197,33 @@ def _put_first(entry: Entry | None, ranked: list[Entry]) -> None:
 def _in_own_order(
     own_order: OwnOrder, entries: Sequence[Entry], unfit: Mapping[str, str], unsuited: Sequence[Considered]
 ) -> Choice:
-    """Return the order that a function gives; what it leaves out is not asked."""
+    """Return the order that a function gives; what it leaves out is not asked.
+
+    Raises:
+        InvalidInput: If it gives something else; what the function raises is the caller's.
+    """
     name = getattr(own_order, "__name__", type(own_order).__name__)
     by_model = {entry.model: entry for entry in entries}
-    given = own_order([entry.candidate() for entry in entries])
+    given = _candidates(name, own_order([entry.candidate() for entry in entries]))
     asked = {candidate.model: by_model[candidate.model] for candidate in given if candidate.model in by_model}
     told = [entry.considered(place, f"chosen by {name}") for place, entry in enumerate(asked.values(), 1)]
     others = [entry.considered(None, f"left out by {name}") for entry in entries if entry.model not in asked]
     considered = (*told, *others, *unsuited)
     if asked:
         return Choice([*asked, *unfit], unfit, considered)
-    unwanted = dict.fromkeys(by_model, f"a place in the choice of {name}")
-    return Choice([*by_model, *unfit], {**unwanted, **unfit}, considered)
+    return Choice([*by_model, *unfit], {**dict.fromkeys(by_model), **unfit}, considered, left_out_by=name)
+
+
+def _candidates(name: str, given: object) -> list[Candidate]:
+    """Return what a function has given, as a list."""
+    if inspect.iscoroutine(given):
+        given.close()  # else Python warns that nobody has waited for it
+    is_row = isinstance(given, Iterable)
+    found = list(cast("Iterable[object]", given)) if is_row else None
+    if found is None or not all(isinstance(one, Candidate) for one in found):
+        raise InvalidInput(
+            f"prefer: {name} must return a list of those candidates it was given, without waiting, got {given!r:.200}",
+            field="prefer",
+            value=given,
+        )
+    return cast("list[Candidate]", found)

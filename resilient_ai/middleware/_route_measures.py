@@ -18,6 +18,7 @@ from resilient_ai.core.ledger import SendClosed
 from resilient_ai.core.operations import Image, Operation
 from resilient_ai.core.protocols import PriceBook
 from resilient_ai.core.streams import StreamEnd, StreamResult
+from resilient_ai.middleware._as_sent import as_sent
 from resilient_ai.middleware._machines.bounded import make_room
 from resilient_ai.middleware._machines.scoreboard import Look, Mean, Score
 from resilient_ai.middleware._machines.turns import Turns
@@ -121,7 +122,7 @@ class Measures:
         if self._prices is None:
             return None
         if isinstance(operation, Image):
-            return price_of(lister(self._prices, operation, 0), operation.model, operation.n)
+            return price_of(lister(self._prices, operation, 0), operation.model, as_sent(operation).number)
         prices, usage, tier = self._prices, row.usage, row.service_tier
         return price_of(lambda _model, _units: price(prices, operation, usage, tier), operation.model, 0)
 

@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 from resilient_ai.core.call import Call
 from resilient_ai.core.checks import check_count, check_kind, check_names
 from resilient_ai.core.errors import InvalidInput
+from resilient_ai.core.kinds import KINDS, covered
 from resilient_ai.core.operation import Kind
 from resilient_ai.core.operations import Operation
 from resilient_ai.middleware._tokens import prompt_tokens
 
 AUTO = "auto"
 _ANY = "*"
-_KINDS = frozenset(get_args(Kind))
 
 # The ids of models, or what returns those that an operation may go to, such as a query of the catalogue.
 Models = Sequence[str] | Callable[[Operation[Any]], Sequence[str]]
@@ -30,7 +30,8 @@ class Rule:
     Args:
         models: The models, each once, or a function of the operation that returns them.
         tags: The call has all of these tags; none is every call. The value "*" is any value.
-        kinds: Kinds of operations it is about, such as "chat" and "stream"; none is every kind.
+        kinds: Kinds of operations it is about: "chat", "stream", "complete", "embed", "image"; none is every kind. "chat" is
+            about chats that are streamed as well, "stream" about these alone.
         max_prompt_tokens: The prompt is not longer, as far as its length tells (4 characters to a token); None for every prompt.
         strict: Whether no other model may serve.
 
@@ -46,6 +47,7 @@ class Rule:
     kinds: Sequence[Kind] = ()
     max_prompt_tokens: int | None = None
     strict: bool = False
+    _covered: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", checked_models(self.models))
@@ -58,8 +60,9 @@ class Rule:
         object.__setattr__(self, "tags", dict(self.tags))
         check_names("kinds", self.kinds)
         object.__setattr__(self, "kinds", tuple(self.kinds))
-        if not _KINDS.issuperset(self.kinds):
-            raise ValueError(f"kinds must be of {sorted(_KINDS)!r}, got {self.kinds!r}")
+        if not set(KINDS).issuperset(self.kinds):
+            raise ValueError(f"kinds must be of {', '.join(KINDS)}, got {self.kinds!r}")
+        object.__setattr__(self, "_covered", frozenset(kind for named in self.kinds for kind in covered(named)))
         if self.max_prompt_tokens is not None:
             check_count("max_prompt_tokens", self.max_prompt_tokens, 1)
         check_kind("strict", self.strict, bool)
@@ -69,7 +72,7 @@ class Rule:
         tags = call.tags
         if any(name not in tags or value not in {tags[name], _ANY} for name, value in self.tags.items()):
             return False
-        if self.kinds and call.operation.kind not in self.kinds:
+        if self._covered and call.operation.kind not in self._covered:
             return False
         return self.max_prompt_tokens is None or prompt_tokens(call.operation) <= self.max_prompt_tokens
 

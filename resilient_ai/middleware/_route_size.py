@@ -10,6 +10,7 @@ from resilient_ai.core.ledger import SendClosed
 from resilient_ai.core.operations import Image, Operation, Sampling, Stream
 from resilient_ai.core.protocols import PriceBook
 from resilient_ai.core.results import ChatResult, Usage
+from resilient_ai.middleware._as_sent import as_sent
 from resilient_ai.middleware._tokens import prompt_tokens
 
 # The time before its first token, or text, is that of writing so many tokens, or of embedding so many.
@@ -40,12 +41,11 @@ class Size(NamedTuple):
     def of(cls, operation: Operation[Any]) -> "Size":
         """Measure an operation, as far as it can be told before it is sent."""
         prompt = prompt_tokens(operation)
+        sent = as_sent(operation)
         if isinstance(operation, Sampling):
-            return cls(
-                prompt, operation.n, operation.max_tokens or math.inf, 0, 0.0 if isinstance(operation, Stream) else 1.0
-            )
+            return cls(prompt, sent.number, sent.longest or math.inf, 0, 0.0 if isinstance(operation, Stream) else 1.0)
         if isinstance(operation, Image):
-            return cls(prompt, 0, 0.0, operation.n, float(operation.n))
+            return cls(prompt, 0, 0.0, sent.number, float(sent.number))
         return cls(prompt, 0, 0.0, prompt, 1.0 + prompt / _EMBEDDED)
 
     def work(self, length: float) -> float:
@@ -76,17 +76,17 @@ def lister(prices: PriceBook | None, operation: Operation[Any], prompt: int) -> 
             model, input_tokens=prompt, output_tokens=answer, service_tier=tier
         )
     if isinstance(operation, Image):
-        (width, height), steps = operation.width_and_height or (None, None), operation.steps
+        sent = as_sent(operation)
         return lambda model, pictures: prices.image_cost(
-            model, images=pictures, width=width, height=height, steps=steps
+            model, images=pictures, width=sent.width, height=sent.height, steps=sent.steps
         )
     return lambda model, tokens: prices.embedding_cost(model, input_tokens=tokens, service_tier=tier)
 
 
 def tier_of(operation: Operation[Any]) -> str | None:
-    """Return the service tier that is asked for, None for the default one; a field in `extra` wins over that of the operation."""
-    tier: object = operation.extra.get("service_tier", getattr(operation, "service_tier", None))
-    return tier if isinstance(tier, str) and tier != "default" else None
+    """Return the service tier that is asked for, None for the default one."""
+    tier = as_sent(operation).tier
+    return None if tier == "default" else tier
 
 
 def price_of(listed: Lister | None, model: str, units: int) -> float | None:
@@ -103,11 +103,11 @@ def length_of(operation: Operation[Any], row: SendClosed) -> float | None:
     if row.error is not None or row.usage is None or not isinstance(operation, Sampling):
         return None
     tokens = row.usage.output_tokens
-    return None if tokens is None else tokens / operation.n
+    return None if tokens is None else tokens / as_sent(operation).number
 
 
 def units_of(operation: Operation[Any], usage: Usage | None) -> float:
     """Return the tokens, or pictures, that a send was billed for; 0 where that is not known."""
     if isinstance(operation, Image):
-        return operation.n
+        return as_sent(operation).number
     return 0 if usage is None else usage.total_tokens or 0

@@ -5,6 +5,7 @@ from typing import Any
 
 from resilient_ai.core.messages import AnyMessage, AssistantMessage, TextPart
 from resilient_ai.core.operations import Complete, Conversation, Embed, Operation, Sampling
+from resilient_ai.middleware._as_sent import as_sent
 
 # English has about four characters to a token; other languages have fewer, so that a guess is rather too low for them.
 CHARACTERS_PER_TOKEN = 4
@@ -41,7 +42,8 @@ def estimate_tokens(operation: Operation[Any]) -> int:
     """Return the tokens an operation may come to, input and output together; a picture that is drawn has none."""
     tokens = prompt_tokens(operation)
     if isinstance(operation, Sampling):
-        tokens += operation.n * (operation.max_tokens or TOKENS_OF_ANSWER)
+        sent = as_sent(operation)
+        tokens += sent.number * (sent.longest or TOKENS_OF_ANSWER)
     return tokens
 
 

@@ -4,11 +4,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from typing import cast, get_args
+from typing import Annotated, cast, get_args
+
+from pydantic import BeforeValidator
 
 from resilient_ai.core.budgets import PER_DOLLAR
 from resilient_ai.core.checks import check_kind
-from resilient_ai.core.operations import Kind
+from resilient_ai.core.kinds import KINDS, counted_as
+from resilient_ai.core.money import EXACT
 from resilient_ai.middleware._machines.budget_window import Period
 
 ANY = "*"
@@ -16,8 +19,23 @@ ANY = "*"
 _AMOUNT = re.compile(r"\s*([0-9_.]+)\s*(?:USD)?\s*", re.IGNORECASE)
 # A counter of all databases holds up to 9.2 million dollars.
 _MOST_DOLLARS = 9_000_000
+_LEAST = Decimal(1) / PER_DOLLAR
 _MOST_THRESHOLD = 2
-_KINDS = frozenset((*get_args(Kind), ANY))
+
+
+def refuse_float(name: str, given: object, unit: str = "") -> None:
+    """Refuse an amount that is a float; for whoever would turn it into a Decimal without a word.
+
+    Raises:
+        ValueError: If it is one; the message says what to write.
+    """
+    if isinstance(given, float):
+        raise ValueError(f"{name} must not be a float, which is hardly ever exact: write '{given}{unit}', got {given!r}")  # noqa: TRY004 - as every option that is out of range
+
+
+def _exact(given: object) -> object:
+    refuse_float("limit", given, " USD")
+    return given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +52,13 @@ class Budget:
     Any number of budgets may stand side by side, and a call counts against all whose scope it is in.
 
     Args:
-        limit: US dollars, above 0, such as "25 USD", `Decimal("0.5")` or 25. A float is refused, as it is hardly ever the number
-            that was written.
+        limit: US dollars, above 0, such as "25 USD", `Decimal("0.5")` or 25. A float is refused, in settings as well, as it is
+            hardly ever the number that was written.
         per: "minute", "hour", "day", "week", "month", or "total" for one that never begins anew.
         scope: Tags that a call must have to count, such as {"tenant": "a"}; empty for all calls. The value "*" makes one budget
             of this size for each value of the tag, and calls without the tag do not count. There are no patterns: a value with
-            "*" in it is refused. "model" and "kind" may be named as if they were tags.
+            "*" in it is refused. "model" and "kind" may be named as if they were tags. The kinds are "chat", "stream",
+            "complete", "embed" and "image"; a chat that is streamed counts as "chat" as well, and with "*" as that alone.
         hard: Whether calls are refused beyond the limit.
         rolling: Whether the window moves with time. Not for "total".
         thresholds: Parts of the limit, each above 0 and up to 2, at which a `BudgetThresholdReached` is told: 0.8 for 80 percent.
@@ -52,7 +71,7 @@ class Budget:
     Budget(limit=Decimal('25'), per='day', scope={'tenant': 'a'}, hard=True, rolling=False, thresholds=(0.5, 0.8, 1.0), name='')
     """
 
-    limit: Decimal | int | str
+    limit: Annotated[Decimal | int | str, BeforeValidator(_exact)]
     per: Period
     scope: Mapping[str, str] = field(default_factory=dict[str, str])
     hard: bool = True
@@ -80,7 +99,7 @@ class Budget:
     @property
     def units(self) -> int:
         """The limit as counters hold it."""
-        return int(self.dollars * PER_DOLLAR)
+        return int(EXACT.multiply(self.dollars, PER_DOLLAR))
 
     @property
     def title(self) -> str:
@@ -95,13 +114,28 @@ class Budget:
         return f"{self.dollars:f} USD {window}"
 
 
+def value_in(tag: str, given: str, wanted: str) -> str | None:
+    """Return the value of a tag as which a call counts in a scope that wants a value, or any; None where it does not.
+
+    A tag that is empty is none.
+
+    >>> value_in("tenant", "a", "*"), value_in("tenant", "a", "b"), value_in("kind", "stream", "chat")
+    ('a', None, 'chat')
+    """
+    value = counted_as(given, wanted) if tag == "kind" else given
+    return value if value and wanted in {value, ANY} else None
+
+
 def _amount_of(given: object) -> Decimal:
-    if isinstance(given, float):
-        raise ValueError(f"limit must not be a float, which is hardly ever exact: write '{given} USD', got {given!r}")  # noqa: TRY004 - as every option that is out of range
+    _exact(given)
     if isinstance(given, int) and given > _MOST_DOLLARS:
         given = "a larger number"  # which may have thousands of digits, and Python then refuses to print it
     amount = _number_of(given)
-    if amount is None or not amount.is_finite() or not Decimal(1) / PER_DOLLAR <= amount <= _MOST_DOLLARS:
+    if isinstance(given, str) and amount is None and "," in given:
+        raise ValueError(f"limit must be written without commas, such as '1000 USD', got {given!r:.60}")
+    if amount is not None and amount.is_finite() and 0 < amount < _LEAST:
+        raise ValueError(f"limit must be at least {_LEAST:f} USD, the least that is counted, got {given!r:.60}")
+    if amount is None or not amount.is_finite() or not _LEAST <= amount <= _MOST_DOLLARS:
         raise ValueError(
             f"limit must be US dollars above 0 and up to {_MOST_DOLLARS}, such as '25 USD', got {given!r:.60}"
         )
@@ -130,8 +164,8 @@ def _checked_scope(given: object) -> dict[str, str]:
             raise ValueError(
                 f"scope must name a value as it is, or '*' for each value, as there are no patterns, got {value!r} for {tag!r}"
             )
-    if scope.get("kind", ANY) not in _KINDS:
-        raise ValueError(f"scope must name a kind out of {', '.join(sorted(_KINDS))}, got {scope['kind']!r}")
+    if scope.get("kind", ANY) not in {*KINDS, ANY}:
+        raise ValueError(f"scope must name a kind out of {', '.join(KINDS)} or {ANY!r}, got {scope['kind']!r}")
     return scope
 
 

@@ -16,7 +16,7 @@ from resilient_ai.core.ledger import CostBook
 from resilient_ai.core.protocols import Abilities, PriceBook
 from resilient_ai.core.streams import when_done
 from resilient_ai.middleware._budget_counter import Counter
-from resilient_ai.middleware._budget_refusals import Held, exceeded, first_hard, left_of, named, priceless, unasked
+from resilient_ai.middleware._budget_refusals import Held, first_hard, left_of, named, priceless, refusal, unasked
 from resilient_ai.middleware._budget_reservation import Reservation
 from resilient_ai.middleware._budget_survey import survey
 from resilient_ai.middleware._budget_tally import Tally
@@ -158,6 +158,7 @@ class Budgets:
 
         Raises:
             BookUnavailable: If the book cannot be asked.
+            InvalidInput: If `tags` name a kind that there is not.
         """
         asked = costs or (cast("CostBook", self.book) if hasattr(self.book, "by") else None)
         found = await survey(self._tally, self.book, tags=tags, clock=clock or self._tally.clock, costs=asked)
@@ -193,7 +194,8 @@ class Budgets:
         self._tally.saw(counters, slots, spent, asked=asked, held=added)
         if not admission.admitted:
             reserved = self._tally.reserved(counters, slots)
-            raise exceeded(call, list(map(Held, counters, slots, admission.spent, reserved)), amount)
+            parts = [(admission.parts or {}).get(counter.key, {}) for counter in counters]
+            raise refusal(call, list(map(Held, counters, slots, admission.spent, reserved, parts)), amount)
         return amount
 
     def _longest_answer(self, model: str) -> int:

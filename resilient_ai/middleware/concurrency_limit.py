@@ -1,35 +1,28 @@
 """Let only so many requests to one model be under way at once as the service takes."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.checks import check_able, check_count, check_kind
-from resilient_ai.core.errors import BadRequest, LimitReached, Overloaded, RateLimited, RequestTooLarge
-from resilient_ai.core.events import LimitChanged, PermitGranted
+from resilient_ai.core.errors import LimitReached
+from resilient_ai.core.events import PermitGranted
 from resilient_ai.core.health import LimitState
 from resilient_ai.core.pipeline import WorstCase
 from resilient_ai.core.protocols import Fleet
-from resilient_ai.core.streams import StreamEnd, StreamResult
+from resilient_ai.core.streams import StreamResult
 from resilient_ai.middleware._fleet_permit import FleetPermit
 from resilient_ai.middleware._machines.aimd import Aimd
 from resilient_ai.middleware._machines.permits import Permits
 from resilient_ai.middleware._machines.turns import Turns
+from resilient_ai.middleware._permit_line import Key, PermitLine, Room, room_for, room_for_stream
 from resilient_ai.middleware._waiter import Waiter
 
 R = TypeVar("R")
-_Key = tuple[str, str]
-# What the end of a request says about the limit: the service had room, had none, or neither. Nothing is known where nobody
-# can be asked for the time: the garbage collector found it, or it was cancelled.
-_Room = Literal["had_room", "had_none", "neither", "unknown"]
-
 # Beyond so many models the permits of those that nobody uses are forgotten.
 _MOST_MODELS = 1024
-
-# How many calls the time that a call waits for the fleet is taken from.
-_ASKED_SAMPLES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +76,9 @@ class ConcurrencyLimit:
     queue_size: int = 10_000
     adaptive: bool = True
     fleet: Fleet | None = None
-    _lines: dict[_Key, "_Line"] = field(default_factory=dict[_Key, "_Line"], init=False, repr=False, compare=False)
+    _lines: dict[Key, "PermitLine"] = field(
+        default_factory=dict[Key, "PermitLine"], init=False, repr=False, compare=False
+    )
     _turns: Turns = field(default_factory=Turns, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -91,7 +86,7 @@ class ConcurrencyLimit:
         check_count("initial", self.initial, 1)
         check_count("queue_size", self.queue_size, 0)
         check_kind("adaptive", self.adaptive, bool)
-        check_able("fleet", self.fleet, "acquire", "release", "hold")
+        check_able("fleet", self.fleet, "acquire", "release", "hold", "aclose", attributes=("share", "reachable"))
         self._turns.forked = self._forget_all
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
@@ -104,10 +99,10 @@ class ConcurrencyLimit:
         try:
             result = await proceed(call)
         except BaseException as error:
-            self._give_back(call, line, shared, since, _room_for(error))
+            self._give_back(call, line, shared, since, room_for(error))
             raise
         if isinstance(result, StreamResult):
-            result.on_end(lambda end: self._give_back(call, line, shared, since, _room_for_stream(end)))
+            result.on_end(lambda end: self._give_back(call, line, shared, since, room_for_stream(end)))
         else:
             self._give_back(call, line, shared, since, "had_room")
         return result
@@ -151,7 +146,7 @@ class ConcurrencyLimit:
             at_most = self._alone() if shared is False else self.limit
             return [line.state(key, self.limit, at_most, shared=shared) for key, line in self._lines.items()]
 
-    def _enter(self, call: Call[R]) -> tuple["_Line", "Waiter | None"]:
+    def _enter(self, call: Call[R]) -> tuple["PermitLine", "Waiter | None"]:
         """Take a permit, or a place in the queue, which is the second of what is returned."""
         key = (call.origin, call.model)
         batch = call.priority == "batch"
@@ -172,16 +167,16 @@ class ConcurrencyLimit:
                 reason = f"{permits.in_use} requests to {call.model!r} are under way and {permits.waiting} wait"
             raise LimitReached(reason, limit=permits.limit, retry_after=wait)
 
-    def _add(self, key: _Key) -> "_Line":
+    def _add(self, key: Key) -> "PermitLine":
         if len(self._lines) >= _MOST_MODELS:
             for known in [known for known, line in self._lines.items() if not line.permits.in_use]:
                 del self._lines[known]
         aimd = Aimd(initial=self.initial, maximum=self.limit) if self.adaptive else None
         permits = Permits[Waiter](limit=aimd.limit if aimd else self.limit, queue_size=self.queue_size)
-        line = self._lines[key] = _Line(permits, aimd, is_shared=self.fleet is not None)
+        line = self._lines[key] = PermitLine(permits, aimd, is_shared=self.fleet is not None)
         return line
 
-    async def _wait(self, call: Call[R], line: "_Line", waiter: "Waiter | None") -> FleetPermit | None:
+    async def _wait(self, call: Call[R], line: "PermitLine", waiter: "Waiter | None") -> FleetPermit | None:
         """Wait for the permit of this process and for that of the fleet; return the latter."""
         since = call.clock.monotonic()
         has_waited, shared = waiter is not None, None
@@ -209,7 +204,7 @@ class ConcurrencyLimit:
             call.emit(PermitGranted(call_id=call.id, model=call.model, waited=call.clock.monotonic() - since))
         return shared
 
-    def _try_admit(self, line: "_Line", *, alone: bool) -> bool:
+    def _try_admit(self, line: "PermitLine", *, alone: bool) -> bool:
         """Count a request that may be sent as far as the fleet goes; False if it must wait, as this process decides alone."""
         with self._turns:
             if alone and line.sending >= self._alone():
@@ -221,7 +216,9 @@ class ConcurrencyLimit:
         """Return how many requests this process may have under way while the fleet cannot be asked."""
         return self.limit if self.fleet is None else max(1, int(self.limit * self.fleet.share))
 
-    def _give_back(self, call: Call[R], line: "_Line", shared: FleetPermit | None, since: float, room: _Room) -> None:
+    def _give_back(
+        self, call: Call[R], line: "PermitLine", shared: FleetPermit | None, since: float, room: Room
+    ) -> None:
         # What a forked child inherits is the parent's to give back.
         inherited = line.is_inherited
         now = None if room == "unknown" else call.clock.monotonic()
@@ -233,107 +230,3 @@ class ConcurrencyLimit:
         for line in self._lines.values():
             line.is_inherited = True
         self._lines.clear()
-
-
-class _Line:
-    """The permits of one model and those who wait for them. Its methods are called in a turn."""
-
-    __slots__ = ("aimd", "is_inherited", "is_shared", "mean_asked", "permits", "sending")
-
-    def __init__(self, permits: Permits[Waiter], aimd: Aimd | None, *, is_shared: bool) -> None:
-        self.permits = permits
-        self.aimd = aimd
-        self.is_shared = is_shared
-        # Of those that have a permit of this process, those that have one of the fleet as well; and the seconds that took.
-        self.sending = 0
-        self.mean_asked = 0.0
-        self.is_inherited = False
-
-    def settle(
-        self, call: Call[Any], shared: FleetPermit | None, room: _Room, since: float, now: float | None
-    ) -> Callable[[], None] | None:
-        """Take a permit back, learn from how its request ended, and pass it on; return what tells of a changed limit."""
-        permits, aimd = self.permits, self.aimd
-        permits.release(batch=call.priority == "batch")
-        if shared is not None:
-            self.sending -= shared.is_admitted
-        before = permits.limit
-        if now is not None:
-            if room != "had_none":
-                permits.record_held(now - since)
-            if aimd is not None:
-                if room == "had_room":
-                    aimd.record_success(now, permits.in_use + 1)
-                elif room == "had_none":
-                    aimd.record_overload(now, permits.in_use, permits.mean_held)
-                permits.limit = aimd.limit
-        self.pass_on()
-        if permits.limit == before:
-            return None
-        event = LimitChanged(call_id=call.id, model=call.model, limit=permits.limit)
-        return lambda: call.emit(event)
-
-    @property
-    def under_way(self) -> int:
-        """How many requests are sent and not answered."""
-        return self.sending if self.is_shared else self.permits.in_use
-
-    @property
-    def waiting(self) -> int:
-        """How many calls wait, for a permit of this process or of the fleet."""
-        return self.permits.waiting + self.permits.in_use - self.under_way
-
-    def predicted_wait(self, *, batch: bool) -> float | None:
-        """Return the seconds that a call which comes now would wait; None where that cannot be told."""
-        if self.aimd is not None and self.aimd.is_starting:
-            return None
-        wait = self.permits.predicted_wait(batch=batch)
-        if not wait:
-            return wait
-        # A permit of this process is taken for the time in the line of the fleet, too.
-        return wait * (1 + self.mean_asked / self.permits.mean_held)
-
-    def mean_held(self) -> float | None:
-        """Return the seconds for which a request holds its permit; None where too few are known."""
-        return None if self.permits.predicted_wait() is None else self.permits.mean_held
-
-    def record_asked(self, seconds: float) -> None:
-        """Take note of how long a call waited for the fleet: a mean in which the last few count most."""
-        self.mean_asked += (seconds - self.mean_asked) / _ASKED_SAMPLES
-
-    def pass_on(self) -> None:
-        """Give what is free to those of the queue whose loop still runs."""
-        while (waiter := self.permits.grant()) is not None:
-            if not waiter.try_wake():
-                self.permits.release(batch=waiter.batch)
-
-    def leave(self, waiter: Waiter) -> None:
-        """Take a task that was cancelled out of the queue; if it had got a permit in the same moment, pass that on."""
-        if not self.permits.try_leave(waiter) and waiter.is_woken:
-            self.permits.release(batch=waiter.batch)
-            self.pass_on()
-
-    def state(self, key: _Key, limit_max: int, at_most: int, *, shared: bool | None) -> LimitState:
-        """Return what there is to know."""
-        return LimitState(
-            key=key,
-            limit=min(self.permits.limit, at_most),
-            limit_max=limit_max,
-            in_use=self.under_way,
-            waiting=self.waiting,
-            shared=shared,
-        )
-
-
-def _room_for(error: BaseException) -> _Room:
-    if isinstance(error, RateLimited | Overloaded):
-        return "had_none"
-    if isinstance(error, BadRequest | RequestTooLarge):
-        return "had_room"
-    return "neither" if isinstance(error, Exception) else "unknown"
-
-
-def _room_for_stream(end: StreamEnd) -> _Room:
-    if end.how == "completed":
-        return "had_room"
-    return "neither" if end.how == "failed" else "unknown"

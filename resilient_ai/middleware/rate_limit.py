@@ -95,7 +95,7 @@ class RateLimit:
                 check_count(name, limit, 1)
         check_seconds("per", self.per)
         check_share("burst", self.burst)
-        check_able("fleet", self.fleet, "reserve", "settle", "hold")
+        check_able("fleet", self.fleet, "reserve", "settle", "aclose", attributes=("share", "reachable"))
         self._turns.forked = self._lines.clear
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:

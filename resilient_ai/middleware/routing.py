@@ -6,12 +6,12 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.checks import check_able, check_between, check_count, check_kind
-from resilient_ai.core.errors import InvalidInput
+from resilient_ai.core.errors import InvalidInput, ModelUnfit, NoModelAvailable
 from resilient_ai.core.operations import Embed, Operation
 from resilient_ai.core.pipeline import WorstCase
 from resilient_ai.core.protocols import Abilities, PriceBook
 from resilient_ai.core.results import Considered
-from resilient_ai.middleware._route import Route
+from resilient_ai.middleware._route import Route, note_refused
 from resilient_ai.middleware._route_choice import Choice, Order, known
 from resilient_ai.middleware._route_measures import Measures
 from resilient_ai.middleware._route_ranking import PREFERENCES, Candidate, OwnOrder, Preference
@@ -19,7 +19,7 @@ from resilient_ai.middleware._route_rules import AUTO, Models, Rule, candidates_
 
 R = TypeVar("R")
 
-_BY_RULE = "by a rule"
+_BY_RULE, _ONLY = "by a rule", "the only one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,9 @@ class Routing:
     Which models were considered, and why in this order, is `considered` in the answer, unless they were asked in the order given
     and nothing was to say; `explain` says it without sending.
 
-    A model of a list that is known to lack what the call needs is passed over without being asked. A model that is named
-    alone is always asked, and so is one of which nothing is known.
+    A model of a list, or of those that "auto" stands for, that is known to lack what the call needs is passed over without being
+    asked, also where a rule leaves no other. A model that a call names alone is always asked, and so is one of which nothing is
+    known.
 
     Where the circuits of all models are open and nothing has been sent, the one that is nearest to its probe is asked once
     more, so that the breaker may probe it ahead of time.
@@ -139,12 +140,7 @@ class Routing:
             return await proceed(call)
         models, preferred = self._models_of(call)
         if len(models) == 1:
-            model = models[0]
-            if operation.models == (model,):
-                return await proceed(call)
-            if model in preferred:
-                call.record.considered = (Considered(model=model, place=1, why=_BY_RULE),)
-            return await proceed(call.replace(operation=operation.on(model)))
+            return await self._ask_only(models[0], call, proceed, is_ruled=models[0] in preferred)
         choice = self._order.choice(call, models, preferred, is_sent=True)
         if choice.considered:
             call.record.considered = choice.considered
@@ -153,6 +149,7 @@ class Routing:
             proceed,
             choice.models,
             unfit=choice.unfit,
+            left_out_by=choice.left_out_by,
             max_sends=self.max_sends,
             dimensions=self._dimensions(operation, choice),
             measures=None if self.prefer is None else self._measures,
@@ -172,8 +169,11 @@ class Routing:
         """
         models, preferred = self._models_of(call)
         if len(models) == 1:
-            is_ruled = models[0] in preferred and call.operation.models != (models[0],)
-            return (self._order.alone(call, models[0], _BY_RULE if is_ruled else "the only one"),)
+            model, operation = models[0], call.operation
+            if operation.models == (model,):
+                return (self._order.alone(call, model, _ONLY),)
+            lacks = self._order.lacks(operation.on(model))
+            return (self._order.alone(call, model, _BY_RULE if model in preferred else _ONLY, lacks),)
         choice = self._order.choice(call, models, preferred, is_sent=False)
         self._dimensions(call.operation, choice)
         return choice.considered
@@ -184,6 +184,20 @@ class Routing:
             return inner
         sends = max(inner.models, min(self.max_sends, inner.sends * inner.models))
         return replace(inner, sends=sends, seconds=inner.seconds * inner.models)
+
+    async def _ask_only(self, model: str, call: Call[R], proceed: Next[R], *, is_ruled: bool) -> R:
+        """Send the call to the only model that may serve it; one that it names alone is asked whatever it lacks."""
+        if call.operation.models == (model,):
+            return await proceed(call)
+        call, record = call.replace(operation=call.operation.on(model)), call.record
+        lacks = self._order.lacks(call.operation)
+        if lacks is not None:
+            error = ModelUnfit(model=model, lacks=lacks)
+            note_refused(call, model, error)
+            raise NoModelAvailable({model: error}) from error
+        if is_ruled:
+            record.considered = (self._order.alone(call, model, _BY_RULE),)
+        return await proceed(call)
 
     def _models_of(self, call: Call[Any]) -> tuple[Sequence[str], Collection[str]]:
         rule = rule_for(self.rules, call) if self.rules else None

@@ -1,12 +1,13 @@
 """The unit of counters."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient_ai.core.budgets import PER_DOLLAR, Charge, dollars, taken_back, units
+from resilient_ai.core.budgets import PER_DOLLAR, Admission, Charge, dollars, refused, taken_back, units
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,14 @@ def test_what_is_taken_back_leaves_nothing():
     back = taken_back([one, one])
     assert back == [Charge(key="a", slice=60, first=0, amount=-7, limit=9, until=120, scope={"tenant": "a"})] * 2
     assert taken_back(back) == [one, one]
+
+
+def test_a_refusal_has_the_slices_that_count():
+    """Of charges with a limit whose window has several, the oldest first; what is empty or out of the window is left out."""
+    rolling = Charge(key="a", slice=60, first=0, amount=7, limit=9, until=120)
+    soft, calendar = replace(rolling, key="b", limit=None), replace(rolling, key="c", first=60)
+    held = {90: 1, 60: 2, 30: 0, 0: 3, -30: 4}
+    found = refused([5, 5, 5], [rolling, soft, calendar], lambda charge: held)
+    assert found == Admission(admitted=False, spent=(5, 5, 5), parts={"a": {0: 3, 60: 2}})
+    assert list(found.parts["a"]) == [0, 60]
+    assert refused([5], [calendar], lambda charge: held) == Admission(admitted=False, spent=(5,))

@@ -200,6 +200,13 @@ def test_what_lacks_a_method(value, methods, kind):
     refused(check_able, sentence, value, *methods)
 
 
+def test_what_lacks_an_attribute():
+    """An attribute that is read later is asked for like a method, whatever its value."""
+    check_able("size", Door(), "open", attributes=("width",))
+    sentence = "None or an object with open() and height, got an object of type Door"
+    refused(check_able, sentence, Door(), "open", attributes=("height",))
+
+
 @pytest.mark.parametrize("value", [3, "f", True, []])
 def test_what_cannot_be_called(value):
     """None and functions pass."""

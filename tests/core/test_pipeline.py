@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 
 from resilient_ai.core.cache_control import CacheControl
+from resilient_ai.core.call import CallRecord
 from resilient_ai.core.clock import SystemClock
 from resilient_ai.core.errors import ClientClosed, ConfigurationError, InvalidInput, ServerFailed
 from resilient_ai.core.operations import Chat, Embed, Stream
@@ -118,6 +119,17 @@ async def test_a_call_starts_with_what_send_was_given(clock):
     assert [event.number for event in told] == [1, 1]
 
 
+def test_calls_share_nothing_that_changes():
+    """Each has a name, a record and a count of its own."""
+    pipe = Pipeline(ScriptedProvider())
+    one, other = pipe.call(CHAT), pipe.call(CHAT)
+    one.send_started()
+    one.record.costs.append((None, "table", True))
+    assert one.id != other.id
+    assert (one.record.sends, one.departed.count) == (1, 1)
+    assert (other.record, other.departed.count) == (CallRecord(), 0)
+
+
 async def test_results_and_streams_are_stamped(clock):
     """The facts of the call stand on the result, and on the final answer of a stream."""
     pipe = Pipeline(ScriptedProvider(), clock=clock)
@@ -159,6 +171,23 @@ async def test_tags_are_text(tags, field):
     with pytest.raises(InvalidInput, match="tags: names and values are text, got") as caught:
         await Pipeline(ScriptedProvider()).send(CHAT, tags=tags)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("tags", [{"tenant": "a\ud800"}, {"a\udfff": "tenant"}])
+async def test_half_of_a_surrogate_pair_is_no_tag(tags):
+    """JSON can hold it and no database can, so the call is refused before it is paid for."""
+    provider = ScriptedProvider()
+    with pytest.raises(InvalidInput, match=r"tags: half of a surrogate pair is no text, got '.*ud"):
+        await Pipeline(provider).send(CHAT, tags=tags)
+    assert provider.calls == []
+
+
+@pytest.mark.parametrize("value", ["", "Zoë", "日本", "\U0001f30a", "\ud7ff\ue000"])
+async def test_any_other_text_is_a_tag(value):
+    """Whole characters outside of ASCII reach the provider as they are."""
+    provider = ScriptedProvider()
+    await Pipeline(provider).send(CHAT, tags={"tenant": value})
+    assert dict(provider.calls[0].tags) == {"tenant": value}
 
 
 async def test_a_cache_mode_is_one_of_five():

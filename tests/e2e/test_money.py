@@ -11,11 +11,14 @@ from resilient_ai import (
     AsyncClient,
     Budget,
     BudgetExceeded,
+    BudgetRefused,
     BudgetThresholdReached,
     Chat,
     Client,
     ConfigurationError,
+    InvalidInput,
     Settings,
+    Stream,
 )
 from resilient_ai.middleware import Budgets, Routing
 from resilient_ai.simulator import Fault
@@ -98,6 +101,7 @@ async def test_a_budget_admits_what_it_has_room_for(money, sim):
     refused = [answer for answer in answers if isinstance(answer, BudgetExceeded)]
     assert (len(refused), sim.stats().requests) == (19, 1)
     assert {error.budget for error in refused} == {"of a tenant=a"}
+    assert [event.budget for event in told if isinstance(event, BudgetRefused)] == ["of a tenant=a"] * 19
     assert all(error.left < Decimal("0.003") and 0 < error.retry_after <= 86_400 for error in refused)
     (state,) = await ai.budgets(tenant="a")
     assert (state.spent, state.limit) == (sim.stats().bill, Decimal("0.003"))
@@ -123,6 +127,30 @@ async def test_a_view_is_told_of_its_own_money(money):
     assert whole.cost == acme.cost + (await views["globex"].costs.total()).cost
     assert [row.key for row in await views["acme"].costs.by("tenant")] == [("acme",)]
     assert [state.spent for state in await views["acme"].budgets()] == [acme.cost]
+    for question in (views["acme"].costs.total, views["acme"].budgets):
+        with pytest.raises(InvalidInput, match="tenant: this view is about 'acme' alone, got 'globex'"):
+            await question(tenant="globex")
+        with pytest.raises(InvalidInput, match=r"kind: one of chat, .*, got 'banana'"):
+            await question(kind="banana")
+
+
+async def test_a_budget_of_chats_holds_for_streams(money, sim):
+    """Whoever streams does not pass it by, and its counter begins with what was streamed before."""
+    small = {"max_tokens": 10, "temperature": 0.5}
+
+    async def stream(ai):
+        return await soon((await soon(ai.send(Stream(model=LARGE, messages="hi", **small)))).result())
+
+    first = money()
+    await stream(first)
+    spent = (await first.costs.total()).cost
+    assert spent == sim.stats().bill
+    ai = money(budgets=[Budget(limit=spent, per="day", scope={"kind": "chat"})])
+    for ask in (stream(ai), soon(ai.chat(LARGE, "hi", **small))):
+        with pytest.raises(BudgetExceeded, match="kind=chat"):
+            await ask
+    assert sim.stats().requests == 1
+    assert [row.key for row in await ai.costs.by("kind")] == [("stream",)]
 
 
 async def test_a_budget_outlives_its_client(money):

@@ -6,10 +6,12 @@ import pytest
 
 from resilient_ai.core.operations import Chat, Embed, Image
 from resilient_ai.core.results import Image as Picture
-from resilient_ai.core.results import ImageResult
+from resilient_ai.core.results import ImageResult, Usage
 from resilient_ai.deepinfra.catalogue import PriceTable
 from resilient_ai.middleware._as_sent import as_sent
-from resilient_ai.middleware._pricing import price_of_result
+from resilient_ai.middleware._pricing import price, price_of_result
+from resilient_ai.middleware._route_size import Size, lister, tier_of, units_of
+from resilient_ai.middleware._tokens import estimate_tokens
 from resilient_ai.middleware._worst_cost import worst_cost
 from resilient_ai.testing import PIXEL
 
@@ -96,3 +98,40 @@ def test_a_picture_is_priced_as_it_was_drawn():
     cost = price_of_result(PriceTable(), picture(size="1024x1024"), result)
     assert cost == PriceTable().image_cost(FLUX, images=1, width=1024, height=1024, steps=1)
     assert cost > price_of_result(PriceTable(), picture(), result) > Decimal(0)
+
+
+@pytest.mark.parametrize(
+    ("said", "extra"),
+    [
+        (Chat(model=DEAR, messages="hi", n=4, max_tokens=2000), {"n": 4, "max_tokens": 2000}),
+        (
+            Image(model=FLUX, prompt="dusk", size="1024x768", n=3, steps=4),
+            {"size": "1024x768", "n": 3, "num_inference_steps": 4},
+        ),
+        (Chat(model=DEAR, messages="hi", service_tier="priority"), {"service_tier": "priority"}),
+        (Chat(model=DEAR, messages="hi", service_tier="flex"), {"service_tier": "flex"}),
+    ],
+)
+def test_all_readers_agree(said, extra):
+    """Limits, routing, timers and accounting read a field in `extra` as they read that of the operation."""
+    bare = (
+        Image(model=FLUX, prompt="dusk", extra=extra)
+        if said.kind == "image"
+        else Chat(model=DEAR, messages="hi", extra=extra)
+    )
+    table = PriceTable()
+    usage = Usage(input_tokens=1000, output_tokens=1000)
+
+    def readings(operation):
+        return (
+            estimate_tokens(operation),
+            Size.of(operation),
+            units_of(operation, usage),
+            tier_of(operation),
+            operation.is_flex,
+            lister(table, operation, 10)(operation.model, 100),
+            price(table, operation, usage),
+        )
+
+    assert readings(bare) == readings(said)
+    assert readings(bare) != readings(bare.model_copy(update={"extra": {}}))

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -19,14 +20,15 @@ from resilient_ai.core.errors import (
     CircuitOpen,
     ConfigurationError,
     ConnectionFailed,
+    InvalidInput,
     PriceUnknown,
     RateLimited,
     ServerFailed,
     StreamInterrupted,
 )
-from resilient_ai.core.events import BudgetThresholdReached
+from resilient_ai.core.events import BudgetRefused, BudgetThresholdReached
 from resilient_ai.core.health import BudgetState
-from resilient_ai.core.ledger import SendClosed
+from resilient_ai.core.ledger import SendClosed, SendOpened
 from resilient_ai.core.operations import Chat, Embed, Stream
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.results import Cost, Usage
@@ -186,7 +188,7 @@ async def test_a_refusal_says_what_is_left_and_until_when(clock):
     assert (error.budget, error.retry_after, error.sent) == ("0.003 USD per day tenant=a", 21_600.0, False)
     assert str(error) == (
         "the budget '0.003 USD per day tenant=a' has 0.0005 of 0.003 USD left until 2026-12-01 00:00:00 UTC,"
-        " and the call could cost 0.0025 USD; nothing was sent"
+        " and the call could cost 0.0025 USD; the request was not sent"
     )
     assert len(pipe.provider.calls) == 1
 
@@ -202,8 +204,8 @@ async def test_a_refusal_says_what_is_left_and_until_when(clock):
         (Budget(limit="0.004", per="total"), "0.0015 of 0.004 USD left, and", None),
         (
             Budget(limit="0.004", per="hour", rolling=True),
-            "until its window moves on at 2026-11-30 18:01:00 UTC at the earliest, and",
-            59.0,
+            "until its window has moved on far enough, at 2026-11-30 19:01:00 UTC at the earliest, and",
+            3_659.0,
         ),
         (Budget(limit="0.004", per="month", name="team"), "the budget 'team' has 0.0015", 21_599.0),
     ],
@@ -218,6 +220,93 @@ async def test_when_it_may_be_tried_again(clock, budget, says, retry_after):
             await pipe.send(CHAT)
     assert says in str(caught.value)
     assert caught.value.retry_after == (None if retry_after is None else pytest.approx(retry_after))
+
+
+async def test_a_window_that_rolls_says_when_enough_has_left_it(clock):
+    """Not when it moves on next: until then it would refuse the same call again and again."""
+    at(clock, "2026-11-30T18:00:00")
+    script = [costing(f"0.00{cost}") for cost in ("02", "10", "03", "20")]
+    pipe = budgeted(*script, clock=clock, budgets=[Budget(limit="0.004", per="minute", rolling=True)])
+    pipe.budgets.prices.cost = Decimal("0.0020")
+    for _ in script:
+        await pipe.send(SHORT)
+        await clock.sleep(5)
+    waits = []
+    for worst in ("0.0006", "0.0010", "0.0018", "0.0030"):
+        pipe.budgets.prices.cost = Decimal(worst)
+        with pytest.raises(BudgetExceeded) as caught:
+            await pipe.send(SHORT)
+        waits.append(caught.value.retry_after)
+    assert waits == [41.0, 46.0, 51.0, 56.0]
+    pipe.budgets.prices.cost = Decimal("0.0018")
+    await clock.sleep(50)
+    with pytest.raises(BudgetExceeded):
+        await pipe.send(SHORT)
+    await clock.sleep(1)
+    await pipe.send(SHORT)
+
+
+async def test_what_is_reserved_in_a_window_that_rolls_may_be_free_before_it_leaves(clock):
+    """So what is settled says when there may be room at the earliest."""
+    at(clock, "2026-11-30T18:00:00")
+    pipe = budgeted(
+        costing("0.0010"),
+        streaming(3600.0),
+        clock=clock,
+        budgets=[Budget(limit="0.003", per="minute", rolling=True)],
+    )
+    pipe.budgets.prices.cost = Decimal("0.0010")
+    await pipe.send(SHORT)
+    await clock.sleep(10)
+    stream = await pipe.send(STREAM)
+    for worst, wait in (("0.0020", 1.0), ("0.0025", 51.0)):
+        pipe.budgets.prices.cost = Decimal(worst)
+        with pytest.raises(BudgetExceeded) as caught:
+            await pipe.send(SHORT)
+        assert caught.value.retry_after == wait
+    await stream.aclose()
+
+
+async def test_a_book_that_does_not_tell_slices_says_when_the_window_moves_on(clock):
+    """Which is the earliest moment at which there can be more room."""
+
+    class Silent(MemoryBudgets):
+        async def charge(self, charges):
+            return replace(await super().charge(charges), parts=None)
+
+    at(clock, "2026-11-30T18:00:01")
+    budget = Budget(limit="0.004", per="hour", rolling=True)
+    pipe = budgeted(costing("0.0025"), clock=clock, budgets=[budget], book=Silent())
+    with pytest.raises(BudgetExceeded, match="until its window moves on at 2026-11-30 18:01:00 UTC at the") as caught:
+        for _ in range(2):
+            await pipe.send(CHAT)
+    assert caught.value.retry_after == 59.0
+
+
+@pytest.mark.parametrize(
+    ("budget", "until", "retry_after"),
+    [
+        (Budget(limit="0.004", per="month"), "2026-12-01T00:00:00", 21_600.0),
+        (Budget(limit="0.004", per="hour", rolling=True), None, 3_660.0),
+        (Budget(limit="0.004", per="total"), None, None),
+    ],
+    ids=["calendar", "rolling", "total"],
+)
+async def test_a_refusal_is_told(clock, budget, until, retry_after):
+    """To whoever listens, with the numbers of the error; a soft budget beside it refuses nothing and tells nothing."""
+    at(clock, "2026-11-30T18:00:00")
+    pipe = budgeted(costing("0.0025"), clock=clock, budgets=[budget, Budget(limit="0.001", per="day", hard=False)])
+    told = []
+    pipe.subscribe(lambda event: told.append(event) if isinstance(event, BudgetRefused) else None)
+    await pipe.send(CHAT)
+    assert told == []
+    with pytest.raises(BudgetExceeded) as caught:
+        await pipe.send(CHAT)
+    (event,) = told
+    assert (event.model, event.budget, event.limit) == ("m", budget.title, Decimal("0.004"))
+    assert (event.spent, event.reserved) == (caught.value.spent, caught.value.reserved) == (WORST, 0)
+    assert event.until == (None if until is None else datetime.fromisoformat(f"{until}+00:00").timestamp())
+    assert event.retry_after == caught.value.retry_after == retry_after
 
 
 @pytest.mark.parametrize(
@@ -250,7 +339,7 @@ async def test_what_requests_under_way_have_reserved_may_become_free(clock, befo
         await pipe.send(SHORT)
     await stream.aclose()
     assert str(caught.value) == (
-        f"the budget '0.003 USD per day' has {left}: {shares}; the call could cost 0.0025 USD; nothing was sent"
+        f"the budget '0.003 USD per day' has {left}: {shares}; the call could cost 0.0025 USD; the request was not sent"
     )
     assert caught.value.retry_after == pytest.approx(retry_after)
     assert caught.value.spent - caught.value.reserved == Decimal(before)
@@ -306,6 +395,7 @@ async def test_all_budgets_of_a_call_or_none():
         ({"model": "other"}, {"model": "other"}, False),
         ({"kind": "chat"}, {}, True),
         ({"kind": "stream"}, {}, False),
+        ({"kind": "complete"}, {}, False),
         ({"kind": "*", "model": "*"}, {}, True),
     ],
 )
@@ -315,6 +405,55 @@ async def test_which_calls_count(scope, tags, counts):
     pipe = budgeted(budgets=[Budget(limit=1, per="day", scope=scope)], book=book)
     await pipe.send(CHAT, tags=tags)
     assert bool(book.charged) == counts
+
+
+@pytest.mark.parametrize(
+    ("kind", "spent_of"),
+    [
+        ("chat", {"kind=chat": "0.0025"}),
+        ("stream", {"kind=stream": "0.0025"}),
+        ("*", {"kind=chat": "0.0025"}),
+    ],
+)
+async def test_a_streamed_chat_is_a_chat(kind, spent_of):
+    """A budget of chats counts it, one for each kind counts it as a chat, and one of streams counts nothing else."""
+    budgets = [Budget(limit=LIMIT, per="day", scope={"kind": kind})]
+    pipe = budgeted(streaming([Finished(("stop",), model="m")]), costing("0.0005"), budgets=budgets)
+    await (await pipe.send(STREAM)).result()
+    with pytest.raises(BudgetExceeded, match="kind="):
+        await pipe.send(STREAM)
+    if kind == "stream":
+        await pipe.send(CHAT)
+    else:
+        with pytest.raises(BudgetExceeded, match="kind=chat"):
+            await pipe.send(CHAT)
+    states = await pipe.budgets.state(clock=pipe.clock)
+    assert {state.key[2]: state.spent for state in states} == {name: Decimal(cost) for name, cost in spent_of.items()}
+
+
+async def test_budgets_of_chats_and_of_streams_count_apart():
+    """A stream counts against both; the limit of one for each kind does not hold for streams alone."""
+    budgets = [
+        Budget(limit="1", per="day", scope={"kind": "chat"}),
+        Budget(limit="2", per="day", scope={"kind": "stream"}),
+        Budget(limit="0.003", per="day", scope={"kind": "*"}, hard=False),
+    ]
+    pipe = budgeted(costing("0.0005"), streaming([Finished(("stop",), model="m")]), budgets=budgets)
+    await pipe.send(CHAT)
+    await (await pipe.send(STREAM)).result()
+
+    async def found(**tags):
+        return {(str(one.limit), one.key[2]): one.spent for one in await pipe.budgets.state(tags, clock=pipe.clock)}
+
+    chats = {("1", "kind=chat"): Decimal("0.0030"), ("0.003", "kind=chat"): Decimal("0.0030")}
+    streams = {("2", "kind=stream"): WORST}
+    assert await found() == await found(kind="stream") == chats | streams
+    assert await found(kind="chat") == chats
+    assert await found(kind="embed") == {("0.003", "kind=embed"): 0}
+    with pytest.raises(InvalidInput, match="kind: one of chat, stream, complete, embed, image, got 'banana'"):
+        await found(kind="banana")
+    with pytest.raises(InvalidInput, match="'tenant': half of a surrogate pair is no text"):
+        await found(tenant="a\ud800")
 
 
 async def test_each_value_of_a_tag_has_a_budget_of_its_own():
@@ -337,7 +476,7 @@ async def test_each_value_of_a_tag_has_a_budget_of_its_own():
     [
         ({"a": "1 b=2"}, {"a": "1", "b": "2"}),
         ({"a": "x" * 300 + "1"}, {"a": "x" * 300 + "2"}),
-        ({"a": "\ud800"}, {"a": "\udfff"}),
+        ({"a": "é"}, {"a": "e\u0301"}),
     ],
 )
 async def test_no_two_scopes_share_a_counter(one, other):
@@ -1008,6 +1147,34 @@ async def test_the_values_of_a_tag_come_from_the_ledger(tmp_path, clock, is_book
     await ledger.aclose()
 
 
+@pytest.mark.parametrize("kind", ["chat", "*"])
+async def test_streamed_chats_of_the_ledger_are_chats(tmp_path, clock, kind):
+    """The ledger keeps them apart; whoever has only streamed is known all the same, the dearest first, unknown costs last."""
+    ledger = SQLiteLedger(tmp_path / "ledger.sqlite")
+    for number, (of, tenant, cost) in enumerate(
+        [
+            ("chat", "a", "0.1"),
+            ("stream", "a", "0.2"),
+            ("stream", "b", "0.25"),
+            ("embed", "c", "1"),
+            ("stream", "d", None),
+        ]
+    ):
+        tags = {"tenant": tenant}
+        ledger.opened(
+            SendOpened(send_id=str(number), call_id="c", at=clock.wall(), kind=of, model="m", attempt=1, tags=tags)
+        )
+        amount = None if cost is None else Decimal(cost)
+        state = "unknown" if cost is None else "settled"
+        ledger.closed(SendClosed(send_id=str(number), state=state, cost=amount))
+    budget = Budget(limit=9, per="day", scope={"kind": kind, "tenant": "*"})
+    layer = Budgets(budgets=[budget], book=Knowing(ledger), prices=Prices())
+    found = [state.key[2] for state in await layer.state(clock=clock)]
+    chats = ["kind=chat tenant=a", "kind=chat tenant=b", "kind=chat tenant=d"]
+    assert found == (["kind=embed tenant=c", *chats] if kind == "*" else chats)
+    await ledger.aclose()
+
+
 async def test_values_of_the_model_are_known_whatever_tags_are_given(tmp_path, clock):
     """Every call has one: with a tenant, those that this tenant has used."""
     ledger = SQLiteLedger(tmp_path / "ledger.sqlite")
@@ -1085,6 +1252,11 @@ def test_ways_to_write_a_limit(limit):
     ("options", "sentence"),
     [
         ({"limit": 0.5}, "limit must not be a float, which is hardly ever exact: write '0.5 USD'"),
+        ({"limit": "1,000 USD"}, "limit must be written without commas, such as '1000 USD', got '1,000 USD'"),
+        (
+            {"limit": "0.0000000000001 USD"},
+            "limit must be at least 0.000000000001 USD, the least that is counted, got '0.0000000000001 USD'",
+        ),
         ({"limit": "25 EUR"}, "limit must be US dollars above 0 and up to 9000000, such as '25 USD', got '25 EUR'"),
         ({"limit": "1.2.3"}, "limit must be"),
         ({"limit": "-3"}, "limit must be"),
@@ -1106,7 +1278,7 @@ def test_ways_to_write_a_limit(limit):
         ),
         (
             {"scope": {"kind": "chats"}},
-            "scope must name a kind out of *, chat, complete, embed, image, stream, got 'chats'",
+            "scope must name a kind out of chat, stream, complete, embed, image or '*', got 'chats'",
         ),
         ({"hard": "no"}, "hard must be of type bool, got 'no'"),
         ({"rolling": 1}, "rolling must be of type bool, got 1"),

@@ -189,3 +189,30 @@ def test_an_address_is_not_shown():
     with pytest.raises(ValueError, match=r"^fleet must be None or an object with") as caught:
         ConcurrencyLimit(fleet="redis://:hunter2@host")
     assert "hunter2" not in str(caught.value)
+
+
+NEIGHBOURS = {
+    (CostAccounting, "ledger"): "opened closed aclose",
+    (CostAccounting, "prices"): "chat_cost embedding_cost image_cost",
+    (Budgets, "book"): "charge settle spent aclose",
+    (ConcurrencyLimit, "fleet"): "acquire release hold aclose share reachable",
+    (RateLimit, "fleet"): "reserve settle aclose share reachable",
+    (Coalesce, "savings"): "spared",
+    (Cache, "leases"): "acquire_lease release_lease",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "missing"),
+    [(*where, member) for where, members in NEIGHBOURS.items() for member in members.split()],
+)
+def test_a_neighbour_that_lacks_a_member(kind, option, missing):
+    """It is refused when the middleware is built, and not at the first call, or when the client is closed."""
+    others = NEEDED.get(kind, {})
+    members = dict.fromkeys(NEIGHBOURS[kind, option].split(), lambda *_: None)
+
+    kind(**{**others, option: type("Neighbour", (), members)()})
+    del members[missing]
+
+    with pytest.raises(ValueError, match=f"{option} must be .* an object with .*{missing}"):
+        kind(**{**others, option: type("Neighbour", (), members)()})

@@ -201,6 +201,9 @@ class Book:
     def opened(self, row):
         self.rows.append(row)
 
+    async def aclose(self):
+        pass
+
     def closed(self, row):
         self.ends.append(row)
 

@@ -553,6 +553,9 @@ class OneFleet:
             self.held.add(holder)
         return missing
 
+    async def aclose(self):
+        pass
+
     def hold(self, name, *, holder):
         assert name == f"requests in flight:{ORIGIN}::m"
         self.alone.append(holder)

@@ -81,7 +81,7 @@ class Raising:
     def _raise(self, *args, **options):
         raise KeyError("secret")
 
-    opened = closed = chat_cost = embedding_cost = image_cost = __call__ = _raise
+    opened = closed = aclose = chat_cost = embedding_cost = image_cost = __call__ = _raise
 
 
 def accounted(*script, prices=None, clock=None, **options):
@@ -587,10 +587,10 @@ async def test_prompts_of_broken_streams_are_counted_as_the_model_counts():
 
 
 async def test_a_count_beyond_all_reason_fails_no_call(caplog):
-    """Tokens of a provider of somebody else's that no float can hold are passed over."""
+    """Tokens of a provider of somebody else's that no float can hold are passed over, and nobody can say what they cost."""
     pipe, book = accounted(chat_result(usage=Usage(input_tokens=10**400, output_tokens=1)), prices=Prices())
     assert (await pipe.send(CHAT)).text == "Hello."
-    assert only(book).state == "estimated"
+    assert (only(book).state, only(book).cost) == ("unknown", None)
     assert "passed over PromptSizes, which raised OverflowError" in caplog.text
 
 

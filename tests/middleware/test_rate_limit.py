@@ -52,6 +52,9 @@ class LocalFleet:
         self.answers, self.share, self.asked, self.settled = list(answers), share, [], []
         self.reachable = True
 
+    async def aclose(self):
+        pass
+
     def hold(self, name, *, holder):
         pass
 

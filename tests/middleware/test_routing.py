@@ -486,11 +486,20 @@ async def test_a_model_that_lacks_something_is_not_asked(clock):
     assert [(event.model, event.next_model, event.error.lacks) for event in skipped] == [("a", "b", "tools")]
 
 
-@pytest.mark.parametrize("operation", [Chat(model="a", messages="hi"), Chat(model="auto", messages="hi")])
-async def test_a_model_that_is_named_alone_is_asked_whatever_it_lacks(clock, operation):
+async def test_a_model_that_is_named_alone_is_asked_whatever_it_lacks(clock):
     """The service decides."""
-    models, _ = await send(clock, [], operation, abilities=Book(lacks={"a": "tools"}), models=["a"])
+    models, _ = await send(clock, [], LIST.on("a"), abilities=Book(lacks={"a": "tools"}), models=["a"])
     assert models == ["a"]
+
+
+async def test_the_only_model_of_auto_is_not_asked_where_it_lacks_something(clock):
+    """As one of many: nobody has named it, so nothing is sent and the error says what it lacks."""
+    book, auto = Book(lacks={"a": "tools"}), Chat(model="auto", messages="hi")
+    models, outcome = await send(clock, [], auto, abilities=book, models=["a"])
+    assert (models, str(outcome)) == ([], "no model could serve the call (a: lacks tools)")
+    assert (type(outcome.refused["a"]), outcome.refused["a"].lacks, outcome.sent) == (ModelUnfit, "tools", False)
+    assert (await send(clock, [], auto, abilities=book, models=["b"]))[0] == ["b"]
+    assert (await send(clock, [], auto, abilities=Broken(), models=["a"]))[0] == ["a"]
 
 
 async def test_where_all_lack_something_nothing_is_sent(clock):

@@ -310,6 +310,62 @@ class TestFunctions:
             await pipeline_of(service, prefer=lambda candidates: []).send(AUTO)
         assert (service.calls, {type(error) for error in caught.value.refused.values()}) == ([], {ModelUnfit})
 
+    async def test_that_a_function_wanted_none_is_said(self):
+        """In the error and in that of each model; what a model lacks is what it lacks."""
+
+        def picky(candidates):
+            return []
+
+        with pytest.raises(NoModelAvailable) as caught:
+            await pipeline_of(Service(), prefer=picky, abilities=Book(lacks={"b": "tools"})).send(AUTO)
+        sentence = "no model could serve the call (a: left out by picky; c: left out by picky; b: lacks tools)"
+        assert str(caught.value) == sentence
+        errors = caught.value.refused
+        assert str(errors["a"]) == "'a' was not asked, because picky left it out"
+        assert [(errors[model].lacks, errors[model].left_out_by) for model in "ab"] == [
+            (None, "picky"),
+            ("tools", None),
+        ]
+
+    @pytest.mark.parametrize(
+        "nonsense",
+        [
+            lambda candidates: None,
+            lambda candidates: candidates[0],
+            lambda candidates: [one.model for one in candidates],
+            lambda candidates: "a",
+            lambda candidates: [None, *candidates],
+            lambda candidates: True,
+        ],
+        ids=["nothing", "one", "names", "text", "gap", "truth"],
+    )
+    async def test_a_function_that_returns_nonsense_is_named(self, nonsense):
+        """The call is refused before anything is sent."""
+        nonsense.__name__ = "my_order"
+        service = Service()
+        pipeline = pipeline_of(service, prefer=nonsense)
+        with pytest.raises(InvalidInput, match="prefer: my_order must return a list of those candidates") as caught:
+            await pipeline.send(AUTO)
+        assert (caught.value.field, service.calls) == ("prefer", [])
+
+    async def test_a_function_that_would_have_to_be_awaited_is_named(self):
+        """And nothing warns of a coroutine that nobody has awaited."""
+
+        async def my_order(candidates):
+            return candidates
+
+        service = Service()
+        with pytest.raises(InvalidInput, match=r"prefer: my_order must return .*, without waiting, got <coroutine"):
+            await pipeline_of(service, prefer=my_order).send(AUTO)
+        assert service.calls == []
+
+    @pytest.mark.parametrize("form", [tuple, iter, reversed, dict.fromkeys])
+    async def test_a_function_may_return_any_row_of_candidates(self, form):
+        """A list is not asked for by its class."""
+        service = Service()
+        await pipeline_of(service, prefer=form).send(AUTO)
+        assert service.asked in (["a"], ["c"])
+
     async def test_what_a_function_makes_up_is_passed_over(self):
         """Only candidates are asked, each once."""
         other = Candidate(model="x", cost=None, seconds=None, failures=0.0, against=None, samples=0)

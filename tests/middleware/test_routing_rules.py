@@ -1,12 +1,14 @@
 """Rules of a Routing: which models may serve which calls."""
 
+from decimal import Decimal
+
 import pytest
 
 from resilient_ai.core.errors import InvalidInput, NoModelAvailable, ServerFailed
-from resilient_ai.core.operations import Chat, Embed
+from resilient_ai.core.operations import Chat, Embed, Stream
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.middleware.routing import Routing, Rule
-from resilient_ai.testing import FakeClock, ScriptedProvider
+from resilient_ai.testing import FakeClock, ScriptedProvider, stream_of
 
 pytestmark = pytest.mark.anyio
 
@@ -108,6 +110,59 @@ async def test_a_rule_may_be_about_kinds_of_operations():
     rules = [Rule(models=["e"], kinds=["embed"], strict=True)]
     assert (await send([], Embed(model="auto", texts="x"), rules=rules))[0] == ["e"]
     assert (await send([], rules=rules))[0] == ["a"]
+
+
+@pytest.mark.parametrize(("kinds", "ruled"), [(["chat"], [True, True]), (["stream"], [False, True])])
+async def test_a_streamed_chat_is_a_chat(kinds, ruled):
+    """A rule for chats holds for those that are streamed as well, and one for streams for these alone."""
+    rules = [Rule(models=["x"], kinds=kinds, strict=True)]
+    asked = [
+        await send([], AUTO, rules=rules),
+        await send([stream_of("hi")], Stream(model="auto", messages="hi"), rules=rules),
+    ]
+    assert [models == ["x"] for models, _ in asked] == ruled
+
+
+async def test_the_only_model_of_a_strict_rule_is_not_asked_for_what_it_lacks():
+    """Nothing is sent; one that the call names itself is its own choice."""
+
+    class Abilities:
+        def lacks(self, operation):
+            return "vectors" if operation.kind == "embed" and operation.model == "x" else None
+
+        def dimensions(self, operation):
+            return None
+
+    options = {"rules": [Rule(models=["x"], strict=True)], "abilities": Abilities()}
+    models, outcome = await send([], Embed(model="auto", texts="hi"), **options)
+    assert (models, str(outcome)) == ([], "no model could serve the call (x: lacks vectors)")
+    models, outcome = await send([], Embed(model=["a", "x"], texts="hi"), **options)
+    assert (models, type(outcome)) == ([], NoModelAvailable)
+    assert (await send([], Embed(model="x", texts="hi"), **options))[0] == ["x"]
+    assert (await send([], AUTO, **options))[0] == ["x"]
+    pipeline = Pipeline(ScriptedProvider(), [Routing(**options)], clock=FakeClock())
+    explained = [pipeline.stack[0].explain(pipeline.call(Embed(model=name, texts="hi"))) for name in ("auto", "x")]
+    assert [[(one.place, one.why) for one in told] for told in explained] == [
+        [(None, "lacks vectors")],
+        [(1, "the only one")],
+    ]
+
+
+@pytest.mark.parametrize("strict", [True, False])
+async def test_what_a_model_of_a_rule_is_expected_to_cost_is_told(strict):
+    """Also where it is the only one, and where nothing is preferred."""
+
+    class Prices:
+        def chat_cost(self, model, **amounts):
+            return Decimal("0.00000082") if model == "x" else None
+
+        embedding_cost = image_cost = chat_cost
+
+    rules = [Rule(models=["x"], strict=strict)]
+    _, answer = await send([], rules=rules, prices=Prices())
+    told = [(one.model, one.cost, one.why) for one in answer.considered]
+    assert told[0][:2] == ("x", Decimal("8.2E-7"))
+    assert told[1:] == ([] if strict else [(name, None, "in the order given, no price known") for name in "ab"])
 
 
 async def test_a_strict_rule_leaves_no_other_model():

@@ -1,6 +1,7 @@
 """The windows of time in which a budget counts, in UTC."""
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
@@ -63,6 +64,27 @@ class BudgetWindow:
             self._slot = self._find(math.floor(now))
             self._next = math.inf if self._slot.ends is None else self._slot.ends
         return self._slot
+
+    def room_at(self, parts: Mapping[int, int], excess: int) -> int | None:
+        """Return when so much of what slices hold will have left a window that rolls, the oldest first.
+
+        Args:
+            parts: What each slice holds, by where it begins.
+            excess: How much must leave, above 0.
+
+        Returns:
+            Seconds since 1970-01-01 UTC; None where the slices do not hold as much.
+
+        >>> BudgetWindow("minute", rolling=True).room_at({100: 5, 110: 5}, 6)
+        171
+        """
+        length = _SECONDS.get(self._per, 0)
+        width = max(1, length // SLICES)
+        for start in sorted(parts):
+            excess -= parts[start]
+            if excess <= 0:
+                return (start + length) // width * width + width
+        return None
 
     def _find(self, now: int) -> Slot:
         if self._per == "total":

@@ -15,6 +15,9 @@ _TWENTY = 20.0
 _A_FIFTH = 0.2
 _A_TENTH = 0.1
 
+# One bill counts at most as so many times what was to be expected, or a single absurd one would decide for days.
+_DEAREST = 10.0
+
 # Answers after which it can be told what is slow, and what is slow: so many times the usual, and so many seconds more.
 _ENOUGH = 5
 _SLOW = 3.0
@@ -101,7 +104,7 @@ class Score:
 
     *Price*: `drift` is what the service bills, divided by the list price of the same tokens, a mean of the last five; without a
     list price there is the price of one token (or picture). What was billed for sends whose answer nobody got is put on the next
-    answer.
+    answer. A bill counts at most as ten times the list price, or ten times what one token cost so far.
 
     *Pace*: seconds divided by the size of the call, whatever that is counted in: a mean of the last five calls that goes back to
     the usual of the last hundred within minutes.
@@ -194,9 +197,11 @@ class Score:
             return
         cost, self._owed = cost + self._owed, 0.0
         if listed:
+            cost = min(cost, _DEAREST * listed)
             self._drift.add(now, cost / listed)
         if units:
-            self._rate.add(now, cost / units)
+            known = self._rate.plain
+            self._rate.add(now, min(cost / units, _DEAREST * known) if known else cost / units)
 
     def record_length(self, now: float, tokens: float) -> None:
         """Take note of how many tokens an answer had."""

@@ -58,9 +58,11 @@ class Spending:
 
     def reserved(self, slot: Slot) -> int:
         """Return what of that which counts now is reserved and not settled yet."""
-        if not self._reserved:
-            return 0
-        return sum(amount for start, amount in self._reserved.items() if slot.first <= start <= slot.slice)
+        return sum(self.reserved_in(slot).values()) if self._reserved else 0
+
+    def reserved_in(self, slot: Slot) -> dict[int, int]:
+        """Return the same for each slice, by where it begins."""
+        return {start: amount for start, amount in self._reserved.items() if slot.first <= start <= slot.slice}
 
     def settle(self, slot: Slot, amount: int, held: int) -> list[int]:
         """Add an amount to a slot, or take it back, and let go of what was reserved in it.

@@ -90,3 +90,27 @@ def test_windows_lie_side_by_side(now, per):
     assert slot.slice <= now < slot.ends
     assert BudgetWindow(per).at(slot.ends).slice == slot.ends
     assert BudgetWindow(per).at(slot.slice) == slot
+
+
+@given(
+    per=st.sampled_from(["minute", "hour", "day", "week", "month"]),
+    now=st.integers(10**8, 4 * 10**9),
+    parts=st.dictionaries(st.integers(0, 59), st.integers(1, 50), min_size=1),
+    uneven=st.integers(0, 10**9),
+    excess=st.integers(1, 200),
+)
+def test_room_is_there_as_soon_as_enough_has_left(per, now, parts, uneven, excess):
+    """At the moment that is told, and not a second sooner; never where slices do not hold as much."""
+    slot = BudgetWindow(per, rolling=True).at(now)
+    width = slot.ends - slot.slice
+    held = {slot.first + place * width + uneven % width: amount for place, amount in parts.items()}
+    room_at = BudgetWindow(per, rolling=True).room_at(held, excess)
+
+    def left_by(moment):
+        first = BudgetWindow(per, rolling=True).at(moment).first
+        return sum(amount for start, amount in held.items() if start < first)
+
+    if sum(held.values()) < excess:
+        assert room_at is None
+    else:
+        assert left_by(room_at - 1) < excess <= left_by(room_at)

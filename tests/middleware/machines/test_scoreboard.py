@@ -116,6 +116,27 @@ class TestPrice:
         score.record_cost(0.0, 1.0, listed=1.0, units=1.0, used=True)
         assert score.look(0.0, 1000.0).rate == 1.5
 
+    @pytest.mark.parametrize("used", [True, False])
+    def test_one_absurd_bill_fades_within_a_night(self, used):
+        """It counts as ten times the list price, also where it is put on the next answer."""
+        score = Score()
+        for _ in range(5):
+            score.record_cost(0.0, 1.0, listed=1.0, units=1.0, used=True)
+        score.record_cost(0.0, 1e9, listed=1.0, units=1.0, used=used)
+        score.record_cost(0.0, 1.0, listed=1.0, units=1.0, used=True)
+        assert score.look(0.0, 1000.0).drift < 3.0
+        assert score.look(0.0, 1000.0).rate < 3.0
+        assert score.look(12 * 3600.0, 1000.0).drift == pytest.approx(1.0, abs=0.02)
+
+    def test_without_a_list_price_a_bill_is_measured_by_those_before(self):
+        """Ten times what a token cost so far, and any price where it cost nothing yet."""
+        score = Score()
+        for cost in (0.0, 2.0):
+            score.record_cost(0.0, cost, listed=None, units=1.0, used=True)
+        assert score.look(0.0, 1000.0).rate == 1.0
+        score.record_cost(0.0, 1e9, listed=None, units=1.0, used=True)
+        assert score.look(0.0, 1000.0).rate == 4.0
+
     def test_without_a_list_price_there_is_the_price_of_a_token(self):
         """Nothing is divided by an unknown or free list price."""
         score = Score()

@@ -28,6 +28,7 @@ def test_what_is_reserved_passes_no_mark():
         spending.reserve(today, 80)
         spending.saw(today, spent)
     assert (spending.spent, spending.settled, spending.reserved(today)) == (170, 10, 160)
+    assert spending.reserved_in(today) == {0: 160}
     assert (spending.settle(today, 20 - 80, 80), spending.settled, spending.reserved(today)) == ([], 30, 80)
     assert (spending.settle(today, 20 - 80, 80), spending.settled, spending.reserved(today)) == ([0], 50, 0)
 
