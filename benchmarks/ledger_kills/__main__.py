@@ -1,8 +1,8 @@
 """Kills processes at random moments while they share a ledger: `make kills`, or `python -m benchmarks.ledger_kills --kills 50`.
 
 Those that write are killed, on SQLite and on a PostgreSQL of this run's own; then such a PostgreSQL is, while they write. The
-exit code is 1 where an acknowledged row is lost or written twice, a send has no end after the restart, the database is damaged,
-or a budget holds something that cannot be.
+exit code is 1 where an acknowledged row is lost or written twice, a send whose bytes would have left has no row, one has no end
+after the restart, the database is damaged, or a budget holds something that cannot be.
 """
 
 import argparse
@@ -28,6 +28,8 @@ COLUMNS = (
     "sends",
     "acknowledged",
     "lost",
+    "left",
+    "without a row",
     "without an end",
     "charges admitted",
     "integrity",
@@ -51,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, found in _found(ledgers, options.kills, options.server_kills, options.seed):
         table.add_row(name, *_cells(found))
         troubles += [f"{name}: {trouble}" for trouble in found.troubles()]
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=None if sys.stdout.isatty() else 190)
     console.print(table)
     for trouble in troubles[:20]:
         console.print(trouble)
@@ -67,11 +69,11 @@ def _found(ledgers: Collection[str], kills: int, server_kills: int, seed: int) -
         print(f"skipped: PostgreSQL, as {why}")
         return
     if POSTGRES in ledgers:
-        with private_postgres() as server:
-            yield POSTGRES, kill_workers(in_postgres(server), kills=kills, seed=seed, longest=_SLOWER)
+        with private_postgres() as server, tempfile.TemporaryDirectory() as folder:
+            yield POSTGRES, kill_workers(in_postgres(server, Path(folder)), kills=kills, seed=seed, longest=_SLOWER)
     if KILLED in ledgers:
-        with private_postgres() as server:
-            yield KILLED, kill_the_server(in_postgres(server), server, kills=server_kills, seed=seed)
+        with private_postgres() as server, tempfile.TemporaryDirectory() as folder:
+            yield KILLED, kill_the_server(in_postgres(server, Path(folder)), server, kills=server_kills, seed=seed)
 
 
 def _cells(found: Findings) -> list[str]:
@@ -82,6 +84,8 @@ def _cells(found: Findings) -> list[str]:
         found.rows,
         found.acknowledged,
         len(found.lost),
+        found.left,
+        len(found.rowless),
         found.endless,
         found.charges,
     )

@@ -20,6 +20,8 @@ class Findings:
         rows: Sends in the book.
         acknowledged: Those of them whose begin was acknowledged.
         lost: Acknowledged rows that are not there, or without their acknowledged end.
+        left: Sends whose bytes would have left.
+        rowless: Those of them of which no row tells.
         endless: Sends without an end after the last restart.
         spared: Acknowledged calls that were spared and are not in the book.
         twice: Calls that were spared and are in the book more often than they were reported.
@@ -35,6 +37,8 @@ class Findings:
     rows: int
     acknowledged: int
     lost: list[str]
+    left: int
+    rowless: list[str]
     endless: int
     spared: int
     twice: int
@@ -46,6 +50,7 @@ class Findings:
     def troubles(self) -> list[str]:
         """Return what must not be, in words."""
         found = [*(f"lost: {name}" for name in self.lost), *self.deaths, *self.miscounted]
+        found += [f"left without a row: {name}" for name in self.rowless]
         if self.endless:
             found.append(f"{self.endless} sends have no end")
         if self.spared:
@@ -68,6 +73,7 @@ async def _compare(book: Book, crew: Crew, server_kills: int) -> Findings:
     ledger = book.open()
     rounds = {name: steps.count("r") for name, steps in crew.told.items()}
     states, lost = await _sends(ledger, rounds)
+    left = crew.left()
     off = [await _spared(ledger, name) - count for name, count in rounds.items()]
     miscounted = await _miscounted(ledger, crew.told)
     await ledger.aclose()
@@ -78,6 +84,8 @@ async def _compare(book: Book, crew: Crew, server_kills: int) -> Findings:
         rows=len(states),
         acknowledged=sum(rounds.values()) * (ENDED + 2),
         lost=lost,
+        left=len(left),
+        rowless=[name for name in left if name not in states],
         endless=sum(1 for state in states.values() if state == "sent"),
         spared=sum(max(0, -count) for count in off),
         # Of the round that was under way it may be written or not.

@@ -49,8 +49,8 @@ def in_a_file(path: Path) -> Book:
     return Book(lambda: SQLiteLedger(path), lambda: None, integrity)
 
 
-def in_postgres(server: PrivatePostgres) -> Book:
-    """Return the ledger in a PostgreSQL."""
+def in_postgres(server: PrivatePostgres, folder: Path) -> Book:
+    """Return the ledger in a PostgreSQL; `folder` is on the machine of those who share it."""
     for module in (*(f"resilient_ai.stores.{name}" for name in _WORKED_WITH), *_ALEMBIC):
         importlib.import_module(module)
     url = server.url
@@ -65,4 +65,4 @@ def in_postgres(server: PrivatePostgres) -> Book:
             return " ".join(str(error).split())
         return "ok"
 
-    return Book(lambda: PostgresLedger(url), server.wait_for_quiet, integrity)
+    return Book(lambda: PostgresLedger(url, folder=folder), server.wait_for_quiet, integrity)

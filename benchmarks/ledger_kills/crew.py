@@ -4,8 +4,10 @@ import multiprocessing
 import os
 import random
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from benchmarks.ledger_kills.books import Book
 from benchmarks.ledger_kills.worker import work
@@ -20,16 +22,17 @@ class Worker:
     Args:
         book: The ledger.
         name: What the names of its sends begin with.
+        left: A folder for the names of the sends whose bytes would have left.
     """
 
-    def __init__(self, book: Book, name: str) -> None:
+    def __init__(self, book: Book, name: str, left: Path) -> None:
         self.name = name
         self._told = bytearray()
         self._reads, writes = os.pipe()
         os.set_blocking(self._reads, False)
         # Forked, as a process that begins with importing would hardly ever be killed at work.
         context = multiprocessing.get_context("fork")
-        self._process = context.Process(target=work, args=(book.open, name, writes), daemon=True)
+        self._process = context.Process(target=work, args=(book.open, name, writes, left / name), daemon=True)
         self._process.start()
         os.close(writes)
 
@@ -71,13 +74,18 @@ class Crew:
         self.told: dict[str, str] = {}
         self.deaths: list[str] = []
         self._book, self._chance = book, chance
+        self._left = tempfile.TemporaryDirectory()
         self._names: Iterator[str] = (f"w{number}" for number in range(10**9))
-        self._workers = [Worker(book, next(self._names)) for _ in range(WORKERS)]
+        self._workers = [self._hire() for _ in range(WORKERS)]
+
+    def left(self) -> list[str]:
+        """Return the names of all sends whose bytes would have left."""
+        return [name for file in Path(self._left.name).iterdir() for name in file.read_text().split()]
 
     def replace_one(self) -> None:
         """Kill one of them, whichever it is, and let another one begin."""
         self._kill(self._workers.pop(self._chance.randrange(WORKERS)))
-        self._workers.append(Worker(self._book, next(self._names)))
+        self._workers.append(self._hire())
 
     def wait_for_a_round(self) -> None:
         """Wait until each has told of one more round.
@@ -97,6 +105,9 @@ class Crew:
         for victim in self._workers:
             self._kill(victim)
         self._workers = []
+
+    def _hire(self) -> Worker:
+        return Worker(self._book, next(self._names), Path(self._left.name))
 
     def _kill(self, victim: Worker) -> None:
         code = victim.kill()

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 
 from benchmarks.ledger_kills.books import AnyLedger
 from resilient_ai.core.budgets import Charge
@@ -20,7 +21,7 @@ CHARGED, GIVEN_BACK, LIMIT = 10, 4, 10**12
 ALL = "all"  # the budget that all of them share; each has one of its own besides
 
 
-def work(open_ledger: Callable[[], AnyLedger], name: str, told: int) -> None:
+def work(open_ledger: Callable[[], AnyLedger], name: str, told: int, left: Path) -> None:
     """Work until killed.
 
     Args:
@@ -28,10 +29,12 @@ def work(open_ledger: Callable[[], AnyLedger], name: str, told: int) -> None:
         name: What the names of this worker's sends begin with.
         told: A pipe that gets a letter per step: "c" for a charge that will be asked for, "a" for one that was admitted, "r" for
             a round that is written.
+        left: A file that gets the name of each send in the moment in which its bytes would leave.
     """
     # That a server is away is known here; what is lost is an error.
     logging.getLogger("resilient_ai").setLevel(logging.ERROR)
-    asyncio.run(_rounds(open_ledger(), name, told))
+    leaves = os.open(left, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    asyncio.run(_rounds(open_ledger(), name, told, leaves))
 
 
 def send_id(name: str, turn: int, number: int) -> str:
@@ -53,7 +56,7 @@ def ended_by(turn: int) -> Iterator[tuple[int, int]]:
         yield turn - 1, ENDED
 
 
-async def _rounds(ledger: AnyLedger, name: str, told: int) -> None:
+async def _rounds(ledger: AnyLedger, name: str, told: int, leaves: int) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         # Whoever was to kill it may have been killed, and it would go on for ever.
@@ -71,6 +74,7 @@ async def _rounds(ledger: AnyLedger, name: str, told: int) -> None:
                     attempt=1,
                 )
             )
+            os.write(leaves, f"{send_id(name, turn, number)}\n".encode())
         if turn % 3 == 0:
             await asyncio.sleep(0.01)  # so that some ends are written apart from their begins
         for of, number in ended_by(turn):

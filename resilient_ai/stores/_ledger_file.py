@@ -11,13 +11,13 @@ from pathlib import Path
 
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.stores._ledger_budgets import Settlement, settle
-from resilient_ai.stores._ledger_rows import Report, write
+from resilient_ai.stores._ledger_intents import intents_of, left_behind
+from resilient_ai.stores._ledger_rows import Report, recover, write
 from resilient_ai.stores._ledger_schema import MEMORY, check, connect, end
-from resilient_ai.stores._owed import Owed
+from resilient_ai.stores._owed import Owed, bounded
 
 _log = logging.getLogger("resilient_ai.stores")
 _AGAIN = 60.0  # seconds after which a path that could not be written is tried again
-_LARGEST = 2**62  # a counter has 64 bits
 _SUFFIXES = ("", "-wal", "-shm")
 _Place = tuple[int, int] | None  # of a file on its device
 _FAULTS = (OSError, sqlite3.Error, ConfigurationError)
@@ -136,7 +136,16 @@ class LedgerFile:
 
     def _connect(self) -> tuple[sqlite3.Connection, int]:
         check(self.path)  # another file may lie there now than when the ledger was made
-        return connect(self.path, full=self._full)
+        connection, session = connect(self.path, full=self._full)
+        if self.path != MEMORY:
+            try:
+                _bring_in(connection, session, intents_of(self.path))
+            except sqlite3.OperationalError:  # it is locked, or full, and the caller tries again
+                with contextlib.suppress(sqlite3.Error):
+                    end(connection, session)
+                connection.close()
+                raise
+        return connection, session
 
     def _use(self, connection: sqlite3.Connection, session: int) -> None:
         self._connection, self._session = connection, session
@@ -175,6 +184,20 @@ class LedgerFile:
                     Path(self.path + suffix).unlink()
 
 
+def _bring_in(connection: sqlite3.Connection, session: int, place: Path) -> None:
+    """Write what dead processes were about to send and could not write down."""
+    for path, rows in left_behind(place):
+        try:
+            recover(connection, session, rows)
+        except sqlite3.OperationalError:
+            raise
+        except Exception as error:  # noqa: BLE001  # nobody else goes without a ledger for what it says
+            _log.warning("%s has sends of a process that died, which cannot be written: %s", path, error)
+            continue
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
 def _carry(memory: sqlite3.Connection, file: sqlite3.Connection, session: int, owed: Owed) -> None:
     memory.execute("UPDATE sends SET session = ?", (session,))
     file.execute("BEGIN IMMEDIATE")  # whoever sees this fail closes the file
@@ -186,7 +209,7 @@ def _carry(memory: sqlite3.Connection, file: sqlite3.Connection, session: int, o
             f"INSERT OR IGNORE INTO {table} ({', '.join(names)}) VALUES ({values})",  # noqa: S608  # as above
             (dict(zip(names, row, strict=True)) for row in rows),
         )
-    settle(file, [Settlement(tuple(one for one in owed if abs(one.amount) < _LARGEST))])
+    settle(file, [Settlement(bounded(owed))])
     file.execute("COMMIT")
 
 

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from resilient_ai.core.ledger import CallSpared, SendClosed, SendOpened
 from resilient_ai.core.results import Usage
 from resilient_ai.stores._ledger_budgets import Settlement, settle
+from resilient_ai.stores._ledger_common import believable, written_amount
 from resilient_ai.stores._ledger_filters import TAG_COLUMNS
 
 if TYPE_CHECKING:
@@ -32,18 +34,19 @@ _END_COLUMNS = (
 _SPARED_COLUMNS = ("call_id", "at", "kind", "model", "outcome", "hits", "saved", *TAG_COLUMNS, "tags")
 
 # A send that was given up as unknown may still turn out to have had an end; any other end is final.
-_OPEN = f"""
-INSERT INTO sends ({", ".join((*_BEGIN_COLUMNS, *_END_COLUMNS))})
-VALUES ({", ".join("?" for _ in (*_BEGIN_COLUMNS, *_END_COLUMNS))})
+_UNLESS_ENDED = f"""
 ON CONFLICT (send_id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _END_COLUMNS)}
 WHERE excluded.state <> 'sent' AND state IN ('sent', 'unknown')
-"""  # noqa: S608  # fixed words
+"""
 _CLOSE = f"""
 UPDATE sends SET {", ".join(f"{name} = ?" for name in _END_COLUMNS)}
 WHERE send_id = ? AND state IN ('sent', 'unknown')
 """  # noqa: S608  # fixed words
-_SPARE = f"INSERT INTO spared ({', '.join(_SPARED_COLUMNS)}) VALUES ({', '.join('?' for _ in _SPARED_COLUMNS)})"  # noqa: S608
+# With every statement Python's lock is let go, and must be had back from a loop that is busy, so many rows are one statement. An
+# SQLite before 3.32 takes 999 values in it.
+_AT_ONCE = 32
 _NO_USAGE = Usage()
+_NOBODY_KNOWS = ("unknown", *(None for _ in _END_COLUMNS[1:]))
 _NO_END = ("sent", *(None for _ in _END_COLUMNS[1:]))
 
 Report = SendOpened | SendClosed | CallSpared | Settlement
@@ -56,14 +59,45 @@ def write(connection: "sqlite3.Connection", session: int, reports: Sequence[Repo
     try:
         # In this order: an end that stands alone came before any begin of the same name.
         connection.executemany(_CLOSE, ends)
-        connection.executemany(_OPEN, rows)
-        connection.executemany(_SPARE, spared)
+        _insert(connection, "sends", (*_BEGIN_COLUMNS, *_END_COLUMNS), rows, _UNLESS_ENDED)
+        _insert(connection, "spared", _SPARED_COLUMNS, spared)
         settle(connection, settlements)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:  # a full disk has rolled it back already
             connection.execute("ROLLBACK")
         raise
+
+
+def recover(connection: "sqlite3.Connection", session: int, rows: Sequence[SendOpened]) -> None:
+    """Write rows that nobody will bring to an end, as "unknown", where they are not there."""
+    values = [(session, *_opened(row), *_NOBODY_KNOWS) for row in rows]
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        _insert(connection, "sends", (*_BEGIN_COLUMNS, *_END_COLUMNS), values, "ON CONFLICT (send_id) DO NOTHING")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _insert(
+    connection: "sqlite3.Connection",
+    table: str,
+    columns: tuple[str, ...],
+    rows: Sequence[tuple[object, ...]],
+    unless: str = "",
+) -> None:
+    for first in range(0, len(rows), _AT_ONCE):
+        some = rows[first : first + _AT_ONCE]
+        connection.execute(_insertion(table, columns, len(some), unless), tuple(chain.from_iterable(some)))
+
+
+@cache
+def _insertion(table: str, columns: tuple[str, ...], rows: int, unless: str) -> str:
+    row = f"({', '.join('?' for _ in columns)})"
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)} {unless}"  # noqa: S608  # fixed words
 
 
 def _sorted(
@@ -103,14 +137,14 @@ def _closed(row: SendClosed) -> tuple[object, ...]:
     usage = row.usage or _NO_USAGE
     return (
         row.state,
-        _amount(row.cost),
-        _amount(row.list_cost),
+        written_amount(row.cost),
+        written_amount(row.list_cost),
         row.used,
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.cached_tokens,
-        usage.cache_write_tokens,
-        usage.reasoning_tokens,
+        believable(usage.input_tokens),
+        believable(usage.output_tokens),
+        believable(usage.cached_tokens),
+        believable(usage.cache_write_tokens),
+        believable(usage.reasoning_tokens),
         None if row.service_tier is None else _text(row.service_tier),
         row.error,
         row.elapsed,
@@ -119,7 +153,7 @@ def _closed(row: SendClosed) -> tuple[object, ...]:
 
 def _spared(row: CallSpared) -> tuple[object, ...]:
     names = (_text(row.call_id), row.at, _text(row.kind), _text(row.model), row.outcome, row.hits)
-    return (*names, _amount(row.saved), *_tags(row.tags))
+    return (*names, written_amount(row.saved), *_tags(row.tags))
 
 
 def _tags(given: Mapping[str, str]) -> tuple[str | None, ...]:
@@ -128,10 +162,6 @@ def _tags(given: Mapping[str, str]) -> tuple[str | None, ...]:
     tags = {_text(name): _text(value) for name, value in given.items()}
     columns = [tags.pop(name, None) for name in TAG_COLUMNS]
     return (*columns, json.dumps(tags, ensure_ascii=False, sort_keys=True) if tags else None)
-
-
-def _amount(amount: Decimal | None) -> str | None:
-    return format(amount, "f") if amount is not None and amount.is_finite() else None
 
 
 def _text(value: str) -> str:

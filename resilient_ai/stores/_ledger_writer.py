@@ -4,19 +4,24 @@ import itertools
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from resilient_ai.core.ledger import SendOpened
 from resilient_ai.stores._forks import using_file
 from resilient_ai.stores._ledger_file import LedgerFile
+from resilient_ai.stores._ledger_intents import Intents, intents_of
 from resilient_ai.stores._ledger_rows import Report
+from resilient_ai.stores._ledger_schema import MEMORY
 from resilient_ai.stores._worker import Worker
 
 T = TypeVar("T")
 
 _log = logging.getLogger("resilient_ai.stores")
 _GATHER = 0.005
+_APART = 0.025  # so that a commit, which waits for the disk, is shared by many calls where there are many
 _MOST = 1_000
 _LOUD_EVERY = 10_000
 _PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0)
@@ -58,13 +63,22 @@ class LedgerWriter:
         self.path = path
         self.lost = 0
         self.trouble: str | None = None  # why nothing can be written just now
+        self._troubled_at = 0.0
+        self._told = 0
         self._max_waiting = max_waiting
         self._losing = threading.RLock()
         self._worker: Worker[Report | _Question] = Worker(
-            "resilient-ai-ledger", self._work, self._end, gather=_GATHER, most=_MOST
+            "resilient-ai-ledger", self._work, self._end, gather=_GATHER, apart=_APART, most=_MOST
         )
+        self._waiting = self._worker.count_waiting
         # Held here, so that a fork does not close it along with what the child has of the thread.
         self._file = LedgerFile(path, full=full)
+        self._intents = None if path == MEMORY else Intents(intents_of(path))
+
+    @property
+    def stuck_for(self) -> float:
+        """For how many seconds nothing could be written; 0 where it can."""
+        return 0.0 if self.trouble is None else time.monotonic() - self._troubled_at
 
     @property
     def in_memory(self) -> bool:
@@ -76,9 +90,18 @@ class LedgerWriter:
         """Whether there is a thread, so that something may be unwritten or open."""
         return self._worker.running
 
+    def begin(self, row: SendOpened) -> None:
+        """Take the report of a send that is about to leave, so that a kill in the next moment does not take it; never waits."""
+        if self._waiting() >= self._max_waiting:
+            self._lose(1, "too many reports wait to be written")
+            return
+        if self._intents is not None:
+            self._intents.put(row)
+        self._worker.put(row)
+
     def put(self, report: Report) -> None:
         """Take a report; never waits."""
-        if self._worker.waiting >= self._max_waiting:
+        if self._waiting() >= self._max_waiting:
             self._lose(1, "too many reports wait to be written")
         else:
             self._worker.put(report)
@@ -111,7 +134,7 @@ class LedgerWriter:
         self._write(reports)
 
     def _answer(self, question: _Question) -> None:
-        connection = None if question.future.cancelled() else self._until_open()
+        connection = self._until_open(question)
         with using_file():
             question.answer(connection, self._file.refused)
 
@@ -131,17 +154,27 @@ class LedgerWriter:
                     self._lose(len(reports), error)
                 return
             self.trouble = None
+            self._kept(reports)
             return
 
     def _without_the_bad(self, reports: Sequence[Report], error: Exception) -> None:
         if len(reports) == 1:
             self._lose(1, error)
+            self._kept(reports)
             return
         for report in reports:
             self._write([report])
 
-    def _until_open(self) -> "sqlite3.Connection | None":
+    def _kept(self, reports: Sequence[Report]) -> None:
+        if self._intents is not None:
+            self._intents.drop(reports)
+            if not self._file.in_memory:  # else there is a complaint already
+                self._intents.complain(self.path)
+
+    def _until_open(self, question: _Question) -> "sqlite3.Connection | None":
         for pause in _pauses():
+            if question.future.cancelled():
+                break
             try:
                 with using_file():
                     connection = self._file.open()
@@ -157,10 +190,15 @@ class LedgerWriter:
         self.trouble = None
         with using_file():
             self._file.close()
+        if self._intents is not None:
+            self._intents.close()
+        if self.lost != self._told:
+            self._say_lost("that was the last of them")
 
     def _wait(self, pause: float, error: Exception) -> bool:
         if self.trouble is None:
             _log.warning("ledger %s cannot be written just now, so reports wait: %s", self.path, error)
+            self._troubled_at = time.monotonic()
         self.trouble = str(error)
         return self._worker.pause(pause)
 
@@ -169,7 +207,11 @@ class LedgerWriter:
             loud = self.lost // _LOUD_EVERY != (self.lost + count) // _LOUD_EVERY or not self.lost
             self.lost += count
         if loud:
-            _log.error("ledger %s has lost %d reports so far: %s", self.path, self.lost, reason)
+            self._say_lost(reason)
+
+    def _say_lost(self, reason: object) -> None:
+        self._told = self.lost
+        _log.error("ledger %s has lost %d reports so far: %s", self.path, self.lost, reason)
 
 
 def _pauses() -> Iterator[float]:

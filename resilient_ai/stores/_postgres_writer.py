@@ -5,7 +5,12 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 
+from resilient_ai.core.ledger import SendOpened
+from resilient_ai.stores._ledger_intents import Intents, left_behind
 from resilient_ai.stores._postgres_address import Target
 from resilient_ai.stores._postgres_faults import of_data
 from resilient_ai.stores._postgres_link import Link
@@ -28,14 +33,17 @@ class PostgresWriter:
 
     Args:
         target: Where to.
+        intents: What the paths of the files begin with in which sends of the last moment are kept; None keeps none.
         max_waiting: Reports that may wait.
     """
 
-    def __init__(self, target: Target, *, max_waiting: int = 100_000) -> None:
+    def __init__(self, target: Target, intents: Path | None = None, *, max_waiting: int = 100_000) -> None:
         self.away: str | None = None  # why nothing can be written just now
         self._target = target
         self._max_waiting = max_waiting
         self._link = Link(target)
+        self._place = intents
+        self._intents = None if intents is None else Intents(intents)
         self._rows = Rows(target.schema)
         self._sessions = Sessions(target.schema)
         self._beaten_at = float("-inf")
@@ -57,6 +65,12 @@ class PostgresWriter:
     def running(self) -> bool:
         """Whether there is a thread, so that something may be unwritten or open."""
         return self._worker.running
+
+    def begin(self, row: SendOpened) -> None:
+        """Take the report of a send that is about to leave, so that a kill in the next moment does not take it; never waits."""
+        if self._intents is not None and self._worker.waiting < self._max_waiting:
+            self._intents.put(row)
+        self.put(row)
 
     def put(self, report: Report) -> None:
         """Take a report; never waits."""
@@ -108,15 +122,22 @@ class PostgresWriter:
                     self._lose(len(reports), error)
                 return
             self._is_back()
+            self._kept(reports)
             return
 
     def _without_the_bad(self, reports: Sequence[Report], error: Exception) -> None:
         if len(reports) == 1:
             self._lose(1, error)
+            self._kept(reports)
             return
         middle = len(reports) // 2
         self._write(reports[:middle])
         self._write(reports[middle:])
+
+    def _kept(self, reports: Sequence[Report]) -> None:
+        if self._intents is not None:
+            self._intents.drop(reports)
+            self._intents.complain(self._target.place)
 
     def _wait(self, pause: float, error: Exception) -> bool:
         self._link.drop()
@@ -141,6 +162,22 @@ class PostgresWriter:
             _log.debug("ledger %s: no heartbeat: %s", self._target.place, self._target.without_secrets(error))
             self._link.drop()
             self._link.skip()
+        if self._begun and self._place is not None:
+            self._bring_in(self._place)
+
+    def _bring_in(self, place: Path) -> None:
+        """Write what dead processes of this machine were about to send and could not write down."""
+        for path, rows in left_behind(place):
+            try:
+                self._link.transact(partial(self._rows.recover, session=self._link.session, rows=rows))
+            except Exception as error:  # noqa: BLE001  # as in `_beat`
+                reason = self._target.without_secrets(error)
+                _log.warning("ledger %s: %d sends of a dead process wait: %s", self._target.place, len(rows), reason)
+                self._link.drop()
+                self._link.skip()
+                return
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def _end(self) -> None:
         try:
@@ -151,6 +188,10 @@ class PostgresWriter:
             self._link.skip()
         self._link.drop()
         self._begun, self._beaten_at, self.away = False, float("-inf"), None
+        if self._intents is not None:
+            self._intents.close()
+        if self.lost != self._complained:
+            self._say_lost("that was the last of them")
 
     def _lose(self, count: int, error: Exception) -> None:
         if not of_data(error):
@@ -161,8 +202,11 @@ class PostgresWriter:
     def _complain(self, reason: str) -> None:
         lost, before = self.lost, self._complained
         if lost and (not before or lost // _LOUD_EVERY != before // _LOUD_EVERY):
-            self._complained = lost
-            _log.error("ledger %s has lost %d reports so far: %s", self._target.place, lost, reason)
+            self._say_lost(reason)
+
+    def _say_lost(self, reason: str) -> None:
+        self._complained = self.lost
+        _log.error("ledger %s has lost %d reports so far: %s", self._target.place, self._complained, reason)
 
 
 def _pauses() -> Iterator[float]:

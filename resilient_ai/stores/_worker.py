@@ -25,6 +25,7 @@ class Worker(Generic[Item]):
         work: Takes what was gathered. It must not raise.
         end: Called at the end of the thread, for connections to be closed. It must not raise.
         gather: Seconds to wait for more once something is there, except where somebody waits for it.
+        apart: Seconds from the end of a group to the next one, at least, for which more is gathered likewise.
         most: Items handed over at once.
         every: Seconds after which `work` is called though nothing came, and handed nothing; None for never.
     """
@@ -36,14 +37,17 @@ class Worker(Generic[Item]):
         end: Callable[[], None],
         *,
         gather: float = 0.0,
+        apart: float = 0.0,
         most: int = 100,
         every: float | None = None,
     ) -> None:
         self.every = every
         self.give_up_at = float("inf")
         self._name, self._work, self._end = name, work, end
-        self._gather, self._most = gather, most
+        self._gather, self._apart, self._most = gather, apart, most
+        self._worked_at = float("-inf")
         self._queue: SimpleQueue[Item | _Last] = SimpleQueue()
+        self.count_waiting = self._queue.qsize  # what `waiting` says, for whoever asks at every call
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._hurry = threading.Event()  # set when the end is near
@@ -123,6 +127,7 @@ class Worker(Generic[Item]):
                 self._work(items)
             except Exception:  # noqa: BLE001  # what comes after it must not wait for ever
                 _log.exception("thread %s: something went wrong that must not", self._name)
+            self._worked_at = time.monotonic()
         self._end()
         self.give_up_at = float("inf")
         self._hurry.clear()
@@ -137,12 +142,13 @@ class Worker(Generic[Item]):
         try:
             item = self._queue.get(timeout=self.every)
             if self._gather and self._queue.qsize() < self._most:
-                self._awaited.wait(self._gather)
+                self._awaited.wait(max(self._gather, self._worked_at + self._apart - time.monotonic()))
             # Cleared before the queue is looked through, so that what is awaited and not found there has set it anew.
             self._awaited.clear()
             while not isinstance(item, _Last):
                 items.append(item)
                 if len(items) >= self._most:
+                    self._awaited.set()  # what is awaited may be among the rest
                     return items, None
                 item = self._queue.get_nowait()
         except Empty:

@@ -1,8 +1,11 @@
 """The book of all sends, and the counters of budgets, in a PostgreSQL that processes on several machines share."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import override
@@ -23,6 +26,7 @@ T = TypeVar("T")
 
 _WAIT_CHARGE = 2.0
 _WAIT_QUESTION = 2.0
+_WAIT_SPENT = 30.0  # what is spent of thousands of budgets may have to be added up from all sends
 
 
 class PostgresLedger(AskableLedger["psycopg.Connection[Any]"]):
@@ -52,20 +56,33 @@ class PostgresLedger(AskableLedger["psycopg.Connection[Any]"]):
         durability: With "durable" a commit waits for the disk as the server's `synchronous_commit` says. With "queued" it does
             not wait, and a crash of the server loses its last moments of sends. Charges of budgets always wait.
         schema: Where the tables are; made if missing. Small letters, digits and underscores.
+        folder: Where sends of the last milliseconds are kept on this machine until the server has them, made if missing. What a
+            process that was killed has left there another one of the same machine brings in, as "unknown". With None a process
+            that is killed takes what it reported in its last milliseconds along.
 
     Raises:
         ConfigurationError: If the package `psycopg` is missing, or `url` is no address of a PostgreSQL.
         ValueError: If `durability` or `schema` is out of its range.
     """
 
-    def __init__(self, url: str, *, durability: Durability = "durable", schema: str = "resilient_ai") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        durability: Durability = "durable",
+        schema: str = "resilient_ai",
+        folder: str | Path | None = None,
+    ) -> None:
         super().__init__(Queries(schema), durability)
         # Only whoever keeps a ledger there pays for the driver.
         from resilient_ai.stores._postgres_address import target_of  # noqa: PLC0415
+        from resilient_ai.stores._postgres_counters import Counters  # noqa: PLC0415
 
         self.schema = schema
         self._target = target_of(url, schema=schema, durable=durability == "durable")
         self.place = self._target.place
+        self._counters = Counters(schema)
+        self._intents = None if folder is None else _intents_in(Path(folder).expanduser(), f"{self.place} {schema}")
         self._clock = SystemClock()
         self._begin()
         _forks.watch(self)
@@ -81,7 +98,7 @@ class PostgresLedger(AskableLedger["psycopg.Connection[Any]"]):
 
     def opened(self, row: SendOpened) -> None:
         """Write down that a request is about to leave; takes microseconds."""
-        self._writer.put(row)
+        self._writer.begin(row)
 
     def closed(self, row: SendClosed) -> None:
         """Write down how it ended; takes microseconds. The first end counts, unless it was "unknown"."""
@@ -113,7 +130,9 @@ class PostgresLedger(AskableLedger["psycopg.Connection[Any]"]):
         Raises:
             BookUnavailable: If the server cannot be asked, or not within 2 s.
         """
-        return await self._charge(tuple(charges), adds=True)
+        if not charges:
+            return Admission(admitted=True, spent=())
+        return await self._charge(tuple(charges))
 
     def settle(self, charges: Sequence[Charge]) -> None:
         """Add charges without looking at limits; takes microseconds."""
@@ -124,9 +143,15 @@ class PostgresLedger(AskableLedger["psycopg.Connection[Any]"]):
         """Return what the counters of these charges hold, from `first` to `slice`, and add nothing.
 
         Raises:
-            BookUnavailable: If the server cannot be asked, or not within 2 s.
+            BookUnavailable: If the server cannot be asked, or has no answer within 30 s.
         """
-        return (await self._charge(tuple(charges), adds=False)).spent
+        try:
+            async with self._clock.timeout(_WAIT_SPENT):
+                await self._catch_up()
+                await self._charge(())  # so that what was settled is written
+                return await self._read(partial(self._counters.spent, charges=tuple(charges)))
+        except TimeoutError:
+            raise BookUnavailable(f"{self.place} gave no answer within {_WAIT_SPENT:g} s") from None
 
     def after_fork(self) -> None:
         """Leave the parent's threads, connections and unwritten reports to the parent."""
@@ -138,7 +163,7 @@ class PostgresLedger(AskableLedger["psycopg.Connection[Any]"]):
         from resilient_ai.stores._postgres_reader import PostgresReader  # noqa: PLC0415
         from resilient_ai.stores._postgres_writer import PostgresWriter  # noqa: PLC0415
 
-        self._writer = PostgresWriter(self._target)
+        self._writer = PostgresWriter(self._target, self._intents)
         self._charges = PostgresCharges(self._target, self._writer.written_if_any)
         self._reader = PostgresReader(self._target)
 
@@ -155,15 +180,17 @@ class PostgresLedger(AskableLedger["psycopg.Connection[Any]"]):
     async def _read(self, question: "Callable[[psycopg.Connection[Any]], T]") -> T:
         return await asyncio.wrap_future(self._reader.ask(question))
 
-    async def _charge(self, charges: Sequence[Charge], *, adds: bool) -> Admission:
-        if not charges:
-            return Admission(admitted=True, spent=())
-        asked = self._charges.ask(charges, adds=adds).answer
+    async def _charge(self, charges: Sequence[Charge]) -> Admission:
+        asked = self._charges.ask(charges).answer
         try:
             return await answer_of(asked, within=_WAIT_CHARGE, clock=self._clock)
         except BaseException as error:
-            if adds:
-                _owed.forget(asked, charges, self.settle)
+            _owed.forget(asked, charges, self.settle)
             if isinstance(error, TimeoutError):
                 raise BookUnavailable(f"{self.place} gave no answer within {_WAIT_CHARGE:g} s") from None
             raise
+
+
+def _intents_in(folder: Path, place: str) -> Path:
+    # Several ledgers may have the same folder.
+    return folder / f"ledger-{hashlib.sha256(place.encode()).hexdigest()[:12]}-intents"

@@ -16,7 +16,8 @@ from resilient_ai.core.clock import SystemClock
 from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.core.ledger import CallSpared, SendClosed, SendOpened
 from resilient_ai.stores import _forks, _ledger_budgets, _ledger_queries, _owed
-from resilient_ai.stores._ledger_budgets import Seed, SeedsMissing, Settlement, Span, span
+from resilient_ai.stores._budget_seeds import Seed, Span, span
+from resilient_ai.stores._ledger_budgets import SeedsMissing, Settlement
 from resilient_ai.stores._ledger_common import AskableLedger, Durability, finish_at_exit
 from resilient_ai.stores._thread_answer import answer_of
 
@@ -26,20 +27,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _WAIT = 2.0
+_WAIT_QUESTION = 30.0  # what is spent of thousands of budgets may have to be added up from all sends
+_WITHIN_STUCK, _LOOK_EVERY = 3.0, 0.5  # seconds a question waits while nothing can be written, and how often it looks
 _WITHIN_LOCKED = 1.7  # seconds a charge waits for a file that is locked, so that whoever waits for 2 s hears why
 
 
 class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
     """Keep one row per send, from before its bytes leave until its end is known.
 
-    Reporting takes microseconds and never waits: a thread of its own gathers reports for about 5 ms and writes them in one
-    transaction. A report is safe against the death of the process once it is written, and `flush` waits for that. Sends
-    that were in flight when a process died are found by the next one that opens the file and become "unknown".
+    Reporting takes microseconds and never waits: a thread of its own gathers reports, for 5 ms or where many come for 25, and
+    writes them in one transaction; `flush` waits for that. Until then the begin of a send is kept in a file beside the ledger,
+    which outlives the process. Sends that were in flight when a process died are found by the next one that opens the ledger,
+    and become "unknown".
 
-    Reports that cannot be written wait in memory, up to 100,000 of them, while the file is locked or the disk is full;
-    those beyond are counted in `lost` and complained about in the log. Where the path cannot be written at all the book is kept
-    in memory, with one warning in the log and `in_memory` true, until it can be, which is tried every minute. A file that is
-    deleted, moved or replaced meanwhile is begun anew, also with a warning.
+    Reports that cannot be written wait in memory, up to 100,000 of them, while the file is locked or the disk is full, and
+    questions fail after 3 s; reports beyond are counted in `lost` and complained about in the log. Where the path cannot be
+    written at all the book is kept in memory, with one warning in the log and `in_memory` true, until it can be, which is tried
+    every minute. A file that is deleted, moved or replaced meanwhile is begun anew, also with a warning.
 
     Amounts are kept as decimal text and added up exactly. Questions see everything that was reported before them. The
     ledger may be used from several threads and event loops and after a fork, and several processes may share a file on
@@ -103,7 +107,7 @@ class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
 
     def opened(self, row: SendOpened) -> None:
         """Write down that a request is about to leave; takes microseconds."""
-        self._writer.put(row)
+        self._writer.begin(row)
 
     def closed(self, row: SendClosed) -> None:
         """Write down how it ended; takes microseconds. The first end counts, unless it was "unknown"."""
@@ -115,7 +119,12 @@ class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
 
     async def flush(self) -> None:
         """Wait until everything that was reported is written, however long that takes."""
-        await self._in_writer(lambda _: None)
+        import sqlite3  # noqa: PLC0415 - as above
+
+        try:
+            await asyncio.wrap_future(self._writer.ask(lambda _: None))
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
 
     @override
     def finish(self, within: float) -> list[Future[None]]:
@@ -131,7 +140,7 @@ class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
         """
         give_up_at = time.monotonic() + _WITHIN_LOCKED
 
-        async def ask(seeds: Mapping[Span, Seed] | None, within: float) -> Admission:
+        async def add(seeds: Mapping[Span, Seed] | None, within: float) -> Admission:
             asked = self._writer.ask(
                 lambda connection: _ledger_budgets.charge(connection, charges, give_up_at, seeds), in_file=True
             )
@@ -141,24 +150,24 @@ class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
                 _owed.forget(asked, charges, self.settle)
                 raise
 
-        return await self._with_seeds(ask)
+        return await self._with_seeds(add)
 
     def settle(self, charges: Sequence[Charge]) -> None:
         """Add charges without looking at limits; takes microseconds."""
-        self._writer.put(Settlement(tuple(charges)))
+        self._writer.put(Settlement(_owed.bounded(charges)))
 
     async def spent(self, charges: Sequence[Charge]) -> tuple[int, ...]:
         """Return what the counters of these charges hold, from `first` to `slice`, and add nothing.
 
         Raises:
-            BookUnavailable: If the file cannot be read, or there was no answer for 2 s.
+            BookUnavailable: If the file cannot be read, or there was no answer for 30 s.
         """
-
-        async def ask(seeds: Mapping[Span, Seed] | None, within: float) -> tuple[int, ...]:
-            asked = self._writer.ask(lambda connection: _ledger_budgets.spent(connection, charges, seeds), in_file=True)
-            return await self._answer_of(asked, within)
-
-        return await self._with_seeds(ask)
+        try:
+            async with self._clock.timeout(_WAIT_QUESTION):
+                await self._answer_of(self._writer.ask(lambda _: None, in_file=True), _WAIT)
+                return await self._read(partial(_ledger_budgets.spent, charges=charges))
+        except TimeoutError as error:
+            raise _unavailable(f"no answer within {_WAIT_QUESTION:g} s") from error
 
     def after_fork(self) -> None:
         """Leave the parent's thread, connection and unwritten reports to the parent."""
@@ -167,7 +176,7 @@ class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
 
     @override
     async def _catch_up(self) -> None:
-        await self.flush()
+        await self._in_writer(lambda _: None)
 
     @override
     async def _read(self, question: "Callable[[sqlite3.Connection], T]") -> T:
@@ -184,25 +193,36 @@ class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
     async def _in_writer(self, question: "Callable[[sqlite3.Connection], T]") -> T:
         import sqlite3  # noqa: PLC0415 - as above
 
+        asked = self._writer.ask(question)
+        answer = asyncio.wrap_future(asked)
         try:
-            return await asyncio.wrap_future(self._writer.ask(question))
+            while not answer.done():
+                await asyncio.wait([answer], timeout=_LOOK_EVERY)
+                if self._writer.stuck_for >= _WITHIN_STUCK and not answer.done():
+                    raise _unavailable(self._writer.trouble)
+            return answer.result()
         except sqlite3.Error as error:
             raise _unavailable(error) from error
+        finally:
+            asked.cancel()
+            answer.cancel()
 
-    async def _with_seeds(self, ask: "Callable[[Mapping[Span, Seed] | None, float], Awaitable[T]]") -> T:
+    async def _with_seeds(
+        self, add: "Callable[[Mapping[Span, Seed] | None, float], Awaitable[Admission]]"
+    ) -> Admission:
         if self.in_memory:
-            return await ask(None, _WAIT)
+            return await add(None, _WAIT)
         ends = self._clock.monotonic() + _WAIT
         try:
-            return await ask({}, _WAIT)
+            return await add({}, _WAIT)
         except SeedsMissing as error:
             new = error.charges
         seeds: dict[Span, Seed] = {}
-        for one in new:
-            within = ends - self._clock.monotonic()
-            seeds[span(one)] = await self._answer_of(self._seeds.look_up(one), within, keep=True)
+        # Asked for all before any is waited for, so that they are looked up together.
+        for one, asked in [(one, self._seeds.look_up(one)) for one in new]:
+            seeds[span(one)] = await self._answer_of(asked, ends - self._clock.monotonic(), keep=True)
         try:
-            return await ask(seeds, ends - self._clock.monotonic())
+            return await add(seeds, ends - self._clock.monotonic())
         except SeedsMissing as error:  # there were others, which somebody has deleted since
             raise _unavailable("counters were deleted meanwhile") from error
         finally:
@@ -217,7 +237,7 @@ class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
         except TimeoutError as error:
             # The thread that has no time for it may know why.
             raise _unavailable(self._writer.trouble or f"no answer within {_WAIT:g} s") from error
-        except (sqlite3.Error, OverflowError) as error:
+        except (sqlite3.Error, ValueError, OverflowError) as error:
             raise _unavailable(error) from error
 
 

@@ -28,6 +28,8 @@ FINE = Findings(
     rows=8,
     acknowledged=8,
     lost=[],
+    left=8,
+    rowless=[],
     endless=0,
     spared=0,
     twice=0,
@@ -87,6 +89,7 @@ def test_a_loss_is_told(monkeypatch, capsys):
     [
         ({}, []),
         ({"lost": ["s (end)"]}, ["lost: s (end)"]),
+        ({"rowless": ["s"]}, ["left without a row: s"]),
         ({"endless": 2}, ["2 sends have no end"]),
         ({"spared": 3}, ["3 spared calls are lost"]),
         ({"twice": 3}, ["3 spared calls are written twice"]),
@@ -114,6 +117,10 @@ class Dead:
     def kill_all(self):
         """They are."""
 
+    def left(self):
+        """Whatever they have sent."""
+        return [f"{name}-0-0" for name in self.told]
+
 
 def test_what_is_not_in_the_book(tmp_path):
     """Two rounds were acknowledged of which nothing is there; of a third one nothing need be."""
@@ -121,6 +128,7 @@ def test_what_is_not_in_the_book(tmp_path):
     assert (found.rounds, found.rows, found.acknowledged, found.spared, found.charges) == (2, 0, 16, 2, 2)
     assert found.lost == [f"w0-{turn}-{number} (begin)" for turn in range(2) for number in range(8)]
     assert found.miscounted == ["the budget of w0 holds 0, not from 12 to 22"]
+    assert (found.left, found.rowless) == (1, ["w0-0-0"])
 
 
 def test_what_is_in_the_book_and_must_not(tmp_path):
@@ -137,7 +145,7 @@ def test_what_is_in_the_book_and_must_not(tmp_path):
     asyncio.run(ledger.flush())
     found = audit(book, Dead(w0="cr"))
     ledger.close()
-    assert (found.lost, found.endless, found.twice) == (["w0-0-0 (end)"], 1, 1)
+    assert (found.lost, found.endless, found.twice, found.rowless) == (["w0-0-0 (end)"], 1, 1, [])
     assert found.miscounted == [
         "the budget of all holds 0, their own ones 7",
         "the budget of w0 holds 7, not from 0 to 0",

@@ -1,0 +1,126 @@
+"""Slots in a file that is mapped into memory: filled, freed, read by others, damaged."""
+
+import struct
+
+import pytest
+
+from resilient_ai.stores._intent_file import _LARGE_FROM, LONGEST, IntentFile, owner_of, read
+
+OWNER = [1, 2, "us"]
+SLOTS, LARGE_SLOTS = 4096, 64
+
+
+@pytest.fixture
+def file(tmp_path):
+    return IntentFile(tmp_path / "file", OWNER)
+
+
+def damage(path, at, content):
+    with path.open("r+b") as changed:
+        changed.seek(at)
+        changed.write(content)
+
+
+def test_what_is_stored_can_be_read(file):
+    """While the file is open, and without anything being written explicitly."""
+    file.put("a", b'["a"]')
+    file.put("b", b'["b"]')
+    assert (owner_of(file.path), sorted(read(file.path))) == (OWNER, [["a"], ["b"]])
+    assert file.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_freed_is_gone(file):
+    """And its slot is filled again; names that are not there do not matter."""
+    for name in "abc":
+        file.put(name, b'"%s"' % name.encode())
+    file.free(["b", "never"])
+    assert sorted(read(file.path)) == ["a", "c"]
+    place = file.places["c"]
+    file.free("c")
+    file.put("d", b'"d"')
+    assert (file.places["d"], sorted(read(file.path))) == (place, ["a", "d"])
+
+
+def test_long_contents_have_slots_of_their_own(file):
+    """As long as there are any, and up to their size."""
+    long = b'"%s"' % (b"x" * (LONGEST - 2))
+    assert all(file.put(f"long {number}", long) for number in range(LARGE_SLOTS))
+    assert not file.put("one more", b'"%s"' % (b"x" * 600))
+    file.free(["long 3"])
+    assert not file.put("too long", long + b" ")
+    assert file.put("long 3", long)
+    assert file.put("short", b'"%s"' % (b"y" * 502))
+    found = read(file.path)
+    assert sorted(map(len, found)) == [502, *[LONGEST - 2] * LARGE_SLOTS]
+    file.free(["long 7"])
+    assert file.put("one more", long)
+
+
+def test_there_are_only_so_many_slots(file):
+    """Whoever comes then hears of it, and what was there stays."""
+    assert all(file.put(f"{number}", b"%d" % number) for number in range(SLOTS))
+    assert not file.put("more", b"0")
+    assert sorted(read(file.path)) == list(range(SLOTS))
+    file.free(["17"])
+    assert file.put("more", b"0")
+
+
+@pytest.mark.parametrize(
+    ("offset", "content"),
+    [
+        (0, struct.pack("<I", 3)),  # a length that is not its own
+        (0, struct.pack("<I", 2**32 - 1)),
+        (4, b"????"),  # the check value
+        (9, b"?"),  # the content
+        (8, b"\0" * 3),  # as if the rest had not been stored yet
+    ],
+)
+def test_a_slot_that_is_not_whole_is_left_out(file, offset, content):
+    """The others are read."""
+    file.put("a", b'"a is whole"')
+    file.put("b", b'"b is not"')
+    damage(file.path, file.places["b"] + offset, content)
+    assert read(file.path) == ["a is whole"]
+
+
+def test_a_whole_slot_that_says_nothing_is_left_out(file):
+    """It is not what anybody has stored."""
+    file.put("a", b"{what")
+    assert read(file.path) == []
+
+
+@pytest.mark.parametrize("length", [0, 3, 100, 512, _LARGE_FROM - 515, _LARGE_FROM + 4])
+def test_a_file_that_was_cut_off(file, tmp_path, length):
+    """What is left of it is read."""
+    file.put("last", b'"last"')
+    cut = tmp_path / "cut"
+    cut.write_bytes(file.path.read_bytes()[:length])
+    assert owner_of(cut) == (OWNER if length >= 100 else None)
+    assert read(cut) == (["last"] if length > _LARGE_FROM - 512 else [])
+
+
+def test_an_empty_file_is_removed(file):
+    """Nobody fills a slot of it any more."""
+    file.put("a", b'"a"')
+    file.free("a")
+    file.leave([1, 2, "nobody"])
+    assert not file.path.exists()
+    assert not file.put("b", b'"b"')
+
+
+def test_a_file_that_is_not_empty_is_left_to_others(file):
+    """They see who has it now, and nothing is added."""
+    file.put("a", b'"a"')
+    file.leave([1, 2, "nobody"])
+    assert not file.put("b", b'"b"')
+    assert (owner_of(file.path), read(file.path)) == ([1, 2, "nobody"], ["a"])
+
+
+def test_a_file_that_is_there_is_not_touched(tmp_path):
+    """Nor one that cannot be made."""
+    (tmp_path / "file").write_text("something")
+    with pytest.raises(FileExistsError):
+        IntentFile(tmp_path / "file", OWNER)
+    assert (tmp_path / "file").read_text() == "something"
+    with pytest.raises(FileNotFoundError):
+        IntentFile(tmp_path / "nowhere" / "file", OWNER)
