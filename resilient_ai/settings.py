@@ -75,7 +75,7 @@ class Settings(BaseSettings):
         budgets: What may be spent, in which time and by which calls, each as a `Budget`.
         budget_redis_url: A Redis in which budgets are counted for all hosts that name it, instead of where costs are.
         budget_unpriced: US dollars that a request counts with while no price of its model is known; None refuses such requests
-            where a hard budget counts them. Above 0.
+            where a hard budget counts them. Above 0, and no float.
         budget_unreachable: What becomes of calls of hard budgets while what was spent cannot be asked for: "refuse" or "allow".
         auto_models: What the model "auto" stands for, in order.
         auto_prefer: Which of them is asked first: the "cheapest", the "fastest", or a "balanced" choice; None keeps the order.
@@ -158,7 +158,7 @@ class Settings(BaseSettings):
     @field_validator("budget_unpriced", mode="before")
     @classmethod
     def _is_exact(cls, given: object) -> object:
-        refuse_float("budget_unpriced", given)
+        refuse_float("it", given)
         return given
 
     @classmethod

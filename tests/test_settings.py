@@ -1,6 +1,7 @@
 """Settings: where they come from, and what is refused."""
 
 import os
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,20 @@ def test_every_list_has_an_example():
     assert set(_LISTS) == {
         name for name, field in Settings.model_fields.items() if getattr(field.annotation, "__origin__", None) is tuple
     }
+
+
+def test_what_unpriced_requests_count_with_is_no_float(file, monkeypatch):
+    """As a limit; text and whole numbers are exact."""
+    file("budget_unpriced = 0.01")
+    sentence = "settings: budget_unpriced: it must not be a float, which is hardly ever exact: write '0.01', got 0.01"
+    with pytest.raises(ConfigurationError) as caught:
+        Settings()
+    assert str(caught.value) == sentence
+    file('budget_unpriced = "0.01"')
+    assert Settings().budget_unpriced == Decimal("0.01")
+    monkeypatch.setenv("RESILIENT_AI_BUDGET_UNPRICED", "0.02")
+    assert Settings().budget_unpriced == Decimal("0.02")
+    assert Settings(budget_unpriced=1).budget_unpriced == 1
 
 
 def test_a_limit_is_no_float_in_the_settings_either(file, monkeypatch):

@@ -70,20 +70,23 @@ async def _budgets(settings: Settings, note: Note) -> None:
             f"{counted(len(settings.budgets), 'budget')} counted in memory, by each process for itself",
         )
         return
-    started = time.monotonic()
+    started, may_forget = time.monotonic(), None
     try:
         async with asyncio.timeout(_PATIENCE):
             if url is None:
                 async with opened() as (book, place):
                     await book.spent([_NOTHING])
             else:
-                place = await _asked(RedisBudgets(url.get_secret_value(), timeout=_PATIENCE_REDIS))
+                place, may_forget = await _asked(RedisBudgets(url.get_secret_value(), timeout=_PATIENCE_REDIS))
     except (ResilientAIError, TimeoutError) as error:
         refused = settings.budget_unreachable == "refuse" and any(budget.hard for budget in settings.budgets)
         advice = "calls that hard budgets count are refused" if refused else "budgets count nothing"
         note("budgets", "wrong", f"{_why(error, 'what counts them')}: {advice}")
         return
     counts = f"{counted(len(settings.budgets), 'budget')} counted in"
+    if may_forget is not None:
+        note("budgets", "doubtful", f"{counts} {place}, which {may_forget}")
+        return
     note("budgets", "good", f"{counts} {place}, which answers after {seconds(time.monotonic() - started)}")
 
 
@@ -91,12 +94,12 @@ def _in_memory(settings: Settings) -> bool:
     return settings.ledger_url is None and home_trouble(settings.home) is not None
 
 
-async def _asked(book: RedisBudgets) -> str:
+async def _asked(book: RedisBudgets) -> tuple[str, str | None]:
     try:
         await book.spent([_NOTHING])
+        return book.place, book.may_forget
     finally:
         await book.aclose()
-    return book.place
 
 
 def _why(error: Exception, what: str) -> str:

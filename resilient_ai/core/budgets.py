@@ -38,6 +38,10 @@ class Charge:
     A budget has a counter for each slice of time. One with calendar windows has one slice per window. One whose window rolls
     cuts time into small slices, and all from `first` to `slice` count.
 
+    What was reserved is settled with the difference to its true cost. A counter that was lost meanwhile and begun anew, such as
+    in a Redis that was emptied, does not hold what was reserved, so there the whole cost is added. Therefore a counter that is
+    begun has a number, its *life*, which the book keeps and tells.
+
     Args:
         key: Names the window and the values of the scope, such as "day tenant=a"; the limit is no part of it, so that it can be
             changed without beginning anew.
@@ -48,6 +52,8 @@ class Charge:
         scope: The tags of sends that count against it, for whoever can look up what was spent before the budget was there. The
             kind "chat" stands for streamed chats as well.
         until: When the slice may be forgotten, in seconds since 1970-01-01 UTC; after the end of its window.
+        held: What was added before that this is settled with.
+        life: The life of the counter that it was added to; None where that is not known.
     """
 
     key: str
@@ -57,15 +63,37 @@ class Charge:
     limit: int | None
     until: int
     scope: Mapping[str, str] = field(default_factory=dict[str, str])
+    held: int = 0
+    life: int | None = None
+
+    @property
+    def whole(self) -> int:
+        """What is added to a counter of another life, which does not hold what was added before.
+
+        >>> Charge(key="a", slice=0, first=0, amount=-7, limit=9, until=1, held=10, life=1).whole
+        3
+        """
+        return self.amount + self.held
+
+    def in_life(self, life: int | None) -> int:
+        """Return what is added to a counter of this life."""
+        return self.amount if self.life is None or self.life == life else self.amount + self.held
 
 
-def taken_back(charges: Sequence[Charge]) -> list[Charge]:
+def taken_back(charges: Sequence[Charge], lives: Sequence[int] = ()) -> list[Charge]:
     """Return what takes charges back once it is settled.
+
+    Args:
+        charges: What was added.
+        lives: The lives of the counters it was added to; empty where they are not known.
 
     >>> [one.amount for one in taken_back([Charge(key="a", slice=0, first=0, amount=7, limit=9, until=1)])]
     [-7]
     """
-    return [replace(one, amount=-one.amount) for one in charges]
+    if not lives:
+        return [replace(one, amount=-one.amount) for one in charges]
+    pairs = zip(charges, lives, strict=True)
+    return [replace(one, amount=-one.amount, held=one.amount, life=life) for one, life in pairs]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +106,13 @@ class Admission:
         parts: What is in the way of charges that were refused: by the key of each one that has a limit and a window of several
             slices, what these hold, by where they begin, empty ones left out. None where there is no such charge, or where the
             book cannot tell.
+        lives: Of charges that were admitted, the life of each one's counter, in their order; empty where the book tells none.
     """
 
     admitted: bool
     spent: tuple[int, ...]
     parts: Mapping[str, Mapping[int, int]] | None = None
+    lives: tuple[int, ...] = field(default=(), compare=False)
 
 
 def refused(
@@ -121,7 +151,10 @@ class BudgetBook(Protocol):
         ...
 
     def settle(self, charges: Sequence[Charge]) -> None:
-        """Add charges without looking at limits; never waits, never raises, and may be called from the garbage collector."""
+        """Add charges without looking at limits; never waits, never raises, and may be called from the garbage collector.
+
+        To a counter of another life than a charge names, its `whole` is added.
+        """
         ...
 
     async def spent(self, charges: Sequence[Charge]) -> tuple[int, ...]:

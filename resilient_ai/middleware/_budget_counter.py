@@ -12,33 +12,67 @@ from resilient_ai.middleware._machines.spending import Spending
 from resilient_ai.middleware.budget import Budget
 
 
+class Together:
+    """Budgets that look at the same counters: there may be a counter of theirs for each of many tenants.
+
+    Attributes:
+        budgets: All of them.
+        hard: The smallest of those that refuse calls, None where none does.
+        limit: What that one allows, as the book counts.
+        window: Which slice of time counts.
+        thresholds: Of each budget.
+        marks: What thresholds come to, as the book counts.
+    """
+
+    __slots__ = ("budgets", "hard", "limit", "marks", "thresholds", "window")
+
+    def __init__(self, budgets: Sequence[Budget], window: BudgetWindow) -> None:
+        self.budgets = tuple(budgets)
+        self.hard = min((budget for budget in budgets if budget.hard), key=lambda budget: budget.units, default=None)
+        self.limit = None if self.hard is None else self.hard.units
+        self.window = window
+        self.thresholds = tuple((budget, threshold) for budget in budgets for threshold in budget.thresholds)
+        self.marks = tuple(int(budget.units * threshold) for budget, threshold in self.thresholds)
+
+
 class Counter:
     """One counter: all budgets that count the same sends in the same windows, and what is known of it.
 
     Attributes:
         key: Its name in the book, which has no limit in it, so that a limit can be changed.
         scope: The tags of sends that count.
-        budgets: Those that look at it.
-        hard: The smallest of those that refuse calls, None where none does.
-        limit: What that one allows, as the book counts.
+        limit: What the smallest of its hard budgets allows, as the book counts; None where there is none.
         window: Which slice of time counts.
+        spending: What is known of it.
     """
 
-    __slots__ = ("_marks", "budgets", "hard", "key", "limit", "scope", "spending", "text", "window")
+    __slots__ = ("_together", "key", "limit", "scope", "spending", "window")
 
-    def __init__(self, key: str, scope: Mapping[str, str], budgets: Sequence[Budget], window: BudgetWindow) -> None:
+    def __init__(self, key: str, scope: Mapping[str, str], together: Together) -> None:
         self.key = key
         self.scope = scope
-        self.text = " ".join(f"{tag}={value}" for tag, value in scope.items())
-        self.budgets = tuple(budgets)
-        self.hard = min((budget for budget in budgets if budget.hard), key=lambda budget: budget.units, default=None)
-        self.limit = None if self.hard is None else self.hard.units
-        self.window = window
-        self._marks = [(budget, threshold) for budget in budgets for threshold in budget.thresholds]
-        self.spending = Spending([int(budget.units * threshold) for budget, threshold in self._marks])
+        self.limit = together.limit
+        self.window = together.window
+        self._together = together
+        self.spending = Spending(together.marks)
 
-    def charge(self, slot: Slot, amount: int) -> Charge:
-        """Return an amount that counts against it."""
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """Those that look at it."""
+        return self._together.budgets
+
+    @property
+    def hard(self) -> Budget | None:
+        """The smallest of those that refuse calls, None where none does."""
+        return self._together.hard
+
+    @property
+    def text(self) -> str:
+        """The values of its scope, to be shown."""
+        return " ".join(f"{tag}={value}" for tag, value in self.scope.items())
+
+    def charge(self, slot: Slot, amount: int, *, held: int = 0, life: int | None = None) -> Charge:
+        """Return an amount that counts against it, and what it settles."""
         return Charge(
             key=self.key,
             slice=slot.slice,
@@ -47,6 +81,8 @@ class Counter:
             limit=self.limit,
             until=slot.until,
             scope=self.scope,
+            held=held,
+            life=life,
         )
 
     def label(self, budget: Budget) -> str:
@@ -69,7 +105,7 @@ class Counter:
         """Return the events of thresholds that were passed."""
         slot = self.spending.slot
         for place in passed:
-            budget, threshold = self._marks[place]
+            budget, threshold = self._together.thresholds[place]
             yield BudgetThresholdReached(
                 call_id=call.id,
                 model=call.model,

@@ -27,9 +27,10 @@ class Reservation:
         slots: The slices of time it was reserved in, in which it is settled as well.
         worst: What it can cost at most, None where no price is known.
         held: What of it was added to the counters.
+        lives: The lives of the counters it was added to, as the book told; empty where it told none.
     """
 
-    __slots__ = ("_book", "_call", "_counters", "_departed", "_held", "_pid", "_slots", "_tally", "_worst")
+    __slots__ = ("_book", "_call", "_counters", "_departed", "_held", "_lives", "_pid", "_slots", "_tally", "_worst")
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class Reservation:
         *,
         worst: int | None,
         held: int,
+        lives: Sequence[int] = (),
     ) -> None:
         self._call = call
         self._book = book
@@ -48,6 +50,7 @@ class Reservation:
         self._counters = counters
         self._slots = slots
         self._worst = worst
+        self._lives: Sequence[int | None] = lives if len(lives) == len(counters) else [None] * len(counters)
         # Taken out by whoever settles first: a list, as that is one step, whichever thread the garbage collector runs in.
         self._held = [held]
         self._departed = call.departed.count
@@ -85,15 +88,18 @@ class Reservation:
             held = self._held.pop()
         except IndexError:  # a second send of the same call, which had reserved nothing
             held = 0
-        amount = cost - held
-        if amount:
-            self._change(amount)
         if cost or held:
-            self._tally.settled(self._call, self._counters, self._slots, amount=amount, held=held)
+            self._change(cost - held, held)
+            self._tally.settled(
+                self._call, self._counters, self._slots, amount=cost - held, held=held, lives=self._lives
+            )
 
-    def _change(self, amount: int) -> None:
-        pairs = zip(self._counters, self._slots, strict=True)
+    def _change(self, amount: int, held: int) -> None:
+        if not amount and self._lives[0] is None:
+            return
+        # Also where it cost what was reserved: the counter may have been lost, and another one does not hold that.
+        parts = zip(self._counters, self._slots, self._lives, strict=True)
         try:
-            self._book.settle([counter.charge(slot, amount) for counter, slot in pairs])
+            self._book.settle([counter.charge(slot, amount, held=held, life=life) for counter, slot, life in parts])
         except Exception as error:  # noqa: BLE001 - what a book does wrong must not keep the call from its answer
             _log.warning("the settle of %s raised %s", type(self._book).__name__, type(error).__name__)

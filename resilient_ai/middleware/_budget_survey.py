@@ -10,6 +10,7 @@ from resilient_ai.core.clock import Clock
 from resilient_ai.core.health import BudgetState
 from resilient_ai.core.kinds import CHAT, check_filter
 from resilient_ai.core.ledger import COLUMNS, Column, CostBook
+from resilient_ai.core.money import total
 from resilient_ai.middleware._budget_tally import Tally
 from resilient_ai.middleware.budget import ANY, Budget, value_in
 
@@ -78,8 +79,9 @@ async def survey(
         else:
             unlisted.append((budget, tuple(tag for tag in open_tags if costs is None or tag not in _LISTED)))
         fixed = {tag: value for tag, value in scope.items() if tag not in open_tags}
+        known = {frozenset(one.items()) for one in found}
         seen = [one for one in tally.seen(budget) if fixed.items() <= one.items()]
-        found += [one for one in seen if one not in found]
+        found += [one for one in seen if frozenset(one.items()) not in known]
         scopes += [(budget, one) for one in found[:most]]
         hidden += len(found) - len(found[:most])
     return Survey(await _states(tally, book, scopes, clock), hidden, tuple(unlisted))
@@ -102,13 +104,13 @@ async def _sent(
         # The ledger keeps streamed chats apart, which count as well.
         del fixed["kind"]
         columns.append("kind")
-    costs_of: dict[tuple[str, ...], Decimal] = {}
+    costs_of: dict[tuple[str, ...], list[Decimal]] = {}
     for row in await costs.by(*columns, since=since, tags=fixed):
         values = [value_in(tag, value, scope[tag]) for tag, value in zip(columns, row.key, strict=True) if value]
         key = tuple(value for value in values if value is not None)
         if len(key) == len(columns):  # calls without the tag do not count
-            costs_of[key] = costs_of.get(key, Decimal(0)) + (row.cost or 0)
-    dearest = sorted(costs_of, key=lambda key: -costs_of[key])
+            costs_of.setdefault(key, []).append(row.cost or Decimal(0))
+    dearest = sorted(costs_of, key=lambda key: total(costs_of[key]), reverse=True)
     return [{**scope, **dict(zip(columns, key, strict=True))} for key in dearest]
 
 

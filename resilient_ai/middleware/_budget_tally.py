@@ -1,6 +1,8 @@
 """Which budgets a call counts against, and what this process knows of their counters."""
 
 import hashlib
+import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -10,15 +12,20 @@ from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.core.events import BudgetThresholdReached
 from resilient_ai.core.health import BudgetState
 from resilient_ai.core.kinds import covered
-from resilient_ai.middleware._budget_counter import Counter
+from resilient_ai.middleware._budget_counter import Counter, Together
 from resilient_ai.middleware._machines.bounded import make_room
 from resilient_ai.middleware._machines.budget_window import BudgetWindow, Slot
 from resilient_ai.middleware._machines.turns import Turns
 from resilient_ai.middleware.budget import ANY, Budget, value_in
 
 # At so many counters a quarter is forgotten: those of which the least has been spent. The book keeps them all.
-_MOST_COUNTERS = 16_384
+_MOST_COUNTERS = 65_536
+# Of so many that were forgotten it is remembered which thresholds were told.
+_MOST_TOLD = 262_144
 _LONGEST_KEY = 200
+_LOUD_EVERY = 60.0
+
+_log = logging.getLogger("resilient_ai")
 
 
 class Tally:
@@ -39,6 +46,9 @@ class Tally:
         }
         self._counters: dict[str, Counter] = {}
         self._keys: dict[tuple[int, tuple[str, ...]], str] = {}
+        self._together: dict[tuple[int, ...], Together] = {}
+        self._told: dict[str, tuple[float, ...]] = {}
+        self._complained_at = -_LOUD_EVERY
         # Of thousands of budgets, one for each tenant, a call is compared with its own alone.
         self._everywhere: list[_Rule] = []
         self._by_value: dict[str, dict[str, list[_Rule]]] = {}
@@ -89,12 +99,18 @@ class Tally:
         *,
         asked: Sequence[int | None],
         held: int,
+        lives: Sequence[int],
     ) -> None:
-        """Take note of what the book said, and of what was reserved."""
+        """Take note of what the book said, and of what was reserved; warn where it has lost a counter."""
+        known = lives if len(lives) == len(counters) else [None] * len(counters)
+        lost: Counter | None = None
         with self.turns:
-            for counter, slot, amount, since in zip(counters, slots, spent, asked, strict=True):
-                counter.spending.saw(slot, amount, since)
+            for counter, slot, amount, since, life in zip(counters, slots, spent, asked, known, strict=True):
+                if counter.spending.saw(slot, amount, since, life):
+                    lost = counter
                 counter.spending.reserve(slot, held)
+        if lost is not None:
+            self._complain(lost)
 
     def reserved(self, counters: Sequence[Counter], slots: Sequence[Slot]) -> list[dict[int, int]]:
         """Return what of each counter requests of this client under way have reserved, by slice."""
@@ -102,15 +118,22 @@ class Tally:
             return [counter.spending.reserved_in(slot) for counter, slot in zip(counters, slots, strict=True)]
 
     def settled(
-        self, call: Call[Any], counters: Sequence[Counter], slots: Sequence[Slot], *, amount: int, held: int
+        self,
+        call: Call[Any],
+        counters: Sequence[Counter],
+        slots: Sequence[Slot],
+        *,
+        amount: int,
+        held: int,
+        lives: Sequence[int | None],
     ) -> None:
         """Take note of what was settled in the place of what was held, and tell of thresholds; never waits."""
 
         def note() -> "Callable[[], None] | None":
             news = [
                 event
-                for counter, slot in zip(counters, slots, strict=True)
-                for event in counter.told(call, counter.spending.settle(slot, amount, held))
+                for counter, slot, life in zip(counters, slots, lives, strict=True)
+                for event in counter.told(call, counter.spending.settle(slot, amount, held, life))
             ]
             return (lambda: _tell(call, news)) if news else None
 
@@ -130,13 +153,15 @@ class Tally:
             return found
 
     def counters_of(self, scopes: Iterable[tuple[Budget, Mapping[str, str]]]) -> list[Counter]:
-        """Return the counters of budgets with the values of their scopes, each once."""
-        places = {id(budget): place for place, budget in enumerate(self.budgets)}
+        """Return the counters of budgets with the values of their scopes, each once; those that are not known are not kept."""
+        rules = {id(budget): _Rule(place, budget) for place, budget in enumerate(self.budgets)}
         found: dict[str, Counter] = {}
         with self.turns:
-            for budget, scope in scopes:
-                counter = self._counter(_Rule(places[id(budget)], budget), dict(sorted(scope.items())))
-                found[counter.key] = counter
+            for budget, given in scopes:
+                scope = dict(sorted(given.items()))
+                key = _key_of(budget, scope)
+                if key not in found:
+                    found[key] = self._counters.get(key) or self._new(key, rules[id(budget)], scope)
         return list(found.values())
 
     def seen(self, budget: Budget) -> list[Mapping[str, str]]:
@@ -148,6 +173,13 @@ class Tally:
         """Return what counts of a budget now."""
         with self.turns:
             return self._windows[budget.per, budget.rolling].at(now)
+
+    def _complain(self, counter: Counter) -> None:
+        now = self.clock.monotonic()
+        if now - self._complained_at >= _LOUD_EVERY:
+            self._complained_at = now
+            label = counter.label(counter.hard or counter.budgets[0])
+            _log.warning("the book of budgets has lost what was spent of %r in this window, and begun anew", label)
 
     def _forked(self) -> None:
         # What the parent's calls have reserved is the parent's, as that of any other process.
@@ -164,24 +196,55 @@ class Tally:
         counter = self._counters.get(key)
         if counter is None:
             if len(self._counters) >= _MOST_COUNTERS:
-                make_room(self._counters, _MOST_COUNTERS, lambda known: known.spending.spent)
-                self._keys.clear()
-            budgets = [budget for budget in self.budgets if _counts(budget, rule.budget, scope)]
-            window = self._windows[rule.budget.per, rule.budget.rolling]
-            counter = self._counters[key] = Counter(key, dict(scope), budgets, window)
+                self._forget()
+            counter = self._counters[key] = self._new(key, rule, scope)
+            counter.spending.told_until = self._told.pop(key, ())
         self._keys[names] = key
         return counter
+
+    def _new(self, key: str, rule: "_Rule", scope: Mapping[str, str]) -> Counter:
+        places = tuple(place for place in rule.alike(self.budgets) if _counts(self.budgets[place], scope))
+        together = self._together.get(places)
+        if together is None:
+            window = self._windows[rule.budget.per, rule.budget.rolling]
+            together = self._together[places] = Together([self.budgets[place] for place in places], window)
+        return Counter(key, dict(scope), together)
+
+    def _forget(self) -> None:
+        before = dict(self._counters)
+        # What is reserved is still to be settled, and a threshold must not be told by two for one.
+        make_room(
+            self._counters,
+            _MOST_COUNTERS,
+            lambda known: math.inf if known.spending.awaits else known.spending.spent,
+        )
+        self._keys.clear()
+        now = _wall_of(self.clock)
+        if now is not None:
+            self._told = {key: until for key, until in self._told.items() if max(until) > now}
+        for key in before.keys() - self._counters.keys():
+            if before[key].spending.told_until:
+                self._told[key] = before[key].spending.told_until
+        for key in list(self._told)[: max(0, len(self._told) - _MOST_TOLD)]:
+            del self._told[key]
 
 
 class _Rule:
     """A budget, prepared for the look whether a call is in its scope."""
 
-    __slots__ = ("_scope", "budget", "place")
+    __slots__ = ("_alike", "_scope", "budget", "place")
 
     def __init__(self, place: int, budget: Budget) -> None:
         self.place = place
         self.budget = budget
+        self._alike: tuple[int, ...] | None = None
         self._scope = tuple(sorted(budget.scope.items()))
+
+    def alike(self, budgets: Sequence[Budget]) -> tuple[int, ...]:
+        """Return where those stand with the same window and the same tags in their scope, which may look at the same counters."""
+        if self._alike is None:
+            self._alike = tuple(place for place, budget in enumerate(budgets) if _alike(budget, self.budget))
+        return self._alike
 
     def scope_of(self, call: Call[Any]) -> dict[str, str] | None:
         """Return the scope with the values of the call, None where it is not in it."""
@@ -206,13 +269,13 @@ def _value_of(call: Call[Any], tag: str) -> str | None:
     return call.operation.kind if tag == "kind" else call.tags.get(tag)
 
 
-def _counts(budget: Budget, other: Budget, scope: Mapping[str, str]) -> bool:
-    """Return whether a budget counts the same sends in the same windows as another one with this scope."""
-    return (
-        (budget.per, budget.rolling) == (other.per, other.rolling)
-        and budget.scope.keys() == scope.keys()
-        and all(value_in(tag, value, budget.scope[tag]) == value for tag, value in scope.items())
-    )
+def _alike(budget: Budget, other: Budget) -> bool:
+    return (budget.per, budget.rolling, budget.scope.keys()) == (other.per, other.rolling, other.scope.keys())
+
+
+def _counts(budget: Budget, scope: Mapping[str, str]) -> bool:
+    """Return whether a budget counts the sends of this scope, of two that are alike."""
+    return all(value_in(tag, value, budget.scope[tag]) == value for tag, value in scope.items())
 
 
 def _key_of(budget: Budget, scope: Mapping[str, str]) -> str:

@@ -173,11 +173,16 @@ class Budgets:
         if worst is None and (hard := first_hard(counters)) is not None:
             raise priceless(call, hard)
         slots = self._tally.slots(counters, call.clock)
-        held = await self._charge(call, counters, slots, worst or 0)
-        return Reservation(call, self.book, self._tally, counters, slots, worst=worst, held=held)
+        held, lives = await self._charge(call, counters, slots, worst or 0)
+        return Reservation(call, self.book, self._tally, counters, slots, worst=worst, held=held, lives=lives)
 
-    async def _charge(self, call: Call[Any], counters: Sequence[Counter], slots: Sequence[Slot], amount: int) -> int:
-        """Return what was added to the counters: the amount, or nothing where the book cannot be asked and calls may go."""
+    async def _charge(
+        self, call: Call[Any], counters: Sequence[Counter], slots: Sequence[Slot], amount: int
+    ) -> tuple[int, tuple[int, ...]]:
+        """Return what was added to the counters, and their lives.
+
+        That is the amount, or nothing where the book cannot be asked and calls may go.
+        """
         charges = [counter.charge(slot, amount) for counter, slot in zip(counters, slots, strict=True)]
         asked = self._tally.ask(counters, slots)
         try:
@@ -188,15 +193,15 @@ class Budgets:
             hard = first_hard(counters)
             if hard is not None and self.unreachable == "refuse":
                 raise unasked(hard) from error
-            return 0
+            return 0, ()
         added = amount if admission.admitted else 0
         spent = [before + added for before in admission.spent]
-        self._tally.saw(counters, slots, spent, asked=asked, held=added)
+        self._tally.saw(counters, slots, spent, asked=asked, held=added, lives=admission.lives)
         if not admission.admitted:
             reserved = self._tally.reserved(counters, slots)
             parts = [(admission.parts or {}).get(counter.key, {}) for counter in counters]
             raise refusal(call, list(map(Held, counters, slots, admission.spent, reserved, parts)), amount)
-        return amount
+        return amount, admission.lives
 
     def _longest_answer(self, model: str) -> int:
         known = None if self.abilities is None else self.abilities.output_limit(model)

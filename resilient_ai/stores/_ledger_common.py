@@ -8,9 +8,11 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from decimal import Decimal
 from functools import partial
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
+from resilient_ai.core.kinds import check_filter, covered
 from resilient_ai.core.ledger import COLUMNS, Column, LedgerCall, LedgerRow, LedgerSend, LedgerTotal, SavedTotal
 
 T = TypeVar("T")
@@ -19,15 +21,30 @@ Asked = TypeVar("Asked", contravariant=True)
 Durability = Literal["queued", "durable"]
 
 _WITHIN_AT_EXIT = 2.0
+_MOST_TOKENS = 2**40
+_DIGITS = 30  # in front of the point, or behind it up to the first that is not zero
 _ledgers: "weakref.WeakSet[AskableLedger[Any]]" = weakref.WeakSet()
 
 
 class Filter(NamedTuple):
-    """Which rows a question is about; bounds and tags are those of `CostBook`."""
+    """Which rows a question is about; bounds and tags are those of `CostBook`.
+
+    Args:
+        kinds: Only rows of one of these kinds; None for all.
+    """
 
     since: float | None = None
     until: float | None = None
     tags: Mapping[str, str] | None = None
+    kinds: tuple[str, ...] | None = None
+
+    @classmethod
+    def of_scope(cls, since: float, until: float, scope: Mapping[str, str]) -> "Filter":
+        """Return which sends count against a budget."""
+        kind = scope.get("kind")
+        if kind is None:
+            return cls(since, until, scope)
+        return cls(since, until, {tag: scope[tag] for tag in scope if tag != "kind"}, covered(kind))
 
 
 class Mark(NamedTuple):
@@ -115,8 +132,9 @@ class AskableLedger(ABC, Generic[Connection]):
 
         Raises:
             BookUnavailable: If the book cannot be asked; so does every other question.
+            InvalidInput: If `tags` name a kind that there is not; so does every other question.
         """
-        which = Filter(since, until, tags)
+        which = _filter(since, until, tags)
         return await self._ask(lambda connection: self._queries.total(connection, which))
 
     async def by(
@@ -140,7 +158,7 @@ class AskableLedger(ABC, Generic[Connection]):
         Raises:
             ValueError: If there is no column, or one is not known.
         """
-        which = Filter(since, until, tags)
+        which = _filter(since, until, tags)
         _check_columns(columns)
         return await self._ask(lambda connection: self._queries.by(connection, columns, which))
 
@@ -165,7 +183,7 @@ class AskableLedger(ABC, Generic[Connection]):
         Raises:
             ValueError: If `limit` is less than 1.
         """
-        which = Filter(since, until, tags)
+        which = _filter(since, until, tags)
         _check_limit(limit)
         return await self._ask(lambda connection: self._queries.sends(connection, limit, call_id, which))
 
@@ -181,7 +199,7 @@ class AskableLedger(ABC, Generic[Connection]):
 
         A call counts where its sends do, so of one that began before `since` only what came later is there.
         """
-        which = Filter(since, until, tags)
+        which = _filter(since, until, tags)
         _check_limit(limit)
         return await self._ask(lambda connection: self._queries.calls(connection, limit, which))
 
@@ -189,7 +207,7 @@ class AskableLedger(ABC, Generic[Connection]):
         self, *, since: float | None = None, until: float | None = None, tags: Mapping[str, str] | None = None
     ) -> SavedTotal:
         """Add up what was not sent; arguments are those of `total`."""
-        which = Filter(since, until, tags)
+        which = _filter(since, until, tags)
         return await self._ask(lambda connection: self._queries.saved(connection, which))
 
     async def scan(
@@ -199,7 +217,7 @@ class AskableLedger(ABC, Generic[Connection]):
 
         However long the book is, a scan holds up nobody who reports.
         """
-        which = Filter(since, until, tags)
+        which = _filter(since, until, tags)
         mark: Mark | None = await self._ask(self._queries.start)
         while mark is not None:
             found, mark = await self._read(partial(self._queries.piece, which=which, mark=mark))
@@ -219,9 +237,45 @@ class AskableLedger(ABC, Generic[Connection]):
         """Ask what may take long, so that it holds up nobody else."""
 
 
+def known_sum(amount: Decimal | str | None, unknown: int) -> Decimal | None:
+    """Return a sum of costs: None where no cost is known of sends that may have cost something.
+
+    >>> known_sum("0.5", 1), known_sum(None, 1), known_sum(None, 0)
+    (Decimal('0.5'), None, Decimal('0'))
+    """
+    if amount is None:
+        return None if unknown else Decimal(0)
+    return Decimal(amount)
+
+
+def believable(count: int | None) -> int | None:
+    """Return how many tokens a send had; None where nobody can mean that, and no column could add it up.
+
+    >>> believable(7), believable(2**64), believable(None)
+    (7, None, None)
+    """
+    return count if count is None or -_MOST_TOKENS <= count <= _MOST_TOKENS else None
+
+
+def written_amount(amount: Decimal | None) -> str | None:
+    """Return dollars as the text of a number; None where it is none, or has more digits than anybody can mean.
+
+    >>> written_amount(Decimal("1E-7")), written_amount(Decimal("1E+40")), written_amount(Decimal("NaN"))
+    ('0.0000001', None, None)
+    """
+    if amount is None or not amount.is_finite() or (amount and not -_DIGITS <= amount.adjusted() <= _DIGITS):
+        return None
+    return format(amount, "f") if amount else "0"
+
+
 def finish_at_exit(ledger: AskableLedger[Any]) -> None:
     """Have what waits in a ledger written at the end of the program, within 2 s for all ledgers together."""
     _ledgers.add(ledger)
+
+
+def _filter(since: float | None, until: float | None, tags: Mapping[str, str] | None) -> Filter:
+    check_filter(tags)
+    return Filter(since, until, tags)
 
 
 def _check_columns(columns: Sequence[str]) -> None:

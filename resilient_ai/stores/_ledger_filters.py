@@ -30,4 +30,7 @@ def where(which: Filter, table: str = "") -> tuple[str, list[object]]:
             terms.append(f"tag_of({table}tags, ?) = ?")
             values.append(name)
         values.append(value)
+    if which.kinds is not None:
+        terms.append(f"{table}kind IN ({', '.join('?' * len(which.kinds))})")
+        values += which.kinds
     return " AND ".join(terms) or "1", values

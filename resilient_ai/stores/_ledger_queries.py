@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
 from resilient_ai.core.ledger import LedgerCall, LedgerRow, LedgerSend, LedgerTotal, SavedTotal
-from resilient_ai.stores._ledger_common import Filter, Mark, Piece
+from resilient_ai.stores._ledger_common import Filter, Mark, Piece, known_sum
 from resilient_ai.stores._ledger_filters import TAG_COLUMNS, where
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _SUMS = """
     count(*),
-    coalesce(decimal_sum(cost), '0'),
+    decimal_sum(cost),
     coalesce(decimal_sum(cost) FILTER (WHERE used = 0), '0'),
     count(*) FILTER (WHERE cost IS NULL AND state <> 'never_sent'),
     coalesce(sum(input_tokens), 0),
@@ -75,7 +75,7 @@ def calls(connection: "sqlite3.Connection", limit: int | None, which: Filter) ->
             ORDER BY first.at DESC, first.rowid DESC LIMIT ?
         )
         SELECT first.call_id, first.at, first.kind, json_group_array(DISTINCT sends.model), count(*),
-            coalesce(decimal_sum(sends.cost), '0'),
+            decimal_sum(sends.cost),
             coalesce(decimal_sum(sends.cost) FILTER (WHERE sends.used = 0), '0'),
             count(*) FILTER (WHERE sends.cost IS NULL AND sends.state <> 'never_sent'),
             {_TAGS}
@@ -141,7 +141,7 @@ def _call(row: Sequence[Any]) -> LedgerCall:
         kind=kind,
         models=tuple(sorted(json.loads(models))),
         sends=count,
-        cost=Decimal(cost),
+        cost=known_sum(cost, unknown),
         wasted=Decimal(wasted),
         unknown=unknown,
         tags=_tags(tags),
@@ -158,7 +158,7 @@ def _sums(row: Sequence[Any]) -> dict[str, Any]:
     count, cost, wasted, unknown, input_tokens, output_tokens = row
     return {
         "sends": count,
-        "cost": Decimal(cost),
+        "cost": known_sum(cost, unknown),
         "wasted": Decimal(wasted),
         "unknown": unknown,
         "input_tokens": input_tokens,

@@ -17,6 +17,7 @@ MEMORY = ":memory:"
 _BUSY = 0.2  # seconds SQLite itself waits for a lock before the batch is tried again
 # Wide enough that no sum of prices is ever rounded.
 _EXACT = decimal.Context(prec=200)
+_NOTHING = Decimal(0)
 
 # What each version added to the one before. Files of every version are about, so none of these is ever changed.
 _MIGRATIONS = (
@@ -82,6 +83,9 @@ CREATE TABLE budget_counters (
 ) WITHOUT ROWID;
 CREATE INDEX budget_counters_until ON budget_counters (until);
 """,
+    """
+ALTER TABLE budget_counters ADD COLUMN life INTEGER NOT NULL DEFAULT 0;
+""",
 )
 VERSION = len(_MIGRATIONS)
 
@@ -90,16 +94,16 @@ class DecimalSum:
     """The aggregate `decimal_sum`: adds amounts that are written as text, exactly."""
 
     def __init__(self) -> None:
-        self._sum = Decimal(0)
+        self._sum: Decimal | None = None
 
     def step(self, amount: str | None) -> None:
         """Add one amount; NULL adds nothing."""
         if amount is not None:
-            self._sum = _EXACT.add(self._sum, Decimal(amount))
+            self._sum = _EXACT.add(self._sum or _NOTHING, Decimal(amount))
 
-    def finalize(self) -> str:
-        """Return the sum."""
-        return format(self._sum, "f")
+    def finalize(self) -> str | None:
+        """Return the sum, NULL where there was nothing to add."""
+        return None if self._sum is None else format(self._sum, "f")
 
 
 def check(path: str) -> None:

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 from resilient_ai.core.budgets import Admission, Charge, taken_back
 
+LARGEST = 2**60  # a million dollars and more
+
 
 class Owed:
-    """Charges that are still to be added to their counters, one for each counter.
+    """Charges that are still to be added to their counters, one for each counter and life of it.
 
     >>> charge = Charge(key="a", slice=0, first=0, amount=7, limit=9, until=1)
     >>> owed = Owed([charge, charge])
@@ -17,7 +19,7 @@ class Owed:
     """
 
     def __init__(self, charges: Iterable[Charge] = ()) -> None:
-        self._sums: dict[tuple[str, int], Charge] = {}
+        self._sums: dict[tuple[str, int, int | None], Charge] = {}
         self.add(charges)
 
     def __len__(self) -> int:
@@ -29,13 +31,30 @@ class Owed:
     def add(self, charges: Iterable[Charge]) -> None:
         """Owe these as well."""
         for one in charges:
-            known = self._sums.get((one.key, one.slice))
-            amount = one.amount if known is None else known.amount + one.amount
-            self._sums[one.key, one.slice] = replace(one, amount=amount)
+            name = one.key, one.slice, one.life
+            known = self._sums.get(name)
+            self._sums[name] = (
+                one if known is None else replace(one, amount=known.amount + one.amount, held=known.held + one.held)
+            )
 
     def clear(self) -> None:
         """Owe nothing."""
         self._sums.clear()
+
+
+def bounded(charges: Iterable[Charge]) -> tuple[Charge, ...]:
+    """Return charges of which none is larger than a counter of 64 bits can hold along with others.
+
+    An absurd bill must not be thrown away: it fills a budget up.
+
+    >>> charge = Charge(key="a", slice=0, first=0, amount=10**30, limit=9, until=1)
+    >>> [one.amount == LARGEST for one in bounded([charge])]
+    [True]
+    """
+    return tuple(
+        one if -LARGEST <= one.amount <= LARGEST else replace(one, amount=LARGEST if one.amount > 0 else -LARGEST)
+        for one in charges
+    )
 
 
 def forget(asked: Future[Admission], charges: Sequence[Charge], settle: Callable[[Sequence[Charge]], None]) -> None:
@@ -49,7 +68,7 @@ def forget(asked: Future[Admission], charges: Sequence[Charge], settle: Callable
 
     def give_back(answer: Future[Admission]) -> None:
         if not answer.cancelled() and answer.exception() is None and answer.result().admitted:
-            settle(taken_back(charges))
+            settle(taken_back(charges, answer.result().lives))
 
     if not asked.cancel():
         asked.add_done_callback(give_back)

@@ -38,7 +38,8 @@ class Target:
 
     def without_secrets(self, error: object) -> str:
         """Return what an error says, on one line and without a password."""
-        text = " ".join(str(error).split()) or type(error).__name__
+        said = str(error).partition("\n\tIs the server running")[0]  # the driver's advice, in a sentence of its own
+        text = " ".join(said.split()) or type(error).__name__
         for name in ("password", "sslpassword"):
             secret = self.options.get(name)
             text = text.replace(str(secret), "***") if secret else text

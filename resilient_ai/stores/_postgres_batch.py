@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from resilient_ai.core.budgets import Admission, Charge
-from resilient_ai.stores._postgres_counters import Counters, Span
+from resilient_ai.core.budgets import Admission, Charge, refused, taken_back
+from resilient_ai.stores._budget_seeds import Span, new_life, span
+from resilient_ai.stores._owed import Owed
+from resilient_ai.stores._postgres_counters import Counters, Held
 
 if TYPE_CHECKING:
     import psycopg
@@ -14,10 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Ask:
-    """Charges to be admitted, or where `adds` is False only looked at."""
+    """Charges to be admitted."""
 
     charges: Sequence[Charge]
-    adds: bool
     answer: "Future[Admission]" = field(default_factory=Future[Admission])
 
 
@@ -46,19 +48,22 @@ class Batch:
         self.settled = settled
         self._counters = counters
         self._asks = asks
-        self._held: dict[Span, int | None] = {}
+        self._held: dict[Span, Held | None] = {}
+        self._seeds: dict[Span, dict[int, int]] = {}
         self._added: dict[str, dict[int, int]] = {}
-        self._until: dict[str, int] = {}
+        self._charges: dict[tuple[str, int], Charge] = {}
+        self._slices: dict[Span, dict[int, int]] = {}
+        self._life = 0
 
     @property
     def writes(self) -> bool:
         """Whether it adds anything."""
-        return bool(self.settled) or any(ask.adds for ask in self._asks)
+        return bool(self.settled) or any(ask.charges for ask in self._asks)
 
-    @property
-    def admitted(self) -> list[Charge]:
-        """The charges that were admitted."""
-        return [charge for ask, found in self.found if ask.adds and found.admitted for charge in ask.charges]
+    def taken_back(self) -> list[Charge]:
+        """Return what takes the charges back that were admitted."""
+        admitted = [(ask, found) for ask, found in self.found if found.admitted]
+        return [charge for ask, found in admitted for charge in taken_back(ask.charges, found.lives)]
 
     def run(self, connection: "psycopg.Connection[Any]") -> None:
         """Do it, in the transaction that is open.
@@ -66,60 +71,66 @@ class Batch:
         Raises:
             SeedsMissing: If there are new counters, and `may_seed` is False.
         """
-        self.found, self._added, self.complete = [], {}, False
+        self.found, self._added, self._charges, self._slices, self.complete = [], {}, {}, {}, False
+        self._life = new_life()
         charges = [charge for ask in self._asks for charge in ask.charges]
         if self.writes:
             self._counters.lock(connection, {charge.key for charge in [*charges, *self.settled]})
         # Before they are read, as no counter falls below 0.
-        self._add(self.settled)
-        self._write(connection)
-        spans = list({_span(charge): None for charge in charges})
-        self._held = self._counters.read(connection, spans) if spans else {}
+        if self.settled:
+            self._counters.add(connection, Owed(self.settled), self._life)
+        by_span = {span(charge): charge for charge in charges}
+        self._held = self._counters.read(connection, list(by_span)) if by_span else {}
+        new = [charge for name, charge in by_span.items() if self._held[name] is None]
+        if new and not self.may_seed:
+            raise SeedsMissing
+        self._seeds = self._counters.spent_before(connection, new)
         for ask in self._asks:
-            held = [self._spent(connection, charge, keep=ask.adds) for charge in ask.charges]
+            held = [self._spent(charge) for charge in ask.charges]
             fits = all(_fits(charge, spent, ask.charges) for charge, spent in zip(ask.charges, held, strict=True))
-            self.found.append((ask, Admission(admitted=fits, spent=tuple(held))))
-            if fits and ask.adds:
+            if fits:
+                lives = tuple(map(self._life_of, ask.charges))
+                self.found.append((ask, Admission(admitted=True, spent=tuple(held), lives=lives)))
                 self._add(ask.charges)
-        self._write(connection)
+            else:
+                self.found.append((ask, refused(held, ask.charges, partial(self._slices_of, connection))))
+        if self._charges:
+            added = [replace(one, amount=self._added[key][at]) for (key, at), one in self._charges.items()]
+            self._counters.add(connection, added, self._life)
         self.complete = True
 
-    def _write(self, connection: "psycopg.Connection[Any]") -> None:
-        amounts = {
-            (key, slice_): (amount, self._until[key])
-            for key, slices in self._added.items()
-            for slice_, amount in slices.items()
-        }
-        if amounts:
-            self._counters.add(connection, amounts)
-        self._added = {}
+    def _spent(self, charge: Charge) -> int:
+        name = span(charge)
+        held, added = self._held[name], self._added.get(charge.key, {})
+        if held is None and not any(charge.first <= at <= charge.slice for at in added):
+            # Somebody who comes later in this transaction finds the counter begun.
+            for at, amount in ({charge.slice: 0} | self._seeds[name]).items():
+                self._merge(replace(charge, slice=at), amount)
+            added = self._added[charge.key]
+        counted = sum(amount for at, amount in added.items() if charge.first <= at <= charge.slice)
+        return counted if held is None else held.spent + counted
 
-    def _spent(self, connection: "psycopg.Connection[Any]", charge: Charge, *, keep: bool) -> int:
-        added = self._added.get(charge.key, {})
-        counted = [amount for slice_, amount in added.items() if charge.first <= slice_ <= charge.slice]
-        held = self._held[_span(charge)]
-        if held is not None or counted:
-            return (held or 0) + sum(counted)
-        if not self.may_seed:
-            raise SeedsMissing
-        parts = self._counters.spent_before(connection, charge)
-        if keep:
-            self._merge(charge.key, {charge.slice: 0} | parts, charge.until)
-        return sum(parts.values())
+    def _life_of(self, charge: Charge) -> int:
+        held = self._held[span(charge)]
+        return self._life if held is None else held.life
+
+    def _slices_of(self, connection: "psycopg.Connection[Any]", charge: Charge) -> dict[int, int]:
+        name, added = span(charge), self._added.get(charge.key, {})
+        known = self._slices.get(name)
+        if known is None:
+            known = self._slices[name] = self._counters.slices(connection, name)
+        return {at: known.get(at, 0) + added.get(at, 0) for at in known.keys() | added.keys()}
 
     def _add(self, charges: Iterable[Charge]) -> None:
         for charge in charges:
-            self._merge(charge.key, {charge.slice: charge.amount}, charge.until)
+            self._merge(charge, charge.amount)
 
-    def _merge(self, key: str, amounts: dict[int, int], until: int) -> None:
-        added = self._added.setdefault(key, {})
-        for slice_, amount in amounts.items():
-            added[slice_] = added.get(slice_, 0) + amount
-        self._until[key] = max(until, self._until.get(key, until))
-
-
-def _span(charge: Charge) -> Span:
-    return charge.key, charge.first, charge.slice
+    def _merge(self, charge: Charge, amount: int) -> None:
+        added = self._added.setdefault(charge.key, {})
+        added[charge.slice] = added.get(charge.slice, 0) + amount
+        known = self._charges.get((charge.key, charge.slice), charge)
+        until = max(charge.until, known.until)
+        self._charges[charge.key, charge.slice] = replace(known, first=min(charge.first, known.first), until=until)
 
 
 def _fits(charge: Charge, spent: int, charges: Sequence[Charge]) -> bool:

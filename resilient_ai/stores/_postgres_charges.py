@@ -30,7 +30,7 @@ class _Doubt:
     """What a transaction was to write of which nobody knows whether it was committed."""
 
     settled: Sequence[Charge]
-    admitted: Sequence[Charge]
+    taken_back: Sequence[Charge]
 
 
 class PostgresCharges:
@@ -64,9 +64,9 @@ class PostgresCharges:
         """Whether there is a thread, so that something may be unwritten or open."""
         return self._worker.running
 
-    def ask(self, charges: Sequence[Charge], *, adds: bool) -> Ask:
-        """Ask for charges to be added, or for what their counters hold."""
-        ask = Ask(charges, adds)
+    def ask(self, charges: Sequence[Charge]) -> Ask:
+        """Ask for charges to be added; without any, for everything to be written that was settled."""
+        ask = Ask(charges)
         self._worker.put(ask)
         return ask
 
@@ -136,7 +136,7 @@ class PostgresCharges:
             written_now = self._link.transact(Batch(self._counters, [], doubt.settled).run)
             self._doubt = None
             if not written_now:
-                self._owed.extend(taken_back(doubt.admitted))
+                self._owed.extend(doubt.taken_back)
 
     def _do(self, asks: Sequence[Ask]) -> None:
         batch = Batch(self._counters, [ask for ask in asks if not ask.answer.done()], tuple(self._owed))
@@ -156,8 +156,8 @@ class PostgresCharges:
         for ask, found in batch.found:
             if ask.answer.set_running_or_notify_cancel():
                 ask.answer.set_result(found)
-            elif ask.adds and found.admitted:
-                self._owed.extend(taken_back(ask.charges))
+            elif found.admitted:
+                self._owed.extend(taken_back(ask.charges, found.lives))
         if self._owed:
             self._do([])
 
@@ -169,7 +169,7 @@ class PostgresCharges:
             self._link.transact(batch.run)
         except Exception as error:
             if batch.complete and not certain(error):
-                self._doubt = _Doubt(batch.settled, batch.admitted)
+                self._doubt = _Doubt(batch.settled, batch.taken_back())
                 self._owed = []
             raise
 

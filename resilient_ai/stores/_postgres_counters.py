@@ -1,14 +1,16 @@
 """The counters of budgets in a PostgreSQL: locked, read and changed for a whole group of charges at once."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from resilient_ai.core.budgets import PER_DOLLAR, SLICES, Charge
+from resilient_ai.stores._budget_seeds import SeedGroup, Span, groups_of, span
 from resilient_ai.stores._ledger_common import Filter
-from resilient_ai.stores._postgres_queries import where
+from resilient_ai.stores._ledger_filters import NAMED
+from resilient_ai.stores._postgres_queries import expression, where
 from resilient_ai.stores._postgres_text import clean
 
 if TYPE_CHECKING:
@@ -19,30 +21,46 @@ _LONGEST = 500  # characters of a key that is written as it is; an index holds n
 # A function in FROM is called in the order of its array, which is sorted, so that nobody waits for one who waits for him.
 _LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key"
 _READ = """
-SELECT asked.place, count(counters.key), coalesce(sum(counters.spent), 0)
+SELECT asked.place, count(counters.key), coalesce(sum(counters.spent), 0),
+    coalesce(max(counters.life) FILTER (WHERE counters.slice = asked.slice), max(counters.life))
 FROM json_to_recordset(%s::json) AS asked (place integer, key text, first bigint, slice bigint)
 LEFT JOIN {schema}.counters ON counters.key = asked.key AND counters.slice BETWEEN asked.first AND asked.slice
 GROUP BY asked.place ORDER BY asked.place
 """
+_SLICES = "SELECT slice, spent FROM {schema}.counters WHERE key = %s AND slice BETWEEN %s AND %s"
 _ADD = """
-WITH given AS (
-    SELECT * FROM json_to_recordset(%s::json) AS given (key text, slice bigint, spent numeric, until bigint)
+WITH told AS (
+    SELECT * FROM json_to_recordset(%s::json)
+    AS told (key text, first bigint, slice bigint, amount numeric, whole numeric, life bigint, until bigint)
+), given AS (
+    SELECT told.key, told.slice, min(told.first) AS first, max(told.until) AS until,
+        sum(CASE WHEN told.life IS NULL OR told.life = known.life THEN told.amount ELSE told.whole END) AS amount
+    FROM told LEFT JOIN {schema}.counters AS known ON known.key = told.key AND known.slice = told.slice
+    GROUP BY told.key, told.slice
 ), changed AS (
     UPDATE {schema}.counters AS known
-    SET spent = greatest(0, known.spent + given.spent), until = greatest(known.until, given.until)
+    SET spent = greatest(0, known.spent + given.amount), until = greatest(known.until, given.until)
     FROM given WHERE known.key = given.key AND known.slice = given.slice
     RETURNING known.key, known.slice
 )
-INSERT INTO {schema}.counters (key, slice, spent, until)
-SELECT key, slice, greatest(0, spent), until FROM given WHERE (key, slice) NOT IN (SELECT key, slice FROM changed)
+INSERT INTO {schema}.counters (key, slice, spent, until, life)
+SELECT key, slice, greatest(0, amount), until, coalesce((
+    SELECT max(known.life) FROM {schema}.counters AS known
+    WHERE known.key = given.key AND known.slice BETWEEN given.first AND given.slice
+), %s) FROM given WHERE (key, slice) NOT IN (SELECT key, slice FROM changed)
 """
 _SPENT_BEFORE = """
-SELECT least(%s, floor(at / %s)::bigint * %s + %s), ceil(sum(cost) * %s)
-FROM {schema}.sends WHERE {where} AND cost IS NOT NULL GROUP BY 1
+SELECT least(%s, floor(at / %s)::bigint * %s + %s), ceil(sum(cost) * %s){columns}
+FROM {schema}.sends WHERE {where} AND cost IS NOT NULL GROUP BY 1{places}
 """
 _FORGET = "DELETE FROM {schema}.counters WHERE until < extract(epoch FROM now() - interval '1 day')"
 
-Span = tuple[str, int, int]  # a key, the first slice that counts, and the last
+
+class Held(NamedTuple):
+    """What counters hold together, and their life."""
+
+    spent: int
+    life: int
 
 
 class Counters:
@@ -50,44 +68,93 @@ class Counters:
 
     def __init__(self, schema: str) -> None:
         self._schema = f'"{schema}"'
-        self._read, self._add, self._forget = (
-            sql.format(schema=self._schema).encode() for sql in (_READ, _ADD, _FORGET)
+        self._read, self._slices, self._add, self._forget = (
+            sql.format(schema=self._schema).encode() for sql in (_READ, _SLICES, _ADD, _FORGET)
         )
 
     def lock(self, connection: "psycopg.Connection[Any]", keys: Iterable[str]) -> None:
         """Let nobody else use these counters until the end of the transaction."""
         connection.execute(_LOCK, (sorted({_number(self._schema, key) for key in keys}),))
 
-    def read(self, connection: "psycopg.Connection[Any]", spans: Sequence[Span]) -> "dict[Span, int | None]":
+    def read(self, connection: "psycopg.Connection[Any]", spans: Sequence[Span]) -> "dict[Span, Held | None]":
         """Return what the counters of these spans hold together; None where there is none."""
         asked = [
             {"place": place, "key": name_of(key), "first": first, "slice": last}
             for place, (key, first, last) in enumerate(spans)
         ]
         rows = connection.execute(self._read, (_json(asked),)).fetchall()
-        return {spans[place]: int(spent) if count else None for place, count, spent in rows}
+        return {spans[place]: Held(int(spent), life) if count else None for place, count, spent, life in rows}
 
-    def add(self, connection: "psycopg.Connection[Any]", amounts: "Mapping[tuple[str, int], tuple[int, int]]") -> None:
-        """Add to counters that are locked, by key and slice: an amount, and until when it counts.
+    def spent(self, connection: "psycopg.Connection[Any]", charges: Sequence[Charge]) -> tuple[int, ...]:
+        """Return what the counters of charges hold, or would begin with."""
+        held = self.read(connection, list({span(one): None for one in charges})) if charges else {}
+        seeds = self.spent_before(connection, [one for one in charges if held[span(one)] is None])
+        return tuple(
+            sum(seeds[span(one)].values()) if (known := held[span(one)]) is None else known.spent for one in charges
+        )
 
-        None falls below 0: more is given back than was spent only after a counter was lost, and that must not raise the limit.
+    def slices(self, connection: "psycopg.Connection[Any]", of: Span) -> dict[int, int]:
+        """Return what each counter of a span holds, by where its slice begins."""
+        key, first, last = of
+        rows = connection.execute(self._slices, (name_of(key), first, last)).fetchall()
+        return {slice_: int(spent) for slice_, spent in rows}
+
+    def add(self, connection: "psycopg.Connection[Any]", charges: Iterable[Charge], life: int) -> None:
+        """Add charges to counters that are locked; those that are begun have this life.
+
+        None falls below 0: more is given back than it holds only by mistake, and that must not raise the limit.
         """
         given = [
-            {"key": name_of(key), "slice": slice_, "spent": str(amount), "until": until}
-            for (key, slice_), (amount, until) in amounts.items()
+            {
+                "key": name_of(one.key),
+                "first": one.first,
+                "slice": one.slice,
+                "amount": str(one.amount),
+                "whole": str(one.whole),
+                "life": one.life,
+                "until": one.until,
+            }
+            for one in charges
         ]
-        connection.execute(self._add, (_json(given),))
+        connection.execute(self._add, (_json(given), life))
 
-    def spent_before(self, connection: "psycopg.Connection[Any]", charge: Charge) -> dict[int, int]:
-        """Return what sends have cost that a new counter starts with, by slice.
+    def spent_before(
+        self, connection: "psycopg.Connection[Any]", charges: Sequence[Charge]
+    ) -> dict[Span, dict[int, int]]:
+        """Return what sends have cost that new counters start with, by slice.
 
-        In a window that rolls the parts fall out one by one, none before its time.
+        In a window that rolls the parts fall out one by one, none before its time. One statement adds up for all that have the
+        same window and name the same tags, however many there are.
         """
-        terms, values = where(Filter(charge.first, max(charge.until, charge.slice + 1), charge.scope))
-        part = max(1, (charge.slice - charge.first) // SLICES)
-        sql = _SPENT_BEFORE.format(schema=self._schema, where=terms)
-        rows = connection.execute(sql.encode(), (charge.slice, part, part, part, PER_DOLLAR, *values))
-        return {int(slice_): int(spent) for slice_, spent in rows}
+        found: dict[Span, dict[int, int]] = {}
+        for group in groups_of(charges):
+            costs = self._costs(connection, group)
+            for one in group.charges:
+                found[span(one)] = costs.get(tuple(map(clean, group.values(one))), {})
+        return found
+
+    def _costs(self, connection: "psycopg.Connection[Any]", group: SeedGroup) -> dict[tuple[str, ...], dict[int, int]]:
+        terms, values = where(Filter(group.first, max(group.until, group.slice + 1), None, group.kinds))
+        columns: list[str] = []
+        column_values: list[object] = []
+        for place, name in enumerate(group.names):
+            column, parameters = (expression(name), []) if name in NAMED else ("tags ->> %s", [clean(name)])
+            columns.append(column)
+            column_values += parameters
+            terms += f" AND {column} = ANY(%s)"
+            values += [*parameters, list({clean(group.values(one)[place]) for one in group.charges})]
+        sql = _SPENT_BEFORE.format(
+            schema=self._schema,
+            where=terms,
+            columns="".join(f", {column}" for column in columns),
+            places="".join(f", {place + 3}" for place in range(len(columns))),
+        )
+        part = max(1, (group.slice - group.first) // SLICES)
+        found: dict[tuple[str, ...], dict[int, int]] = {}
+        rows = connection.execute(sql.encode(), (group.slice, part, part, part, PER_DOLLAR, *column_values, *values))
+        for slice_, spent, *tags in rows:
+            found.setdefault(tuple(tags), {})[int(slice_)] = int(spent)
+        return found
 
     def forget(self, connection: "psycopg.Connection[Any]") -> None:
         """Drop the counters that count no more."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from resilient_ai.core.ledger import LedgerCall, LedgerRow, LedgerSend, LedgerTotal, SavedTotal
-from resilient_ai.stores._ledger_common import Filter, Mark, Piece
+from resilient_ai.stores._ledger_common import Filter, Mark, Piece, known_sum
 from resilient_ai.stores._ledger_filters import NAMED, TAG_COLUMNS
 from resilient_ai.stores._postgres_text import clean
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _DAY = "to_char(to_timestamp(at) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
 _SUMS = """
     count(*),
-    coalesce(sum(cost), 0),
+    sum(cost),
     coalesce(sum(cost) FILTER (WHERE used IS FALSE), 0),
     count(*) FILTER (WHERE cost IS NULL AND state <> 'never_sent')
 """
@@ -41,7 +41,7 @@ class Queries:
     def by(self, connection: "psycopg.Connection[Any]", columns: Sequence[str], which: Filter) -> list[LedgerRow]:
         """Add up sends in groups, sorted by their keys."""
         terms, values = where(which)
-        keys = [_expression(column) for column in columns]
+        keys = [expression(column) for column in columns]
         order = ", ".join(f'{key} COLLATE "C" NULLS FIRST' for key in keys)
         sql = (
             f"SELECT {', '.join(keys)}, {_SUMS}, {_TOKENS} FROM {self._sends} WHERE {terms}"  # noqa: S608  # fixed words
@@ -93,7 +93,7 @@ class Queries:
                 at=at,
                 models=tuple(models),
                 sends=sends,
-                cost=cost,
+                cost=known_sum(cost, unknown),
                 wasted=wasted,
                 unknown=unknown,
                 kind=kind,
@@ -129,15 +129,19 @@ def where(which: Filter) -> tuple[str, list[Any]]:
             values.append(float(bound))
     for name, value in (which.tags or {}).items():
         if name in NAMED:
-            terms.append(f"{_expression(name)} = %s")
+            terms.append(f"{expression(name)} = %s")
         else:
             terms.append("tags ->> %s = %s")
             values.append(clean(name))
         values.append(clean(value))
+    if which.kinds is not None:
+        terms.append("kind = ANY(%s)")
+        values.append(list(which.kinds))
     return " AND ".join(terms), values
 
 
-def _expression(column: str) -> str:
+def expression(column: str) -> str:
+    """Return how a column is written."""
     return {"day": _DAY, "user": '"user"'}.get(column, column)
 
 
@@ -146,8 +150,15 @@ def _rows(connection: "psycopg.Connection[Any]", sql: str, values: Sequence[Any]
 
 
 def _sums(row: Sequence[Any]) -> dict[str, Any]:
-    names = ("sends", "cost", "wasted", "unknown", "input_tokens", "output_tokens")
-    return dict(zip(names, row, strict=True))
+    sends, cost, wasted, unknown, input_tokens, output_tokens = row
+    return {
+        "sends": sends,
+        "cost": known_sum(cost, unknown),
+        "wasted": wasted,
+        "unknown": unknown,
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+    }
 
 
 def _send(row: Sequence[Any]) -> LedgerSend:

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from resilient_ai.core.ledger import CallSpared, SendClosed, SendOpened
 from resilient_ai.core.results import Usage
+from resilient_ai.stores._ledger_common import believable, written_amount
 from resilient_ai.stores._ledger_filters import TAG_COLUMNS
 from resilient_ai.stores._postgres_text import clean
 
@@ -51,6 +51,12 @@ ON CONFLICT (send_id) DO UPDATE SET {", ".join(f"{name} = EXCLUDED.{name}" for n
 WHERE known.state IN ('sent', 'unknown') AND EXCLUDED.state <> 'sent'
 """  # noqa: S608  # fixed words
 # A send that was given up as unknown may still turn out to have had an end; any other end is final.
+# Nobody will bring these to an end.
+_RECOVER_SQL = f"""
+INSERT INTO {{schema}}.sends (session, send_id, {", ".join(_BEGIN)}, state)
+SELECT %s, send_id, {", ".join(_BEGIN)}, 'unknown' FROM json_to_recordset(%s::json) AS given (send_id text, {_typed(_BEGIN)})
+ON CONFLICT (send_id) DO NOTHING
+"""  # noqa: S608  # fixed words
 _CLOSE_SQL = f"""
 UPDATE {{schema}}.sends AS known SET {", ".join(f"{name} = given.{name}" for name in _END)}
 FROM json_to_recordset(%s::json) AS given (send_id text, {_typed(_END)})
@@ -66,9 +72,13 @@ class Rows:
     """The statements that write into one schema."""
 
     def __init__(self, schema: str) -> None:
-        self._open, self._close, self._spared = (
-            sql.format(schema=f'"{schema}"').encode() for sql in (_OPEN_SQL, _CLOSE_SQL, _SPARED_SQL)
+        self._open, self._close, self._spared, self._recover = (
+            sql.format(schema=f'"{schema}"').encode() for sql in (_OPEN_SQL, _CLOSE_SQL, _SPARED_SQL, _RECOVER_SQL)
         )
+
+    def recover(self, connection: "psycopg.Connection[Any]", session: str, rows: Iterable[SendOpened]) -> None:
+        """Write rows of dead processes that are not there, as "unknown", in the transaction that is open."""
+        connection.execute(self._recover, (session, _json([_opened(row) for row in rows])))
 
     def write(self, connection: "psycopg.Connection[Any]", session: str, reports: Iterable[Report]) -> None:
         """Write reports, in the transaction that is open."""
@@ -116,14 +126,14 @@ def _closed(row: SendClosed) -> dict[str, Any]:
     return {
         "send_id": row.send_id,
         "state": row.state,
-        "cost": amount(row.cost),
-        "list_cost": amount(row.list_cost),
+        "cost": written_amount(row.cost),
+        "list_cost": written_amount(row.list_cost),
         "used": row.used,
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "cache_write_tokens": usage.cache_write_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
+        "input_tokens": believable(usage.input_tokens),
+        "output_tokens": believable(usage.output_tokens),
+        "cached_tokens": believable(usage.cached_tokens),
+        "cache_write_tokens": believable(usage.cache_write_tokens),
+        "reasoning_tokens": believable(usage.reasoning_tokens),
         "service_tier": row.service_tier,
         "error": row.error,
         "elapsed": row.elapsed,
@@ -132,18 +142,13 @@ def _closed(row: SendClosed) -> dict[str, Any]:
 
 def _of_call(row: CallSpared) -> dict[str, Any]:
     known = asdict(row)
-    return known | {"saved": amount(row.saved)} | _tags(known.pop("tags"))
+    return known | {"saved": written_amount(row.saved)} | _tags(known.pop("tags"))
 
 
 def _tags(tags: Mapping[str, str]) -> dict[str, Any]:
     rest = {name: value for name, value in tags.items() if name not in TAG_COLUMNS}
     found: dict[str, Any] = {name: tags[name] for name in TAG_COLUMNS if name in tags}
     return found | {"tags": rest} if rest else found
-
-
-def amount(cost: Decimal | None) -> str | None:
-    """Return an amount as PostgreSQL reads it exactly; None where it is no number."""
-    return format(cost, "f") if cost is not None and cost.is_finite() else None
 
 
 def _json(rows: Sequence[Mapping[str, Any]]) -> str:

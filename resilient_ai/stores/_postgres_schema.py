@@ -11,7 +11,7 @@ from resilient_ai.stores._postgres_address import Target
 if TYPE_CHECKING:
     import psycopg
 
-REVISIONS = ("0001",)  # all that this package knows, the newest last
+REVISIONS = ("0001", "0002")  # all that this package knows, the newest last
 VERSION_TABLE = "ledger_version"
 _FOLDER = Path(__file__).with_name("migrations")
 # Alembic keeps what it works on in variables of its modules.

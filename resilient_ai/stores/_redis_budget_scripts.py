@@ -1,8 +1,9 @@
 """What `RedisBudgets` has Redis do: many jobs of one process in one step, so that each is done once or not at all."""
 
-# A budget is a hash of slices by what was spent in each. Lua counts in binary fractions, which are exact up to 2**53: that is
-# 9,007 dollars in the unit of a counter. So Redis itself adds (HINCRBY knows whole numbers of 64 bits), and what is added up and
-# compared here is cut into two halves, billions and the rest. An amount has at most 19 digits.
+# A budget is a hash of slices by what was spent in each, and of its life, which is the moment at which it was begun. Lua counts
+# in binary fractions, which are exact up to 2**53: that is 9,007 dollars in the unit of a counter. So Redis itself adds (HINCRBY
+# knows whole numbers of 64 bits), and what is added up and compared here is cut into two halves, billions and the rest. An amount
+# has at most 19 digits.
 #
 # Each process has a writer: a key with the number of its last step and what became of the jobs in it, "1" or "0" for each. A
 # process whose connection broke puts up a fence: no earlier step is taken any more, and it learns what has become of its last.
@@ -11,7 +12,8 @@ APPLY = """
 local writer, step, life = KEYS[1], tonumber(ARGV[1]), ARGV[2]
 local last = redis.call('HMGET', writer, 'step', 'fence')
 if tonumber(last[1] or '0') >= step or tonumber(last[2] or '0') >= step then return {'late'} end
-local now = tonumber(redis.call('TIME')[1])
+local time = redis.call('TIME')
+local now, moment = tonumber(time[1]), string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
 redis.call('HSET', writer, 'step', ARGV[1])
 redis.call('HSET', writer, 'fate', '')
 redis.call('EXPIRE', writer, life)
@@ -43,7 +45,7 @@ local function held(key, slice, first)
   local fields = redis.call('HGETALL', key)
   for i = 1, #fields, 2 do
     local start = tonumber(fields[i])
-    if start >= from and start <= to then
+    if start and start >= from and start <= to then
       local h, l = split(fields[i + 1])
       hi, lo = hi + h, lo + l
     end
@@ -61,7 +63,13 @@ local function minus(text)
   if string.sub(text, 1, 1) == '-' then return string.sub(text, 2) end
   return text == '0' and '0' or '-' .. text
 end
-local function add(key, slice, amount, kept)
+local function add(key, slice, amount, kept, whole, life)
+  local known = redis.call('HGET', key, 'life')
+  if not known then
+    known = moment
+    redis.call('HSET', key, 'life', known)
+  end
+  if life ~= '' and life ~= known then amount = whole end
   local sum = redis.pcall('HINCRBY', key, slice, amount)
   -- More is given back than was spent only after Redis has lost a counter, and that must not raise the limit.
   if type(sum) == 'number' and sum < 0 then redis.call('HSET', key, slice, '0') end
@@ -70,37 +78,51 @@ local function add(key, slice, amount, kept)
   if redis.call('HLEN', key) > 128 then
     local oldest = math.min(tonumber(slice), now) - tonumber(kept)
     for _, start in ipairs(redis.call('HKEYS', key)) do
-      if tonumber(start) <= oldest then redis.call('HDEL', key, start) end
+      if start ~= 'life' and tonumber(start) <= oldest then redis.call('HDEL', key, start) end
     end
   end
+  return known
 end
 
 local answer, fate, at, number = {'done'}, {}, 3, 2
 while at <= #ARGV do
-  local kind, count, spent, good = ARGV[at], tonumber(ARGV[at + 1]), {}, true
+  local kind, count, told, lives, good = ARGV[at], tonumber(ARGV[at + 1]), {0}, {}, true
   at = at + 2
   local done = 0
   for i = 0, count - 1 do
-    local key, slice, first, amount, limit, kept = KEYS[number + i], unpack(ARGV, at + 5 * i, at + 5 * i + 4)
+    local key = KEYS[number + i]
+    local slice, first, amount, limit, kept, whole, life = unpack(ARGV, at + 7 * i, at + 7 * i + 6)
     if kind ~= 'settle' then
       local hi, lo = held(key, slice, first)
-      spent[#spent + 1] = show(hi, lo)
+      told[#told + 1] = show(hi, lo)
       good = good and (kind == 'ask' or fits(hi, lo, amount, limit))
     end
     if good and kind ~= 'ask' then
-      add(key, slice, amount, kept)
+      lives[#lives + 1] = add(key, slice, amount, kept, whole, life)
       done = done + 1
     end
   end
   if not good then
     for i = 0, done - 1 do
-      local slice, _, amount = unpack(ARGV, at + 5 * i, at + 5 * i + 2)
+      local slice, _, amount = unpack(ARGV, at + 7 * i, at + 7 * i + 2)
       redis.call('HINCRBY', KEYS[number + i], slice, minus(amount))
     end
   end
   fate[#fate + 1] = good and '1' or '0'
-  answer[#answer + 1] = {good and 1 or 0, unpack(spent)}
-  at, number = at + 5 * count, number + count
+  if good then
+    told[1] = 1
+    if kind == 'charge' then
+      for _, life in ipairs(lives) do told[#told + 1] = life end
+    end
+  else
+    -- What is in the way, slice by slice, for a window that has several.
+    for i = 0, count - 1 do
+      local slice, first, _, limit = unpack(ARGV, at + 7 * i, at + 7 * i + 3)
+      told[#told + 1] = (slice == first or limit == '') and {} or redis.call('HGETALL', KEYS[number + i])
+    end
+  end
+  answer[#answer + 1] = told
+  at, number = at + 7 * count, number + count
 end
 redis.call('HSET', writer, 'fate', table.concat(fate))
 return answer

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, Literal
 
-from resilient_ai.core.budgets import Admission, Charge, taken_back
+from resilient_ai.core.budgets import Admission, Charge, refused, taken_back
 from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.stores import _redis_budget_scripts as scripts
 from resilient_ai.stores._owed import Owed
-from resilient_ai.stores._redis_client import Client, close, gather, hash_of
+from resilient_ai.stores._redis_client import Client, close, evicts, gather, hash_of
 
 _log = logging.getLogger("resilient_ai")
 
@@ -62,6 +62,7 @@ class BudgetWorker:
         self._down = False
         self._ask_again_at = 0.0
         self._loud_at = -_LOUD_EVERY
+        self.may_forget: str | None = None  # why counters may be lost there
         self.ended: Future[None] = Future()
         threading.Thread(target=self._run, name="resilient-ai-budgets", daemon=True).start()
 
@@ -124,6 +125,7 @@ class BudgetWorker:
         if self._client is None:
             self._client = self._connect()
             _load(self._client)
+            self._look_for_eviction(self._client)
         if self._doubt is not None:
             self._step += 1
             life = str(_WRITER_LIFE)
@@ -132,12 +134,18 @@ class BudgetWorker:
             self._doubt = None
         return self._client
 
+    def _look_for_eviction(self, client: Client) -> None:
+        told, self.may_forget = self.may_forget, evicts(client)
+        if self.may_forget is not None and told is None:
+            _log.warning("Redis at %s %s", self._place, self.may_forget)
+
     def _clear_doubt(self, step: int, jobs: Sequence[Job], known: int, fate: str) -> None:
         for place, job in enumerate(jobs):
             if step != known:  # the step was not taken
                 if job.kind == "settle":
                     self._owed.add(job.charges)
             elif job.kind == "charge" and fate[place : place + 1] == "1":
+                # Of what lives the answer told nobody has heard; it was a moment ago.
                 self._owed.add(taken_back(job.charges))
 
     def _take_step(self, client: Client, jobs: Sequence[Job]) -> list[Admission]:
@@ -195,20 +203,32 @@ class BudgetWorker:
         self._give_up(jobs, reason)
 
 
-def _read(job: Job, good: Any, *spent: Any) -> Admission:
-    if good not in {0, 1} or len(spent) != (0 if job.kind == "settle" else len(job.charges)):
+def _read(job: Job, good: Any, *told: Any) -> Admission:
+    count = 0 if job.kind == "settle" else len(job.charges)
+    if good not in {0, 1} or len(told) != (count if good and job.kind == "ask" else 2 * count):
         raise ValueError("not an answer of ours")
-    return Admission(admitted=good == 1, spent=tuple(map(int, spent)))
+    spent = tuple(map(int, told[:count]))
+    if good:
+        return Admission(admitted=True, spent=spent, lives=tuple(map(int, told[count:])))
+    slices = {charge.key: _slices(flat) for charge, flat in zip(job.charges, told[count:], strict=True)}
+    return refused(spent, job.charges, lambda charge: slices[charge.key])
+
+
+def _slices(flat: Sequence[Any]) -> dict[int, int]:
+    pairs = zip(flat[::2], flat[1::2], strict=True)
+    return {int(slice_): int(spent) for slice_, spent in pairs if slice_ != b"life"}
 
 
 def _safe(key: str) -> str:
     return key.encode(errors="backslashreplace").decode()
 
 
-def _arguments(charge: Charge) -> tuple[str, str, str, str, str]:
-    amount = max(-_LARGEST, min(_LARGEST, charge.amount))
-    limit = "" if charge.limit is None else str(max(-_LARGEST, min(_LARGEST, charge.limit)))
-    return str(charge.slice), str(charge.first), str(amount), limit, str(max(1, charge.until - charge.slice))
+def _arguments(charge: Charge) -> tuple[str, ...]:
+    amounts = (charge.amount, charge.limit, charge.whole)
+    amount, limit, whole = ("" if one is None else str(max(-_LARGEST, min(_LARGEST, one))) for one in amounts)
+    kept = str(max(1, charge.until - charge.slice))
+    life = "" if charge.life is None else str(charge.life)
+    return str(charge.slice), str(charge.first), amount, limit, kept, whole, life
 
 
 def _load(client: Client) -> None:

@@ -29,6 +29,10 @@ class Client(Protocol):
         """Begin a list of commands that travel together."""
         ...
 
+    def info(self, section: str) -> Any:
+        """Return what the server says of itself."""
+        ...
+
     def close(self) -> None:
         """Close the connection."""
         ...
@@ -61,6 +65,23 @@ def client_of(url: str, timeout: float) -> tuple[Callable[[], Client], type[Exce
     except Exception as error:  # noqa: BLE001 - its text may quote the password
         raise unusable(error) from None
     return connect, NoScriptError
+
+
+def evicts(client: Client) -> str | None:
+    """Return in words that the server throws keys away where its memory is full; None where it does not, or does not say."""
+    from redis.exceptions import ResponseError  # noqa: PLC0415 - as above
+
+    try:
+        about = client.info("memory")
+    except ResponseError:  # it is not allowed, and the server may be a good one
+        return None
+    policy = about.get("maxmemory_policy", "noeviction")
+    if not about.get("maxmemory") or policy == "noeviction":
+        return None
+    return (
+        f"throws keys away where its memory is full (maxmemory-policy {policy}), and what was spent of budgets among them;"
+        " set it to noeviction"
+    )
 
 
 def close(client: Client | None) -> None:

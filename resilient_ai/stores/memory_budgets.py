@@ -5,11 +5,13 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from resilient_ai.core.budgets import Admission, Charge
+from resilient_ai.core.budgets import Admission, Charge, refused
 from resilient_ai.stores._forks import watch
 
 # So many counters are kept before those whose time is over are looked for.
 _MANY = 1024
+# No counter is lost before its window is over, so all have the same life.
+_LIFE = 1
 
 
 class MemoryBudgets:
@@ -52,10 +54,10 @@ class MemoryBudgets:
                 if charge.limit is not None and self._held(charge) + charge.amount > charge.limit:
                     for added in done:
                         self._counters[added.key][added.slice][0] -= added.amount
-                    return Admission(admitted=False, spent=spent)
+                    return refused(spent, charges, self._slices)
                 self._add(charge)
                 done.append(charge)
-            return Admission(admitted=True, spent=spent)
+            return Admission(admitted=True, spent=spent, lives=(_LIFE,) * len(charges))
 
     def settle(self, charges: Sequence[Charge]) -> None:
         """Add charges without looking at limits."""
@@ -94,8 +96,11 @@ class MemoryBudgets:
             return 0 if counter is None else counter[0]
         return sum(counter[0] for start, counter in slices.items() if charge.first <= start <= charge.slice)
 
+    def _slices(self, charge: Charge) -> dict[int, int]:
+        return {start: counter[0] for start, counter in self._counters.get(charge.key, {}).items()}
+
     def _add(self, charge: Charge) -> None:
-        slices = self._counters.get(charge.key)
+        amount, slices = charge.in_life(_LIFE), self._counters.get(charge.key)
         if slices is None:
             self._make_room()
             slices = self._counters[charge.key] = {}
@@ -105,10 +110,10 @@ class MemoryBudgets:
             now = min(charge.slice, int(time.time()))
             _forget(slices, now)
             self._now = max(self._now, now)
-            slices[charge.slice] = [max(0, charge.amount), charge.until]
+            slices[charge.slice] = [max(0, amount), charge.until]
         else:
-            # More is given back than was spent only after a counter was lost, and that must not raise the limit.
-            counter[0] = max(0, counter[0] + charge.amount)
+            # More is given back than it holds only by mistake, and that must not raise the limit.
+            counter[0] = max(0, counter[0] + amount)
 
     def _make_room(self) -> None:
         if len(self._counters) < self._many:

@@ -19,6 +19,7 @@ from resilient_ai.stores._thread_answer import answer_of
 _WAIT_CLOSE = 2.0
 # A call waits for a silent Redis as long as the thread does, and for the connection as well.
 _PATIENCE = 2
+_MOST_ASKED = 500
 
 
 class RedisBudgets:
@@ -33,9 +34,10 @@ class RedisBudgets:
     answer was lost. A process that dies leaves as spent what it had reserved, which is the worst that can have cost.
 
     Redis must keep what it holds: one that is restarted empty, or that evicts keys where its memory is full, forgets what was
-    spent, and budgets begin anew. So use a Redis with `appendonly yes` and `maxmemory-policy noeviction`. It needs one server of
-    Redis 5 or later, no cluster. The book may be used from several threads and event loops and after a fork. After `aclose` it
-    opens again when it is used.
+    spent, and budgets begin anew. So use a Redis with `appendonly yes` and `maxmemory-policy noeviction`; one that evicts is
+    warned of in the log. What was reserved in a counter that was lost takes nothing from the one that is begun: there its whole
+    cost counts. It needs one server of Redis 5 or later, no cluster. The book may be used from several threads and event loops
+    and after a fork. After `aclose` it opens again when it is used.
 
     Args:
         url: Such as "redis://:password@host:6379/0", "rediss://" for TLS, or "unix:///path". Never shown with its secrets.
@@ -95,7 +97,16 @@ class RedisBudgets:
         Raises:
             BookUnavailable: If Redis cannot be asked, or not in time.
         """
-        return (await self._ask(Job("ask", tuple(charges)))).spent
+        spent: list[int] = []
+        # Some at a time, as a step of thousands would hold up everybody else.
+        for first in range(0, len(charges), _MOST_ASKED):
+            spent += (await self._ask(Job("ask", tuple(charges[first : first + _MOST_ASKED])))).spent
+        return tuple(spent)
+
+    @property
+    def may_forget(self) -> str | None:
+        """Why counters may be lost in that Redis, as it said when it was connected to; None where nothing is known of that."""
+        return None if self._worker is None else self._worker.may_forget
 
     async def aclose(self) -> None:
         """Hand in what was settled and close the connection; waits up to 2 s for it."""

@@ -194,6 +194,21 @@ def test_budgets_of_the_ledger_fail_with_it(shell):
     assert checks(away)["budgets"]["status"] == "wrong"
 
 
+def test_a_redis_of_budgets_that_evicts_is_doubtful(shell, tmp_path):
+    """It answers, and will forget what was spent once its memory is full."""
+    redis = start_redis(tmp_path)
+    try:
+        redis.command("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+        found = checks(shell.run("doctor", "--json", RESILIENT_AI_BUDGET_REDIS_URL=redis.url))["budgets"]
+    finally:
+        redis.stop()
+    assert found["status"] == "doubtful"
+    assert found["detail"] == (
+        f"0 budgets counted in {redis.url}, which throws keys away where its memory is full (maxmemory-policy allkeys-lru),"
+        " and what was spent of budgets among them; set it to noeviction"
+    )
+
+
 def test_a_redis_of_budgets_that_answers_is_good(shell, tmp_path):
     """It is asked, also where no budget is set yet."""
     redis = start_redis(tmp_path)

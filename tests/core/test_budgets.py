@@ -50,6 +50,14 @@ def test_what_is_taken_back_leaves_nothing():
     assert taken_back(back) == [one, one]
 
 
+def test_what_is_taken_back_from_a_counter_that_was_lost():
+    """Nothing: it is of another life and never held it."""
+    one = Charge(key="a", slice=60, first=0, amount=7, limit=9, until=120)
+    (back,) = taken_back([one], [5])
+    assert [back.in_life(life) for life in (5, 6, None)] == [-7, 0, 0]
+    assert [one.in_life(life) for life in (5, None)] == [7, 7]
+
+
 def test_a_refusal_has_the_slices_that_count():
     """Of charges with a limit whose window has several, the oldest first; what is empty or out of the window is left out."""
     rolling = Charge(key="a", slice=60, first=0, amount=7, limit=9, until=120)

@@ -130,7 +130,7 @@ async def test_a_discount_is_no_new_list_price(sim, transport):
 
 
 async def test_models_come_go_and_retire(sim, transport, tmp_path):
-    """A new one can be chosen at once, a retired one leads to its replacement, one that is gone is told of and kept."""
+    """A new one can be chosen at once, a retired one leads to its replacement, one that is gone is told of, and not chosen."""
     llama = catalogue.get(LLAMA)
     new = cheaper(replace(llama, id="meta-llama/Llama-9-Mini", family=None, price_as_of=None), Decimal("0.5"))
     retired = replace(llama, status="retired", deprecated_on=date(2026, 11, 1), replaced_by=new.id)
@@ -144,7 +144,7 @@ async def test_models_come_go_and_retire(sim, transport, tmp_path):
 
     assert (changes.added, changes.retired, changes.removed) == ((new.id,), (LLAMA,), (BGE,))
     assert (query.models(), live.replacement(LLAMA)) == ((new.id,), new.id)
-    assert live.get(BGE) == catalogue.get(BGE)
+    assert live.get(BGE) == replace(catalogue.get(BGE), status="presumed_removed")
     assert live.get(new.id).pricing == new.pricing
     assert LiveCatalogue(path=tmp_path / "catalogue.json").models == live.models
     assert "retired        " + LLAMA in str(changes)

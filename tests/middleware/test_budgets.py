@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import ROUND_UP, Context, Decimal, localcontext
 
 import pytest
 
@@ -45,6 +45,7 @@ from resilient_ai.middleware import (
     Retry,
     Routing,
     Timeout,
+    _budget_tally,
 )
 from resilient_ai.stores import MemoryBudgets, MemoryStore, SQLiteLedger
 from resilient_ai.testing import FakeClock, ScriptedProvider, ScriptedSource, chat_result, stream_of
@@ -105,6 +106,23 @@ class Noting(MemoryBudgets):
         super().settle(charges)
 
 
+class Losing(MemoryBudgets):
+    """Loses its counters where it is told to, as a Redis that is emptied."""
+
+    life = 10
+
+    async def charge(self, charges):
+        admission = await super().charge(charges)
+        return replace(admission, lives=(self.life,) * len(admission.lives))
+
+    def settle(self, charges):
+        super().settle([replace(one, amount=one.in_life(self.life), life=None) for one in charges])
+
+    def lose(self):
+        self._counters.clear()
+        self.life += 1
+
+
 class Knowing(MemoryBudgets):
     """A book that is a ledger as well, and knows the values of tags."""
 
@@ -128,6 +146,13 @@ def in_child():
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     return run
+
+
+@pytest.fixture
+def few_counters(monkeypatch):
+    """Have a process know few counters, and return how many."""
+    monkeypatch.setattr(_budget_tally, "_MOST_COUNTERS", 16)
+    return 16
 
 
 def costing(dollars, **fields):
@@ -1189,15 +1214,110 @@ async def test_values_of_the_model_are_known_whatever_tags_are_given(tmp_path, c
     await ledger.aclose()
 
 
-async def test_many_tenants_are_not_kept_for_ever():
+async def test_many_tenants_are_not_kept_for_ever(few_counters):
     """Beyond some thousand counters those that have spent least are forgotten here, and the book still knows them."""
     budgets = [Budget(limit=1, per="total", scope={"tenant": "*"})]
     pipe = budgeted(budgets=budgets, prices=Prices(Decimal("0.1")))
     await pipe.send(CHAT, tags={"tenant": "dear"})
-    for number in range(17_000):
+    for number in range(100):
         pipe.budgets.stands_against(pipe.call(CHAT, tags={"tenant": str(number)}))
-    assert len(pipe.budgets._tally._counters) <= 16_384
+    assert len(pipe.budgets._tally._counters) <= few_counters
     assert [state.key[2] for state in pipe.health().budgets] == ["tenant=dear"]
+
+
+async def test_a_threshold_is_told_once_also_of_a_counter_that_was_forgotten(few_counters, clock):
+    """Nor is a counter forgotten of which something is reserved; the next window tells again."""
+    at(clock, "2026-11-30T12:00:00")
+    told = Counter()
+    budget = Budget(limit=LIMIT, per="day", scope={"tenant": "*"}, hard=False, thresholds=(0.5,))
+    pipe = budgeted(streaming(3600.0), *[costing("0.0025")] * 301, clock=clock, budgets=[budget])
+    pipe.subscribe(lambda event: told.update([event.budget]) if isinstance(event, BudgetThresholdReached) else None)
+    stream = await pipe.send(STREAM, tags={"tenant": "slow"})
+    for _ in range(2):
+        for number in range(100):
+            await pipe.send(CHAT, tags={"tenant": str(number)})
+    tally = pipe.budgets._tally
+    assert (len(told), set(told.values()), len(tally._counters) <= few_counters) == (100, {1}, True)
+    await stream.aclose()
+    await pipe.send(CHAT, tags={"tenant": "slow"})
+    assert told["0.003 USD per day tenant=slow"] == 1
+    at(clock, "2026-12-01T12:00:00")
+    for number in range(100):
+        await pipe.send(CHAT, tags={"tenant": str(number)})
+    assert set(told.values()) == {1, 2}
+    assert told["0.003 USD per day tenant=7"] == 2
+    assert len(tally._told) <= 100
+
+
+async def test_what_is_remembered_of_forgotten_counters_is_bounded(few_counters, monkeypatch):
+    """Of the latest."""
+    monkeypatch.setattr(_budget_tally, "_MOST_TOLD", 10)
+    budget = Budget(limit=LIMIT, per="total", scope={"tenant": "*"}, hard=False, thresholds=(0.5,))
+    pipe = budgeted(*[costing("0.0025")] * 100, budgets=[budget])
+    for number in range(100):
+        await pipe.send(CHAT, tags={"tenant": str(number)})
+    assert 0 < len(pipe.budgets._tally._told) <= 10
+
+
+async def test_to_ask_what_is_spent_makes_nobody_forget(few_counters, tmp_path, clock):
+    """Those that only others have used are looked at and not kept."""
+    ledger = SQLiteLedger(tmp_path / "ledger.sqlite")
+    budgets = [Budget(limit=1, per="day", scope={"tenant": "*"})]
+    pipe = Pipeline(ScriptedProvider(), [CostAccounting(ledger=ledger)], clock=clock)
+    for number in range(40):
+        await pipe.send(CHAT, tags={"tenant": str(number)})
+    layer = Budgets(budgets=budgets, book=Knowing(ledger), prices=Prices())
+    mine = Pipeline(ScriptedProvider(), [layer, CostAccounting(ledger=ledger)], clock=clock)
+    await mine.send(CHAT, tags={"tenant": "7"})
+    assert len(await layer.state(clock=clock)) == 40
+    assert [counter.text for counter in layer._tally._counters.values()] == ["tenant=7"]
+    await ledger.aclose()
+
+
+async def test_a_book_that_lost_its_counters(caplog):
+    """What is under way is settled with its whole cost where nothing of it is held, and there is one word in the log."""
+    book = Losing()
+    budget = Budget(limit="0.025 USD", per="total")
+    script = [streaming(3600.0) for _ in range(9)] + [costing("0.0025")] * 10
+    pipe = budgeted(*script, budgets=[budget], book=book)
+    streams = [await pipe.send(STREAM) for _ in range(9)]
+    calls = pipe.provider.calls[:]
+    book.lose()
+    for _ in range(9):
+        await pipe.send(CHAT)
+    assert pipe.budgets.health()[0].spent == 9 * WORST
+    for call in calls:
+        tell(call, SendClosed(send_id="s", state="settled", cost=Decimal("0.0001")))
+    assert await spent(pipe) == [9 * WORST + 9 * Decimal("0.0001")] == [pipe.budgets.health()[0].spent]
+    assert await outcomes(pipe.send(CHAT)) == {"BudgetExceeded": 1}
+    assert caplog.text.count("has lost what was spent of '0.025 USD in total' in this window, and begun anew") == 1
+    for stream in streams:
+        await stream.aclose()
+
+
+async def test_a_cost_that_is_what_was_reserved_is_settled_too():
+    """As the counter may have been lost; a book that tells no lives hears of a difference alone."""
+    pipe = budgeted(costing(WORST), book=Noting())
+    await pipe.send(CHAT)
+    assert [(one.amount, one.held, one.whole) for one in pipe.book.given] == [(0, units(WORST), units(WORST))]
+
+
+async def test_an_empty_tag_is_none():
+    """A call with one counts against no budget for each value, so there is none to be told of."""
+    pipe = budgeted(budgets=[Budget(limit=1, per="day", scope={"tenant": "*"}), Budget(limit=2, per="day")])
+    await pipe.send(CHAT, tags={"tenant": ""})
+    assert [state.key[1] for state in await pipe.budgets.state({"tenant": ""})] == ["2 USD per day"]
+    assert [state.key[1] for state in pipe.health().budgets] == ["2 USD per day"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "units_of"), [("25.99 USD", 25_990_000_000_000), ("0.123456789012", 123_456_789_012)]
+)
+def test_a_limit_is_what_was_written_whatever_the_program_rounds_to(limit, units_of):
+    """Its own decimals may have two digits."""
+    with localcontext(Context(prec=2, rounding=ROUND_UP)):
+        budget = Budget(limit=limit, per="day")
+        assert (budget.units, budget.title) == (units_of, f"{limit.removesuffix(' USD')} USD per day")
 
 
 # Its place and its options

@@ -9,6 +9,7 @@ from .redis_server import start_redis
 class Memory(Place):
     shared = False
     knows_sends = False
+    loses = False
 
     def make(self):
         return MemoryBudgets()
@@ -23,6 +24,9 @@ class Redis(Place):
 
     def make(self):
         return RedisBudgets(self._server.url)
+
+    def lose(self):
+        self._server.command("FLUSHALL")
 
     @property
     def source(self):

@@ -10,12 +10,13 @@ from .postgres_server import shared_postgres
 class Place:
     """Where the books of one kind lie during one test; a subclass says how they are opened.
 
-    `shared` says whether a second object, and another process, finds what the first has written, and `knows_sends` whether a
-    book of budgets is a ledger too.
+    `shared` says whether a second object, and another process, finds what the first has written, `knows_sends` whether a book of
+    budgets is a ledger too, and `loses` whether `lose` makes it forget its counters behind its back.
     """
 
     shared = True
     knows_sends = True
+    loses = True
 
     def __init__(self, request):
         self.request = request
@@ -29,6 +30,10 @@ class Place:
     def source(self):
         """Lines of Python that make a book there and call it `book`, for other processes; None where it is not shared."""
         return None
+
+    def lose(self):
+        """Make the book forget its counters, as an accident would."""
+        raise NotImplementedError
 
     def open(self):
         """Return a new book, which is closed at the end of the test."""
@@ -49,6 +54,9 @@ class SQLiteFile(Place):
     def make(self):
         return SQLiteLedger(self._path)
 
+    def lose(self):
+        self._path.unlink()
+
     @property
     def source(self):
         return f"from resilient_ai.stores import SQLiteLedger\nbook = SQLiteLedger({str(self._path)!r})"
@@ -56,6 +64,7 @@ class SQLiteFile(Place):
 
 class SQLiteMemory(Place):
     shared = False
+    loses = False
 
     def make(self):
         return SQLiteLedger(":memory:")
@@ -65,13 +74,20 @@ class Postgres(Place):
     def __init__(self, request):
         super().__init__(request)
         self._url = shared_postgres(request).ready_database()
+        self._folder = request.getfixturevalue("tmp_path") / "home"
 
     def make(self):
-        return PostgresLedger(self._url)
+        return PostgresLedger(self._url, folder=self._folder)
+
+    def lose(self):
+        shared_postgres(self.request).command("TRUNCATE resilient_ai.counters", url=self._url)
 
     @property
     def source(self):
-        return f"from resilient_ai.stores import PostgresLedger\nbook = PostgresLedger({self._url!r})"
+        folder = str(self._folder)
+        return (
+            f"from resilient_ai.stores import PostgresLedger\nbook = PostgresLedger({self._url!r}, folder={folder!r})"
+        )
 
 
 LEDGERS = {

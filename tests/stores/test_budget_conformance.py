@@ -25,6 +25,7 @@ DAY = 86_400
 TODAY = int(time.time()) // DAY * DAY
 SHARED = pytest.mark.parametrize("place", [name for name, kind in BOOKS.items() if kind.shared], indirect=True)
 KNOWING = pytest.mark.parametrize("place", [name for name, kind in BOOKS.items() if kind.knows_sends], indirect=True)
+LOSING = pytest.mark.parametrize("place", [name for name, kind in BOOKS.items() if kind.loses], indirect=True)
 TIGHT = {"amount": units(Decimal("0.0025")), "limit": units(Decimal("0.003"))}
 THOROUGH = settings(
     max_examples=60,
@@ -128,10 +129,36 @@ async def test_a_window_that_rolls(book):
     for number, hour in enumerate(hours[:3]):
         assert (await book.charge([charge(10, 100, start=hour, first=hours[0])])).spent == (10 * number,)
     assert await book.charge([charge(71, 100, start=hours[2], first=hours[0])]) == Admission(
-        admitted=False, spent=(30,)
+        admitted=False, spent=(30,), parts={"b": dict.fromkeys(hours[:3], 10)}
     )
     assert await book.charge([charge(80, 100, start=hours[3], first=hours[1])]) == Admission(admitted=True, spent=(20,))
     assert await book.spent([charge(start=hours[4], first=hours[2]), charge(start=hours[4])]) == (90, 0)
+
+
+async def test_a_refusal_tells_what_is_in_the_way_by_slice(book):
+    """Of each window that rolls and has a limit: what counts in it, settled or not, and nothing of what it refused."""
+    hours = [TODAY + 3600 * number for number in range(5)]
+
+    def rolling(amount, hour, **fields):
+        return charge(amount, start=hours[hour], first=hours[max(0, hour - 3)], **fields)
+
+    await book.charge([rolling(40, 0), rolling(7, 0, key="soft")])
+    await book.charge([rolling(30, 1), charge(5, key="daily")])
+    await book.charge([rolling(20, 2)])
+    book.settle([rolling(-30, 1), rolling(15, 0)])
+    await book.charge([rolling(2, 4)])
+    found = await book.charge(
+        [
+            rolling(40, 3, limit=100),
+            rolling(1, 3, limit=10, key="empty"),
+            rolling(1, 3, key="soft"),
+            charge(1, 5, key="daily"),
+        ]
+    )
+    assert found == Admission(
+        admitted=False, spent=(75, 0, 7, 5), parts={"b": {hours[0]: 55, hours[2]: 20}, "empty": {}}
+    )
+    assert (await book.charge([rolling(25, 3, limit=100)])).parts is None
 
 
 async def test_slices_after_its_own_do_not_count(book):
@@ -322,6 +349,65 @@ async def test_a_cancelled_question_harms_nobody(book):
     assert (await book.charge([charge(5)])).spent == (0,)
 
 
+def settled(one, cost, life):
+    """What puts the true cost in the place of what was charged."""
+    return replace(one, amount=cost - one.amount, held=one.amount, life=life)
+
+
+async def test_a_counter_has_one_life(book):
+    """Each admission tells it, whoever asks, and what is settled for it is the difference."""
+    one = charge(100, 1000)
+    (life,) = (await book.charge([one])).lives
+    other = await book.charge([charge(1, key="other"), one])
+    assert other.lives[1] == life
+    book.settle([settled(one, 30, life), settled(one, 40, life)])
+    assert await book.spent([one]) == (70,)
+
+
+async def test_a_window_that_rolls_has_one_life(book):
+    """Its slices have it one of another, those that were begun by a settlement too."""
+    hours = [charge(100, 1000, start=TODAY + 3600 * hour, first=TODAY + 3600 * (hour - 2)) for hour in range(4)]
+    lives = [(await book.charge([hour])).lives for hour in hours[:2]]
+    book.settle([hours[2]])
+    lives += [(await book.charge([hour])).lives for hour in hours[2:]]
+    assert len(set(lives)) == 1
+    assert await book.spent([hours[3]]) == (400,)
+
+
+async def test_to_a_counter_of_another_life_the_whole_cost_is_added(book):
+    """It does not hold what was reserved, whether it is there or not; what is taken back from it is nothing."""
+    one = charge(100, 1000)
+    (life,) = (await book.charge([one])).lives
+    missing = replace(one, key="missing")
+    book.settle([settled(one, 30, life - 1), settled(one, 0, life - 1), settled(one, 100, life - 1)])
+    book.settle([settled(missing, 30, life - 1)])
+    assert await book.spent([one, missing]) == (230, 30)
+
+
+@LOSING
+async def test_counters_that_are_lost_do_not_open_the_limit(place):
+    """Nine requests are under way, the counters are lost, and the limit is spent anew: what the nine cost counts on top."""
+    book = place.open()
+    nine = charge(100, 1000)
+    before = [(await book.charge([nine])).lives[0] for _ in range(9)]
+    place.lose()
+    (after,) = (await book.charge([charge(1000, 1000)])).lives
+    assert {*before} == {before[0]} != {after}
+    for life in before:
+        book.settle([settled(nine, 20, life)])
+    assert await book.charge([charge(1, 1000)]) == Admission(admitted=False, spent=(1180,))
+    book.settle([settled(charge(1000, 1000), 300, after)])
+    assert await book.charge([charge(1, 1000)]) == Admission(admitted=True, spent=(480,))
+
+
+async def test_thousands_of_counters_can_be_asked_for_at_once(book):
+    """Those of all tenants, most of which have spent nothing."""
+    await book.charge([charge(5, key="t7", scope={"tenant": "t7"}), charge(6, key="t8999", scope={"tenant": "t8999"})])
+    asked = [charge(key=f"t{number}", scope={"tenant": f"t{number}"}) for number in range(9_000)]
+    spent = await book.spent(asked)
+    assert (len(spent), spent[7], spent[8999], sum(spent)) == (9_000, 5, 6, 11)
+
+
 class TestWhatWasSpentBefore:
     """A budget that is new counts what the ledger knows."""
 
@@ -351,12 +437,15 @@ class TestWhatWasSpentBefore:
     @pytest.mark.parametrize(
         ("scope", "spent"),
         [
-            ({}, "15"),
+            ({}, "31"),
             ({"tenant": "a"}, "3"),
             ({"tenant": "a", "team": "red"}, "1"),
             ({"team": "red"}, "5"),
             ({"model": "n"}, "8"),
             ({"kind": "embed"}, "8"),
+            ({"kind": "chat"}, "23"),
+            ({"kind": "stream"}, "16"),
+            ({"kind": "chat", "team": "red"}, "5"),
             ({"tenant": "z"}, "0"),
         ],
     )
@@ -366,7 +455,32 @@ class TestWhatWasSpentBefore:
         self.send(book, "2", "2", tenant="a", team="blue")
         self.send(book, "3", "4", tenant="b", team="red")
         self.send(book, "4", "8", model="n", kind="embed")
+        self.send(book, "5", "16", kind="stream")
         assert (await book.charge([charge(scope=scope)])).spent == (units(Decimal(spent)),)
+
+    @pytest.mark.parametrize("many", [3, 700])
+    @pytest.mark.parametrize("tag", ["tenant", "team"])
+    async def test_many_scopes_at_once(self, book, many, tag):
+        """Each counter begins with its own, of one slice or of a window that rolls, whether it is asked for or charged."""
+        for number in range(3):
+            for kind in ("chat", "stream", "embed"):
+                name = f"{tag} {number} {kind}"
+                self.send(book, name, str(10**number), kind=kind, **{tag: f"ä{number}"})
+        hour = TODAY + 3600
+
+        def asked(number, **scope):
+            fields = {"scope": {tag: f"ä{number}", **scope}, "key": f"{number} {scope}"}
+            return [
+                charge(**fields),
+                charge(**fields | {"key": fields["key"] + " rolling"}, start=hour, first=hour - DAY),
+            ]
+
+        charges = [one for number in range(many) for one in [*asked(number), *asked(number, kind="chat")]]
+        dollars = [each for number in range(3) for each in [3 * 10**number] * 2 + [2 * 10**number] * 2]
+        expected = tuple(map(units, map(Decimal, dollars + [0] * (len(charges) - len(dollars)))))
+        assert await book.spent(charges) == expected
+        assert (await book.charge(charges[:12])).spent == expected[:12]
+        assert await book.spent(charges[:12]) == tuple(each + 1 for each in expected[:12])
 
     async def test_a_counter_that_is_there_counts_for_itself(self, book):
         """Sends after its begin are charged and settled, so they are not counted twice."""
@@ -434,6 +548,18 @@ class Account:
             for one in charges
         )
 
+    def parts(self, charges):
+        """What is in the way of charges that roll and have a limit."""
+        limited = [one for one in charges if one.limit is not None]
+        return {
+            one.key: {
+                start: amount
+                for (key, start), amount in self._counters.items()
+                if key == one.key and amount and one.first <= start <= one.slice
+            }
+            for one in limited
+        } or None
+
     def admits(self, charges):
         return all(
             one.limit is None or held + one.amount <= one.limit
@@ -457,7 +583,10 @@ def test_no_mix_exceeds_a_limit(place, operations):
         for kind, parts in operations:
             charges = [account.charge(*part) for part in parts]
             if kind == "charge":
-                expected = Admission(admitted=account.admits(charges), spent=account.holds(charges))
+                admits = account.admits(charges)
+                expected = Admission(
+                    admitted=admits, spent=account.holds(charges), parts=None if admits else account.parts(charges)
+                )
                 assert await book.charge(charges) == expected
                 if expected.admitted:
                     account.add(charges)

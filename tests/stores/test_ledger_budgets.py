@@ -17,6 +17,7 @@ from resilient_ai.core.ledger import SendClosed, SendOpened
 from resilient_ai.stores._ledger_budgets import charge, spent
 from resilient_ai.stores._ledger_rows import write
 from resilient_ai.stores._ledger_schema import MEMORY, connect
+from resilient_ai.stores._owed import LARGEST
 
 pytestmark = pytest.mark.anyio
 HOUR, DAY = 3_600, 86_400
@@ -250,13 +251,13 @@ async def test_a_ledger_that_is_in_memory_on_purpose(open_ledger):
 
 
 async def test_what_nobody_can_charge(open_ledger):
-    """A counter too large for the file is a book that cannot be asked, and what is settled of it is lost alone."""
+    """A counter too large for the file is a book that cannot be asked, and what is settled of it fills the counter up."""
     ledger = open_ledger()
     with pytest.raises(BookUnavailable, match="too large to convert"):
         await ledger.charge([replace(ONE, amount=2**70, limit=None)])
     ledger.settle([replace(ONE, amount=2**70)])
     ledger.settle([replace(ONE, amount=7)])
-    assert (await ledger.spent([ONE]), ledger.lost) == ((7,), 1)
+    assert (await ledger.spent([ONE]), ledger.lost) == ((LARGEST + 7,), 0)
 
 
 async def test_a_child_shares_the_counters(open_ledger, in_child):

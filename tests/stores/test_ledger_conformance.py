@@ -12,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from resilient_ai.core.budgets import Charge
+from resilient_ai.core.errors import InvalidInput
 from resilient_ai.core.ledger import (
     CallSpared,
     LedgerCall,
@@ -132,7 +134,7 @@ class TestRows:
         assert await ledger.sends() == [
             LedgerSend(send_id="s", call_id="c", at=NOON, kind="chat", model="m", attempt=1, state="sent")
         ]
-        assert await ledger.total() == total_of(sends=1, unknown=1)
+        assert await ledger.total() == total_of(sends=1, cost=None, unknown=1)
 
     async def test_an_end_that_comes_later(self, ledger):
         """Also after the begin was written long ago."""
@@ -189,9 +191,12 @@ class TestRows:
         assert {send.send_id: send.cost for send in await ledger.sends()} == {"free": 0, "priceless": None}
 
     async def test_what_was_never_sent_owes_nothing(self, ledger):
-        """Its cost is not unknown."""
+        """Its cost is not unknown; beside sends of which none is known it makes nothing known."""
         write(ledger, state="never_sent")
         assert await ledger.total() == total_of(sends=1)
+        write(ledger, "timed out", state="unknown")
+        assert await ledger.total() == total_of(sends=2, cost=None, unknown=1)
+        assert [call.cost for call in await ledger.calls()] == [None]
 
     async def test_what_nobody_got_is_wasted(self, ledger):
         """As far as its cost is known; it is a part of the whole."""
@@ -267,7 +272,27 @@ class TestRows:
         write(ledger, "s", "1", tags={"team": "a\0b", "tenant": "c\0d"}, model="m\0n")
         assert await ledger.total() == total_of(sends=1, cost=Decimal(1))
 
-    @pytest.mark.parametrize("broken", [{"usage": Usage(input_tokens=2**70)}, {"error": object()}])
+    async def test_figures_that_nobody_can_mean(self, ledger):
+        """Are unknown, and everything else of the row is kept, and can be added up."""
+        absurd = Usage(input_tokens=2**70, output_tokens=7)
+        for number, cost in enumerate(["1e1000000", "1e-1000000", "0e9999", "1e30"]):
+            ledger.opened(opened(f"{number}"))
+            ledger.closed(replace(closed(f"{number}", cost), usage=absurd))
+        assert [send.cost for send in await ledger.sends()][::-1] == [None, None, 0, Decimal("1e30")]
+        total = await ledger.total()
+        assert (total.sends, total.cost, total.unknown) == (4, Decimal("1e30"), 2)
+        assert (total.input_tokens, total.output_tokens, ledger.lost) == (0, 28, 0)
+
+    async def test_a_settlement_that_nobody_can_mean(self, ledger):
+        """Fills a budget up, instead of being lost."""
+        one = Charge(key="b", slice=0, first=0, amount=10, limit=10**18, until=2**40)
+        ledger.settle([replace(one, amount=10**40), replace(one, key="other", amount=7)])
+        assert not (await ledger.charge([one])).admitted
+        assert (await ledger.spent([replace(one, key="other")]), ledger.lost) == ((7,), 0)
+        ledger.settle([replace(one, amount=-(10**41))])
+        assert await ledger.spent([one]) == (0,)
+
+    @pytest.mark.parametrize("broken", [{"error": object()}])
     async def test_a_report_that_cannot_be_written(self, ledger, broken):
         """It is lost alone."""
         write(ledger, "a", "1")
@@ -302,13 +327,13 @@ class TestQuestions:
         [
             (["model"], {("B",): (1, "0.2"), ("a",): (3, "0.5")}),
             (["kind"], {("chat",): (3, "0.5"), ("embed",): (1, "0.2")}),
-            (["day"], {("2027-01-15",): (2, "0.3"), ("2027-01-16",): (1, "0.4"), ("2027-01-17",): (1, "0")}),
-            (["tenant"], {(None,): (1, "0"), ("x",): (2, "0.5"), ("y",): (1, "0.2")}),
+            (["day"], {("2027-01-15",): (2, "0.3"), ("2027-01-16",): (1, "0.4"), ("2027-01-17",): (1, None)}),
+            (["tenant"], {(None,): (1, None), ("x",): (2, "0.5"), ("y",): (1, "0.2")}),
             (["user"], {(None,): (3, "0.3"), ("u",): (1, "0.4")}),
-            (["feature"], {(None,): (3, "0.7"), ("f",): (1, "0")}),
-            (["environment"], {(None,): (3, "0.7"), ("e",): (1, "0")}),
-            (["state"], {("sent",): (1, "0"), ("settled",): (3, "0.7")}),
-            (["tenant", "model"], {(None, "a"): (1, "0"), ("x", "a"): (2, "0.5"), ("y", "B"): (1, "0.2")}),
+            (["feature"], {(None,): (3, "0.7"), ("f",): (1, None)}),
+            (["environment"], {(None,): (3, "0.7"), ("e",): (1, None)}),
+            (["state"], {("sent",): (1, None), ("settled",): (3, "0.7")}),
+            (["tenant", "model"], {(None, "a"): (1, None), ("x", "a"): (2, "0.5"), ("y", "B"): (1, "0.2")}),
         ],
     )
     async def test_groups(self, book, columns, groups):
@@ -316,14 +341,14 @@ class TestQuestions:
         rows = await book.by(*columns)
         assert [row.key for row in rows] == list(groups)
         assert {row.key: (row.sends, row.cost) for row in rows} == {
-            key: (sends, Decimal(cost)) for key, (sends, cost) in groups.items()
+            key: (sends, cost and Decimal(cost)) for key, (sends, cost) in groups.items()
         }
 
     async def test_a_group_has_all_sums(self, book):
         """Unknown costs and tokens are those of the group."""
         write(book, "5", model="z", usage=Usage(input_tokens=3, output_tokens=4))
         assert (await book.by("model"))[-1] == LedgerRow(
-            key=("z",), sends=1, cost=Decimal(0), unknown=1, input_tokens=3, output_tokens=4
+            key=("z",), sends=1, cost=None, unknown=1, input_tokens=3, output_tokens=4
         )
 
     async def test_groups_of_some_sends(self, book):
@@ -403,7 +428,7 @@ class TestQuestions:
             unknown=0,
             tags={"tenant": "x", "team": "red"},
         )
-        assert (found[0].unknown, found[0].cost, found[0].tags) == (1, 0, {"feature": "f", "environment": "e"})
+        assert (found[0].unknown, found[0].cost, found[0].tags) == (1, None, {"feature": "f", "environment": "e"})
         assert [call.call_id for call in await book.calls(limit=1)] == ["c"]
         assert [call.call_id for call in await book.calls(limit=None, until=NOON + DAY + 1)] == ["two", "one"]
 
@@ -425,6 +450,15 @@ class TestQuestions:
         found = await ledger.calls()
         assert {call.call_id: call.sends for call in found} == {f"c{number}": 5 for number in range(10)}
         assert len(found) == 10
+
+    @pytest.mark.parametrize("question", ["total", "by", "sends", "calls", "saved", "scan"])
+    async def test_a_kind_that_there_is_not(self, book, question):
+        """It is refused, as the answer would be nothing; of a chat and a streamed one each is asked for by its own name."""
+        write(book, "5", "1", kind="stream")
+        tags, columns = {"tags": {"kind": "chats"}}, ["model"] if question == "by" else []
+        with pytest.raises(InvalidInput, match="kind: one of chat, stream, complete, embed, image, got 'chats'"):
+            await (scanned(book, **tags) if question == "scan" else getattr(book, question)(*columns, **tags))
+        assert [(await book.total(tags={"kind": kind})).sends for kind in ("chat", "stream", "image")] == [3, 1, 0]
 
     @pytest.mark.parametrize("question", ["sends", "calls"])
     async def test_the_limit_is_checked(self, book, question):
@@ -625,6 +659,15 @@ class TestOtherProcesses:
         assert {row.key: row.sends for row in asyncio.run(ledger.by("state"))} == {("settled",): 5, ("unknown",): 5}
         assert asyncio.run(ledger.total()) == total_of(sends=10, cost=Decimal("0.5"), unknown=5)
 
+    def test_a_death_in_the_moment_of_a_send(self, place):
+        """What nobody had the time to write is there, once, and unknown; the next one dies as fast."""
+        for name in "ab":
+            body = [f"for n in range(20): begin('{name}' + str(n))", "os.kill(os.getpid(), signal.SIGKILL)"]
+            assert ended(script(place, *body)) == -signal.SIGKILL
+        first, second = place.open(), place.open()
+        assert {row.key: row.sends for row in asyncio.run(first.by("state"))} == {("unknown",): 40}
+        assert asyncio.run(second.total()).unknown == 40
+
     def test_an_ordinary_end_writes_what_waits(self, place):
         """Also without a flush, and what is in flight then is unknown."""
         assert ended(script(place, "begin('a')", "settle('a')", "begin('b')")) == 0
@@ -717,11 +760,12 @@ def test_any_reports(place, reports):
         assert (send.state, send.cost, send.list_cost, send.used) == expected
     ends = [end for _, end in rows.values()]
     costs = [(end.cost, end.used) for end in ends if end is not None and end.cost is not None]
+    unknown = sum(1 for end in ends if end is None or (end.cost is None and end.state != "never_sent"))
     assert total == total_of(
         sends=len(rows),
-        cost=sum((cost for cost, _ in costs), Decimal(0)),
+        cost=sum((cost for cost, _ in costs), Decimal(0)) if costs or not unknown else None,
         wasted=sum((cost for cost, used in costs if not used), Decimal(0)),
-        unknown=sum(1 for end in ends if end is None or (end.cost is None and end.state != "never_sent")),
+        unknown=unknown,
     )
     assert sum(row.sends for row in groups) == len(rows)
-    assert sum((row.cost for row in groups), Decimal(0)) == total.cost
+    assert sum((row.cost or 0 for row in groups), Decimal(0)) == (total.cost or 0)

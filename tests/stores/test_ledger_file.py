@@ -16,6 +16,7 @@ from resilient_ai.stores import SQLiteLedger
 from resilient_ai.stores._ledger_budgets import Settlement, charge
 from resilient_ai.stores._ledger_file import LedgerFile, _passes
 from resilient_ai.stores._ledger_schema import MEMORY
+from resilient_ai.stores._owed import LARGEST
 
 pytestmark = pytest.mark.anyio
 LOG = "resilient_ai.stores"
@@ -85,7 +86,8 @@ async def main():
         print(error)
     for descriptor in taken:
         os.close(descriptor)
-    print(await second.charge([one]), second.in_memory)
+    found = await second.charge([one])
+    print(found.admitted, found.spent, second.in_memory)
     await second.aclose()
 asyncio.run(main())
 """
@@ -93,7 +95,7 @@ asyncio.run(main())
         assert ran.stdout.splitlines() == [
             "True",
             f"the ledger cannot be asked: [Errno 24] Too many open files: '{path}'",
-            "Admission(admitted=False, spent=(60,)) False",
+            "False (60,) False",
         ]
 
     @pytest.mark.parametrize(
@@ -178,18 +180,18 @@ class TestPathsThatCannotBeWritten:
         )
 
     def test_what_cannot_be_written_stays(self, path, blocked, file_at):
-        """The file has nothing of it then; what no counter can hold is left out."""
+        """The file has nothing of it then; of what no counter can hold it has as much as one can."""
         file = file_at(path)
         file.write([opened(), Settlement((ONE,)), Settlement((asked(2**70, key="c"),))])
         blocked.unlink()
         other = file_at(path)
-        charge(other.open(), [asked(2**63 - 1, limit=None)], 0.0)
+        other.open().execute("CREATE TRIGGER no BEFORE INSERT ON sends BEGIN SELECT RAISE(ABORT, 'no'); END")
         file._again_at = 0.0
         assert names(file.open()) == ["s"]
         assert (file.in_memory, names(other.open())) == (True, [])
-        other.open().execute("DELETE FROM budget_counters")
+        other.open().execute("DROP TRIGGER no")
         file._again_at = 0.0
-        assert counters(file.open()) == [("b", 60)]
+        assert counters(file.open()) == [("b", 60), ("c", LARGEST)]
 
     async def test_charges_are_refused(self, path, blocked):
         """Until it can be written, and then they count what others have spent."""

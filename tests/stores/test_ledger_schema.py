@@ -11,11 +11,12 @@ from decimal import Decimal
 
 import pytest
 
+from resilient_ai.core.budgets import Charge
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.core.ledger import LedgerSend, SendClosed, SendOpened
 from resilient_ai.stores import SQLiteLedger
 from resilient_ai.stores._ledger_rows import write
-from resilient_ai.stores._ledger_schema import MEMORY, check, connect, tag_of
+from resilient_ai.stores._ledger_schema import MEMORY, VERSION, check, connect, tag_of
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_tables_are_made_once(path):
     second, two = connect(path, full=True)
     with closing(first), closing(second):
         assert one != two
-        assert second.execute("PRAGMA user_version").fetchall() == [(2,)]
+        assert second.execute("PRAGMA user_version").fetchall() == [(VERSION,)]
         assert second.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
 
 
@@ -178,8 +179,21 @@ def test_a_file_of_version_1_is_brought_up_to_date(old_file):
     ledger.close()
     new, _ = connect(old_file, full=False)
     with closing(new):
-        assert new.execute("PRAGMA user_version").fetchall() == [(2,)]
+        assert new.execute("PRAGMA user_version").fetchall() == [(VERSION,)]
         assert new.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_counters_of_version_2_go_on(path):
+    """They have the same life, which is no loss."""
+    connection, _ = connect(path, full=False)
+    with closing(connection):
+        connection.execute("ALTER TABLE budget_counters DROP COLUMN life")
+        connection.execute("PRAGMA user_version = 2")
+        connection.execute("INSERT INTO budget_counters (key, slice, spent, until) VALUES ('a', 0, 7, 100000000000)")
+    ledger = SQLiteLedger(path)
+    found = asyncio.run(ledger.charge([Charge(key="a", slice=0, first=0, amount=1, limit=9, until=10**11)]))
+    assert (found.spent, found.lives) == ((7,), (0,))
+    ledger.close()
 
 
 def test_a_file_that_was_brought_up_to_date_is_like_a_new_one(old_file, tmp_path):

@@ -24,10 +24,10 @@ class Slow(dict):
         super().__init__(tenant="a")
         self.arrived, self.goes_on = threading.Event(), threading.Event()
 
-    def items(self):
+    def get(self, *args):
         self.arrived.set()
         self.goes_on.wait()
-        return super().items()
+        return super().get(*args)
 
 
 @pytest.fixture
@@ -60,12 +60,49 @@ async def test_a_long_look_up_holds_nobody_up(ledger, scope):
 async def test_a_look_up_goes_on_when_nobody_waits(ledger, scope):
     """Who lost patience finds it done the next time; nothing was charged meanwhile."""
     new = replace(ONE, key="new", scope=scope)
-    for asked in (ledger.charge([new]), ledger.spent([new])):
+    for _ in range(2):
         with pytest.raises(BookUnavailable, match="no answer within 2 s"):
-            await asked
+            await ledger.charge([new])
     assert len(ledger._seeds._known) == 1
     scope.goes_on.set()
     assert await ledger.charge([new]) == Admission(admitted=True, spent=(5,))
+
+
+async def test_many_are_looked_up_together(ledger, scope):
+    """What comes while a look-up is under way shares the next one."""
+    first = asyncio.create_task(ledger.charge([replace(ONE, key="first", scope=scope)]))
+    await asyncio.to_thread(scope.arrived.wait)
+    others = [
+        asyncio.create_task(ledger.charge([replace(ONE, key=f"of {place}", scope={"tenant": place})]))
+        for place in "abcdefgh"
+    ]
+    while ledger._seeds._worker.waiting < len(others):  # noqa: ASYNC110  # a queue has no event that says so
+        await asyncio.sleep(0.001)
+    begun = []
+    work = ledger._seeds._worker._work
+    ledger._seeds._worker._work = lambda items: [begun.append(len(items)), work(items)]
+    scope.goes_on.set()
+    found = await asyncio.gather(first, *others)
+    assert [each.spent for each in found] == [(5,), (5,), *[(0,)] * 7]
+    assert begun == [8]
+
+
+async def test_a_look_up_that_fails_fails_alone(ledger, scope):
+    """A scope that no database can be asked for keeps nobody else waiting, and no thread from going on."""
+    task = asyncio.create_task(ledger.charge([replace(ONE, key="first", scope=scope)]))
+    await asyncio.to_thread(scope.arrived.wait)
+    tenants = ["a", "b", "a\ud800", "c", "d"]
+    tasks = [
+        asyncio.create_task(ledger.charge([replace(ONE, key=f"k{place}", scope={"tenant": tenant})]))
+        for place, tenant in enumerate(tenants)
+    ]
+    while ledger._seeds._worker.waiting < len(tenants):  # noqa: ASYNC110  # a queue has no event that says so
+        await asyncio.sleep(0.001)
+    scope.goes_on.set()
+    found = await asyncio.gather(task, *tasks, return_exceptions=True)
+    assert [isinstance(each, Admission) for each in found] == [True, True, True, False, True, True]
+    assert isinstance(found[3], BookUnavailable)
+    assert (await ledger.charge([replace(ONE, key="later")])).admitted
 
 
 async def test_counters_that_are_deleted_meanwhile(ledger, scope):
@@ -82,8 +119,9 @@ async def test_counters_that_are_deleted_meanwhile(ledger, scope):
 
 async def test_the_end_does_not_wait_for_look_ups(ledger, scope):
     """Those under way and those that wait are given up."""
-    asked = [ledger._seeds.look_up(replace(ONE, key=key, scope=scope)) for key in ("x", "y")]
+    asked = [ledger._seeds.look_up(replace(ONE, key="x", scope=scope))]
     await asyncio.to_thread(scope.arrived.wait)
+    asked.append(ledger._seeds.look_up(replace(ONE, key="y", scope=scope)))
     finishing = ledger._seeds.finish(5.0)
     scope.goes_on.set()
     await asyncio.wrap_future(finishing)

@@ -8,7 +8,6 @@ from contextlib import closing
 import pytest
 
 from resilient_ai.core.ledger import SendClosed, SendOpened
-from resilient_ai.core.results import Usage
 from resilient_ai.stores._ledger_schema import MEMORY
 from resilient_ai.stores._ledger_writer import LedgerWriter
 
@@ -93,15 +92,14 @@ def test_a_report_that_cannot_be_written_is_lost_alone(writer_on, held, caplog):
     """The others of its group are kept."""
     writer = writer_on(MEMORY)
     goes_on = held(writer)
-    too_many = Usage(input_tokens=2**64)
     for number in range(3):
         writer.put(opened(number))
-    writer.put(SendClosed(send_id="s1", state="settled", usage=too_many))
+    writer.put(SendClosed(send_id="s1", state="settled", error=object()))
     writer.put(SendClosed(send_id="s2", state="settled"))
     goes_on.set()
     states = writer.ask(lambda connection: connection.execute("SELECT state FROM sends ORDER BY send_id").fetchall())
     assert (states.result(), writer.lost) == ([("sent",), ("sent",), ("settled",)], 1)
-    assert "has lost 1 reports so far: Python int too large" in caplog.text
+    assert "has lost 1 reports so far: Error binding parameter" in caplog.text
 
 
 def test_a_question_that_fails_is_its_askers_matter(writer_on):
@@ -243,3 +241,31 @@ class TestLocks:
         writer.finish(5.0).result()
         lock("ROLLBACK")
         assert lock("SELECT state FROM sends").fetchall() == [("sent",)]
+
+    def test_the_last_word_on_losses_is_the_whole_number(self, writer_on, lock, caplog):
+        """Groups that are given up one after the other are not told one by one."""
+        writer = writer_on()
+        writer.ask(count).result()
+        lock("BEGIN IMMEDIATE")
+        for number in range(1500):
+            writer.put(opened(number))
+        writer.finish(0.3).result()
+        lock("ROLLBACK")
+        said = [record.args[1] for record in caplog.records if "has lost" in record.getMessage()]
+        assert (writer.lost, said[-1]) == (1500, 1500)
+        writer.finish(0.3).result()
+        assert [record.args[1] for record in caplog.records if "has lost" in record.getMessage()] == said
+
+    def test_a_question_that_nobody_waits_for_is_given_up(self, writer_on, lock):
+        """So that who has only asked can end at once though the file cannot be opened."""
+        writer = writer_on()
+        lock("BEGIN IMMEDIATE")
+        asked = writer.ask(count)
+        while writer.trouble is None:
+            pass
+        assert writer.stuck_for >= 0.0
+        asked.cancel()
+        finished = writer.finish(60.0)
+        finished.result(10)
+        lock("ROLLBACK")
+        assert (writer.stuck_for, writer.lost) == (0.0, 0)

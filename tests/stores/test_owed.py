@@ -21,6 +21,13 @@ def test_charges_of_one_counter_add_up():
     assert not owed
 
 
+def test_charges_of_two_lives_stay_apart():
+    """Nobody knows yet of which one the counter will be; what each had held adds up too."""
+    first, second = (replace(ONE, amount=-3, held=5, life=life) for life in (1, 2))
+    owed = Owed([first, second, first])
+    assert [(one.life, one.amount, one.whole) for one in owed] == [(1, -6, 4), (2, -3, 2)]
+
+
 @pytest.fixture
 def asked():
     """A charge that is under way."""
@@ -40,6 +47,14 @@ def test_what_was_admitted_for_nobody_is_given_back(asked, when, admitted, back)
     if when == "after":
         asked.set_result(Admission(admitted=admitted, spent=(0,)))
     assert [one.amount for one in settled] == back
+
+
+def test_it_is_given_back_to_the_counter_it_was_added_to(asked):
+    """From one that was begun anew nothing is taken."""
+    settled = []
+    forget(asked, [ONE], settled.extend)
+    asked.set_result(Admission(admitted=True, spent=(0,), lives=(3,)))
+    assert [(one.life, one.amount, one.whole) for one in settled] == [(3, -7, 0)]
 
 
 def test_what_failed_or_was_not_begun_is_not_owed(asked):

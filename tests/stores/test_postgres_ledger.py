@@ -220,7 +220,7 @@ class TestReports:
             ledger.opened(opened("x" * 100_000 + os.urandom(20_000).hex()))
             ledger.opened(opened("no time", at=float("nan")))
             ledger.opened(opened("too many", attempt=2**40))
-            ledger.closed(settled("s1", cost="1E+200000"))
+            ledger.closed(settled("s1", error=object()))
             for number in range(20):
                 ledger.closed(settled(f"s{number}"))
             await ledger.flush()

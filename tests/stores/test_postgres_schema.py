@@ -126,6 +126,19 @@ async def test_a_newer_version_is_left_alone(postgres, ledger_at, caplog):
     assert (await ledger.total()).sends == 1
 
 
+async def test_counters_of_an_older_version_go_on(postgres, ledger_at):
+    """They have the same life, which is no loss."""
+    url = postgres.database()
+    await ledger_at(url).charge([CHARGE])
+    for statement in (
+        "ALTER TABLE resilient_ai.counters DROP COLUMN life",
+        "UPDATE resilient_ai.ledger_version SET version_num = '0001'",
+    ):
+        postgres.command(statement, url=url)
+    found = await ledger_at(url).charge([CHARGE])
+    assert (found.spent, found.lives) == ((CHARGE.amount,), (0,))
+
+
 def test_alembic_is_not_imported_where_the_tables_are_there(postgres):
     """Nor is SQLAlchemy."""
     program = (

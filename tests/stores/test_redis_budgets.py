@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 import time
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -240,12 +241,39 @@ async def test_what_is_settled_while_redis_is_away_is_handed_in(server, open_boo
 async def test_a_redis_that_was_restarted_empty(server, open_book):
     """Budgets begin anew, and what is given back does not make them larger."""
     book = open_book()
-    await book.charge([charge(8, 10)])
+    (life,) = (await book.charge([charge(8, 10)])).lives
     server.stop()
     server.start()
-    book.settle([charge(-8)])
+    book.settle([replace(charge(-8), held=8, life=life)])
     assert await patiently(lambda: book.spent([charge()]), (0,)) == (0,)
     assert await book.charge([charge(11, 10)]) == Admission(admitted=False, spent=(0,))
+
+
+async def test_a_redis_that_evicts_is_warned_of(server, open_book, caplog):
+    """Once, when it is connected to: what it throws away are counters as well."""
+    unbounded, book = open_book(), open_book(timeout=0.2)
+    assert book.may_forget is None
+    server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
+    await unbounded.charge([charge()])
+    assert (unbounded.may_forget, caplog.text) == (None, "")
+    server.command("CONFIG", "SET", "maxmemory", "100mb")
+    await book.charge([charge()])
+    server.freeze()
+    with pytest.raises(BookUnavailable):
+        await book.spent([charge()])
+    server.thaw()
+    assert await patiently(lambda: book.spent([charge()]), (2,)) == (2,)
+    assert book.may_forget.startswith("throws keys away where its memory is full (maxmemory-policy allkeys-random)")
+    warned = [record.getMessage() for record in caplog.records if "throws keys away" in record.getMessage()]
+    assert warned == [f"Redis at {server.url} {book.may_forget}"]
+
+
+async def test_a_redis_that_does_not_say_what_it_evicts(server, open_book):
+    """It may be a good one, and is used."""
+    server.command("ACL", "SETUSER", "clerk", "on", ">secret", "~*", "+@all", "-info")
+    book = open_book(server.url.replace("//", "//clerk:secret@"))
+    assert (await book.charge([charge()])).admitted
+    assert book.may_forget is None
 
 
 async def test_what_a_killed_redis_has_not_come_to_is_settled_by_the_next(server, open_book):

@@ -16,8 +16,9 @@ import pytest
 
 from resilient_ai.core.errors import BookUnavailable, ConfigurationError
 from resilient_ai.core.ledger import SendClosed, SendOpened
-from resilient_ai.stores import SQLiteLedger, _ledger_queries
+from resilient_ai.stores import SQLiteLedger, _ledger_queries, sqlite_ledger
 from resilient_ai.stores._ledger_common import Filter, Mark
+from resilient_ai.stores._ledger_schema import VERSION
 
 pytestmark = pytest.mark.anyio
 
@@ -395,9 +396,10 @@ class TestFiles:
     def test_a_newer_version_is_refused(self, tmp_path):
         """At construction, and the file is left as it is."""
         with closing(sqlite3.connect(tmp_path / "l.db")) as connection:
-            connection.execute("PRAGMA user_version = 3")
+            connection.execute(f"PRAGMA user_version = {VERSION + 1}")
         before = (tmp_path / "l.db").read_bytes()
-        with pytest.raises(ConfigurationError, match="is a ledger of version 3; this package knows version 2"):
+        words = f"is a ledger of version {VERSION + 1}; this package knows version {VERSION}"
+        with pytest.raises(ConfigurationError, match=words):
             SQLiteLedger(tmp_path / "l.db")
         assert (tmp_path / "l.db").read_bytes() == before
 
@@ -475,3 +477,35 @@ asyncio.run(main())
     await second.flush()
     assert await asyncio.to_thread(elsewhere) == 12
     assert (await first.total()).sends == 12
+
+
+async def test_a_question_while_nothing_can_be_written(open_ledger, tmp_path, monkeypatch):
+    """Is refused after a while, with the reason; a flush waits on, and all is well once it can be written."""
+    monkeypatch.setattr(sqlite_ledger, "_WITHIN_STUCK", 0.3)
+    ledger = open_ledger()
+    await ledger.flush()
+    with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ledger.opened(opened())
+        flushed = asyncio.ensure_future(ledger.flush())
+        for ask in (ledger.total, ledger.calls, ledger.saved):
+            with pytest.raises(BookUnavailable, match="the ledger cannot be asked: database is locked"):
+                await ask()
+        assert not flushed.done()
+        other.execute("ROLLBACK")
+    await flushed
+    assert (await ledger.total()).sends == 1
+
+
+async def test_the_first_question_to_a_file_that_cannot_be_opened(open_ledger, tmp_path, monkeypatch):
+    """Is refused as well, and the end comes at once."""
+    monkeypatch.setattr(sqlite_ledger, "_WITHIN_STUCK", 0.3)
+    await open_ledger().aclose()
+    with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ledger = open_ledger()
+        with pytest.raises(BookUnavailable, match="database is locked"):
+            await ledger.total()
+        (finished,) = ledger.finish(60.0)
+        await asyncio.wait_for(asyncio.wrap_future(finished), 10)
+        other.execute("ROLLBACK")

@@ -53,6 +53,37 @@ def test_whoever_waits_for_a_mark_does_not_wait_for_more(crew):
     assert mark.result(10) is None
 
 
+def test_whoever_waits_for_a_mark_does_not_wait_for_more_behind_a_full_group(crew):
+    """Nor where so much was put in before it that it is in a later group."""
+    worker = crew(lambda items: [item.set_result(None) for item in items], gather=30.0, apart=30.0, most=2)
+    marks = [Future() for _ in range(5)]
+    for mark in marks[:-1]:
+        worker.put(mark)
+    worker.put(marks[-1], awaited=True)
+    assert [mark.result(10) for mark in marks] == [None] * 5
+
+
+def test_groups_are_apart(crew):
+    """What comes soon after a group is gathered until the next one may begin."""
+    begun = []
+
+    def work(items):
+        begun.append((time.monotonic(), len(items)))
+        for item in items:
+            item.set_result(None)
+
+    worker = crew(work, gather=0.001, apart=0.2)
+    first, second, third = Future(), Future(), Future()
+    worker.put(first, awaited=True)
+    first.result(10)
+    worker.put(second)
+    worker.put(third)
+    third.result(10)
+    (before, _), (after, size) = begun
+    assert size == 2
+    assert after - before >= 0.2
+
+
 def test_work_is_called_now_and_then(crew):
     """Also where nothing came."""
     called = threading.Semaphore(0)

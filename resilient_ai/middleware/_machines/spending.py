@@ -13,12 +13,15 @@ class Spending:
     mark is told once in a window: when something is settled and as much has been spent. One whose window rolls tells it again
     after the length of its window.
 
+    Where the book has lost the counter and begun another, which has another life, nothing is reserved in that.
+
     Args:
         marks: Amounts, in any order.
 
     Attributes:
         spent: What counted, in the unit of the counter.
         slot: What counted as now; None before the first look.
+        life: That of the counter; None where the book told none.
 
     >>> from resilient_ai.middleware._machines.budget_window import BudgetWindow
     >>> today, spending = BudgetWindow("day").at(5.0), Spending([50, 100])
@@ -28,13 +31,15 @@ class Spending:
     ([0], [], [1])
     """
 
-    __slots__ = ("_changes", "_marks", "_reserved", "_told_until", "slot", "spent")
+    __slots__ = ("_changes", "_marks", "_reserved", "life", "slot", "spent", "told_until")
 
     def __init__(self, marks: Sequence[int]) -> None:
-        self._marks = tuple(marks)
-        self._told_until: list[float] = [-math.inf] * len(self._marks)
-        self._reserved: dict[int, int] = {}
+        self._marks = marks
+        # When each mark may be told again; none before one was. There may be a hundred thousand of these, most of them at rest.
+        self.told_until: tuple[float, ...] = ()
+        self._reserved: dict[int, int] | None = None
         self._changes = 0
+        self.life: int | None = None
         self.spent = 0
         self.slot: Slot | None = None
 
@@ -42,18 +47,31 @@ class Spending:
         """Return what to hand to `saw` with the answer to a question that is asked now."""
         return self._changes if slot == self.slot else None
 
-    def saw(self, slot: Slot, spent: int, asked: int | None = None) -> None:
-        """Take note of what counts now. What was settled since it was asked for, the answer does not know of yet."""
+    def saw(self, slot: Slot, spent: int, asked: int | None = None, life: int | None = None) -> bool:
+        """Take note of what counts now. What was settled since it was asked for, the answer does not know of yet.
+
+        Returns:
+            Whether the book has lost a counter that would still count.
+        """
         known = self.slot
         if known is not None and slot.slice < known.slice:
-            return  # the answer to a question of an older window
-        if asked is not None and slot == known:
+            return False  # the answer to a question of an older window
+        lost = (
+            self.life is not None and life not in {None, self.life} and known is not None and slot.first <= known.slice
+        )
+        if lost:
+            self._reserved = None
+        elif asked is not None and slot == known:
             spent = max(0, spent + self._changes - asked)
         self.spent, self.slot = spent, slot
+        self.life = self.life if life is None else life
+        return lost
 
     def reserve(self, slot: Slot, amount: int) -> None:
         """Take note of what was added in a slot until it is known what it comes to."""
         if amount:
+            if self._reserved is None:
+                self._reserved = {}
             self._reserved[slot.slice] = self._reserved.get(slot.slice, 0) + amount
 
     def reserved(self, slot: Slot) -> int:
@@ -62,34 +80,57 @@ class Spending:
 
     def reserved_in(self, slot: Slot) -> dict[int, int]:
         """Return the same for each slice, by where it begins."""
-        return {start: amount for start, amount in self._reserved.items() if slot.first <= start <= slot.slice}
+        reserved = self._reserved or {}
+        return {start: amount for start, amount in reserved.items() if slot.first <= start <= slot.slice}
 
-    def settle(self, slot: Slot, amount: int, held: int) -> list[int]:
+    def settle(self, slot: Slot, amount: int, held: int, life: int | None = None) -> list[int]:
         """Add an amount to a slot, or take it back, and let go of what was reserved in it.
+
+        Args:
+            slot: Where it was reserved.
+            amount: What it cost without what was reserved.
+            held: What was reserved.
+            life: That of the counter in which it was; in another one nothing was reserved, so the whole cost is added.
 
         Returns:
             The places of the marks that have been passed for the first time. A slot that is over passes none.
         """
-        left = self._reserved.get(slot.slice, 0) - held
-        if left > 0:
-            self._reserved[slot.slice] = left
-        else:
-            self._reserved.pop(slot.slice, None)
         known = self.slot
         if known is None or not known.first <= slot.slice <= known.slice:
+            self._let_go(slot, held)
             return []
+        if life not in {None, self.life}:
+            amount, held = amount + held, 0
+        self._let_go(slot, held)
         self._changes += amount
         self.spent = max(0, self.spent + amount)
-        settled, passed = self.settled, list[int]()
-        for place, mark in enumerate(self._marks):
-            if settled >= mark and known.slice >= self._told_until[place]:
-                self._told_until[place] = known.anew
-                passed.append(place)
+        settled = self.settled
+        until = self.told_until or (-math.inf,) * len(self._marks)
+        passed = [place for place, mark in enumerate(self._marks) if settled >= mark and known.slice >= until[place]]
+        if passed:
+            self.told_until = tuple(known.anew if place in passed else until[place] for place in range(len(until)))
         return passed
 
     def forget_reserved(self) -> None:
         """Take what is reserved for spent: others see to it."""
-        self._reserved.clear()
+        self._reserved = None
+
+    @property
+    def awaits(self) -> bool:
+        """Whether something is reserved that is still to be settled."""
+        return bool(self._reserved)
+
+    def _let_go(self, slot: Slot, held: int) -> None:
+        reserved = self._reserved
+        if not reserved:
+            return
+        left = reserved.get(slot.slice, 0) - held
+        if left > 0:
+            reserved[slot.slice] = left
+        else:
+            reserved.pop(slot.slice, None)
+            if not reserved:
+                self._reserved = None
 
     @property
     def settled(self) -> int:

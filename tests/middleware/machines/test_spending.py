@@ -123,6 +123,35 @@ def test_an_answer_of_an_older_window_is_passed_over():
     assert (spending.slot, spending.spent) == (tomorrow, 3)
 
 
+def test_a_counter_that_was_lost():
+    """Nothing is reserved in the one that was begun, so the whole cost of what was reserved before is added."""
+    today = BudgetWindow("day").at(0)
+    spending = Spending([50])
+    assert not spending.saw(today, 80, life=1)
+    spending.reserve(today, 80)
+    asked = spending.asks(today)
+    spending.settle(today, 0, 0, 1)
+    assert spending.saw(today, 10, asked, life=2)
+    assert (spending.spent, spending.settled, spending.awaits) == (10, 10, False)
+    spending.reserve(today, 10)
+    assert spending.settle(today, 45 - 80, 80, 1) == []
+    assert (spending.spent, spending.settled) == (55, 45)
+    assert spending.settle(today, 5 - 10, 10, 2) == [0]
+    assert (spending.spent, spending.awaits) == (50, False)
+
+
+def test_the_life_of_the_next_window_is_another():
+    """That is no loss; what is settled for the one before is let go of."""
+    spending, window = Spending([]), BudgetWindow("day")
+    today, tomorrow = window.at(0), window.at(DAY)
+    spending.saw(today, 80, life=1)
+    spending.reserve(today, 80)
+    assert not spending.saw(tomorrow, 10, life=2)
+    assert not spending.saw(tomorrow, 10)
+    spending.settle(today, -70, 80, 1)
+    assert (spending.spent, spending.awaits, spending.life) == (10, False, 2)
+
+
 def test_what_is_reserved_can_be_left_to_others():
     """A forked child counts what its parent has reserved as spent."""
     today = BudgetWindow("day").at(0)
