@@ -104,6 +104,7 @@ if TYPE_CHECKING:
         CircuitOpened,
         Event,
         HedgeSent,
+        HedgeSettled,
         KeyRefused,
         LimitChanged,
         ModelSkipped,
@@ -123,6 +124,7 @@ if TYPE_CHECKING:
         PriceState,
         RateState,
         SendBudgetState,
+        StoreState,
     )
     from resilient_ai.core.ledger import (
         CallSpared,
@@ -220,6 +222,9 @@ if TYPE_CHECKING:
     from resilient_ai.middleware.budget import (
         Budget,
     )
+    from resilient_ai.middleware.redactor import (
+        Redactor,
+    )
     from resilient_ai.presets import (
         ResilientAIWarning,
         default_stack,
@@ -253,10 +258,10 @@ _HOMES = {
     ),
     "resilient_ai.core.events": (
         "BatchDone BudgetThresholdReached CacheLookedUp CacheRefreshed CallJoined CircuitClosed CircuitHalfOpened "
-        "CircuitOpened Event HedgeSent KeyRefused LimitChanged ModelSkipped PermitGranted PriceDrifted RetryScheduled "
-        "RetrySuppressed SendSettled SendStarted StreamResumed"
+        "CircuitOpened Event HedgeSent HedgeSettled KeyRefused LimitChanged ModelSkipped PermitGranted PriceDrifted "
+        "RetryScheduled RetrySuppressed SendSettled SendStarted StreamResumed"
     ),
-    "resilient_ai.core.health": "BreakerState BudgetState Health LimitState PriceState RateState SendBudgetState",
+    "resilient_ai.core.health": "BreakerState BudgetState Health LimitState PriceState RateState SendBudgetState StoreState",
     "resilient_ai.core.ledger": (
         "CallSpared CostBook CostLedger Ledger LedgerCall LedgerRow LedgerSend LedgerTotal SavedTotal Savings "
         "SendClosed SendOpened"
@@ -278,6 +283,7 @@ _HOMES = {
     ),
     "resilient_ai.deepinfra.provider": "DeepInfraProvider",
     "resilient_ai.middleware.budget": "Budget",
+    "resilient_ai.middleware.redactor": "Redactor",
     "resilient_ai.presets": "ResilientAIWarning default_stack",
     "resilient_ai.settings": "Settings",
     "resilient_ai.tool_loop": "ToolRun ToolStep",
@@ -367,6 +373,7 @@ __all__ = [
     "Fleet",
     "Health",
     "HedgeSent",
+    "HedgeSettled",
     "Image",
     "ImageOptions",
     "ImagePart",
@@ -410,6 +417,7 @@ __all__ = [
     "RateLimited",
     "RateState",
     "ReasoningDelta",
+    "Redactor",
     "RequestTooLarge",
     "ResilientAIError",
     "ResilientAIWarning",
@@ -428,6 +436,7 @@ __all__ = [
     "ServerFailed",
     "Settings",
     "StatusError",
+    "StoreState",
     "StoreUsage",
     "Stream",
     "StreamEnd",

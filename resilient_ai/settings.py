@@ -3,9 +3,9 @@
 import os
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -19,6 +19,7 @@ from typing_extensions import override
 from resilient_ai.core._base import explain
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.deepinfra.provider import BASE_URL
+from resilient_ai.middleware._backends import checked_backends
 from resilient_ai.middleware.budget import Budget
 
 PREFIX = "RESILIENT_AI_"
@@ -78,6 +79,12 @@ class Settings(BaseSettings):
         auto_prefer: Which of them is asked first: the "cheapest", the "fastest", or a "balanced" choice; None keeps the order.
         price_file: A TOML file with prices of your own, in place of those of the catalogue.
         catalogue_refresh: Seconds between two looks at the provider's lists of models and prices; None for none. At least 60.
+        trace_backends: Backends for which spans have what they look for beside the conventions; None for those that
+            `resilient_ai.observability.configure` has set up. See `Tracing`.
+        trace_capture: Where prompts and answers go: "none", "spans", "events" or "both"; None does what
+            `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` says.
+        trace_tags: Names of tags that spans may show, beside user, session, conversation and tenant.
+        metric_tenants: How many tenants metrics tell apart by name, 0 to 1000; 0 tells none apart.
 
     Raises:
         ConfigurationError: If a value or a name is wrong.
@@ -126,6 +133,10 @@ class Settings(BaseSettings):
     auto_prefer: Literal["cheapest", "fastest", "balanced"] | None = None
     price_file: Path | None = None
     catalogue_refresh: float | None = Field(default=None, ge=60)
+    trace_backends: Annotated[tuple[str, ...], AfterValidator(checked_backends)] | None = None
+    trace_capture: Literal["none", "spans", "events", "both"] | None = None
+    trace_tags: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    metric_tenants: int = Field(default=0, ge=0, le=1000)
 
     def __init__(self, **values: Any) -> None:
         _refuse_unknown_variables()

@@ -23,6 +23,7 @@ from resilient_ai.middleware import (
     Deadline,
     Hedge,
     Logging,
+    Metrics,
     RateLimit,
     Resume,
     Retry,
@@ -38,6 +39,7 @@ from resilient_ai.testing import ScriptedProvider
 
 ORDER = [
     Tracing,
+    Metrics,
     Logging,
     Deadline,
     Coalesce,

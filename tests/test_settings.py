@@ -77,6 +77,10 @@ def test_defaults():
         "auto_prefer": None,
         "price_file": None,
         "catalogue_refresh": None,
+        "trace_backends": None,
+        "trace_capture": None,
+        "trace_tags": (),
+        "metric_tenants": 0,
     }
 
 
@@ -146,6 +150,13 @@ def test_a_file_of_its_own_kind_is_not_looked_for(tmp_path):
         ({"cache_max_age": -1}, "settings: cache_max_age: input should be greater than or equal to 0, got -1"),
         ({"cache_replay": "slow"}, "settings: cache_replay: input should be 'at_once' or 'recorded', got 'slow'"),
         ({"cache_ttl": 0}, "settings: cache_ttl: input should be greater than 0, got 0"),
+        ({"trace_backends": ["splunk"]}, "settings: trace_backends: backends must be of"),
+        (
+            {"trace_capture": "all"},
+            "settings: trace_capture: input should be 'none', 'spans', 'events' or 'both', got 'all'",
+        ),
+        ({"trace_tags": [""]}, "settings: trace_tags"),
+        ({"metric_tenants": 1001}, "settings: metric_tenants: input should be less than or equal to 1000, got 1001"),
     ],
 )
 def test_values_are_checked(values, message):

@@ -281,6 +281,9 @@ class _Send:
             usage=row.usage,
             error=row.error,
             elapsed=row.elapsed,
+            kind=self.call.operation.kind,
+            used=row.used,
+            origin=self.call.origin,
         )
         self.call.emit(event)
         on_settled = self.accounting.on_settled
