@@ -3,6 +3,7 @@
 import copy
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast, overload
 
@@ -211,7 +212,10 @@ class AsyncClient:
             ResilientAIError: See `resilient_ai.core.errors`. After the first answer its `so_far` has the answers, the messages
                 and what they cost: tools that ran are not to be run again.
         """
-        return await run_tools(self.send, Chat(model=model, messages=messages, **options), max_rounds=max_rounds)
+        chat, clock = Chat(model=model, messages=messages, **options), self._pipeline.clock
+        hooks = [hook for layer in self._pipeline.stack if (hook := getattr(layer, "around_tool", None)) is not None]
+        around = [partial(hook, clock=clock) for hook in hooks]
+        return await run_tools(self.send, chat, max_rounds=max_rounds, around=around)
 
     async def send(
         self,

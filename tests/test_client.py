@@ -243,7 +243,7 @@ async def test_the_default_stack_is_described(tmp_path):
     """Without a stack of one's own there is the default one, with the ledger of the settings' folder."""
     async with AsyncClient("k", settings=Settings(home=tmp_path, timeout=7, attempts=2)) as ai:
         lines = {layer.name: layer.settings for layer in ai.describe()}
-        assert list(lines)[:4] == ["Tracing", "Logging", "Deadline", "Coalesce"]
+        assert list(lines)[:5] == ["Tracing", "Metrics", "Logging", "Deadline", "Coalesce"]
         assert list(lines)[-1] == "DeepInfraProvider"
         assert lines["Deadline"] == "total=7.0"
         assert lines["Retry"].startswith("attempts=2")

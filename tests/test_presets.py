@@ -24,6 +24,7 @@ from resilient_ai.middleware import (
     Deadline,
     Hedge,
     Logging,
+    Metrics,
     RateLimit,
     Resume,
     Retry,
@@ -39,6 +40,7 @@ from resilient_ai.testing import ScriptedProvider
 
 ORDER = [
     Tracing,
+    Metrics,
     Logging,
     Deadline,
     Coalesce,

@@ -3,6 +3,7 @@
 import inspect
 import math
 import sys
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -134,6 +135,10 @@ class Pipeline:
             objections=tuple(objection for objection in objections if objection is not None),
         )
         self._run = _fold(provider, self.stack)
+        for layer in stack:
+            watch = getattr(layer, "watch", None)
+            if watch is not None:
+                watch(_health_of(self))
 
     async def send(
         self,
@@ -274,6 +279,17 @@ class Pipeline:
             return CacheControl.of(cache)
         except ValueError as error:
             raise InvalidInput(f"cache: {error}", field="cache", value=cache) from None
+
+
+def _health_of(pipeline: Pipeline) -> Callable[[], Health | None]:
+    """Return what asks a pipeline for its health, and does not keep it alive."""
+    known = weakref.ref(pipeline)
+
+    def health() -> Health | None:
+        alive = known()
+        return None if alive is None else alive.health()
+
+    return health
 
 
 def _stamped(result: object, record: CallRecord) -> object:

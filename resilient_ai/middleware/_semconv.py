@@ -1,4 +1,4 @@
-"""Names of spans, events and attributes, as text, so that no package of conventions has to be installed.
+"""Names of spans, events, metrics and attributes, as text, so that no package of conventions has to be installed.
 
 `gen_ai.*`, `server.*` and `error.type` follow the OpenTelemetry semantic conventions 1.41.1; `resilient_ai.*` are ours.
 """
@@ -32,6 +32,18 @@ USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
 USAGE_CACHE_READ = "gen_ai.usage.cache_read.input_tokens"
 USAGE_CACHE_CREATION = "gen_ai.usage.cache_creation.input_tokens"
 USAGE_REASONING = "gen_ai.usage.reasoning.output_tokens"
+CONVERSATION_ID = "gen_ai.conversation.id"
+INPUT_MESSAGES = "gen_ai.input.messages"
+OUTPUT_MESSAGES = "gen_ai.output.messages"
+TOOL_DEFINITIONS = "gen_ai.tool.definitions"
+TOOL_NAME = "gen_ai.tool.name"
+TOOL_TYPE = "gen_ai.tool.type"
+TOOL_DESCRIPTION = "gen_ai.tool.description"
+TOOL_CALL_ID = "gen_ai.tool.call.id"
+TOOL_ARGUMENTS = "gen_ai.tool.call.arguments"
+TOOL_RESULT = "gen_ai.tool.call.result"
+# The newest text has this in place of USAGE_CACHE_CREATION.
+USAGE_CACHE_WRITE = "gen_ai.usage.cache_write.input_tokens"
 
 SERVER_ADDRESS = "server.address"
 SERVER_PORT = "server.port"
@@ -44,6 +56,16 @@ OUTCOME = "resilient_ai.outcome"
 CALL_ID = "resilient_ai.call.id"
 ATTEMPTS = "resilient_ai.attempts"
 RETRIES = "resilient_ai.retries"
+HEDGES = "resilient_ai.hedges"
+HEDGE_WINNER = "resilient_ai.hedge.winner"
+RETRY_STOP_REASON = "resilient_ai.retry.stop_reason"
+ROUTE = "resilient_ai.route"
+ROUTE_REASON = "resilient_ai.route.reason"
+LIMITER_WAITED = "resilient_ai.limiter.wait"
+TAGS = "resilient_ai.tags"
+DISCARDED_INPUT = "resilient_ai.usage.discarded_input_tokens"
+DISCARDED_OUTPUT = "resilient_ai.usage.discarded_output_tokens"
+USAGE_MISSING = "resilient_ai.usage.missing"
 ERROR_CLASS = "resilient_ai.error.class"
 TENANT = "resilient_ai.tenant"
 CACHE_OUTCOME = "resilient_ai.cache.outcome"
@@ -58,12 +80,16 @@ BATCH_SIZE = "resilient_ai.request.batch_size"
 IMAGE_COUNT = "resilient_ai.image.count"
 IMAGE_SIZE = "resilient_ai.image.size"
 STREAM_OUTCOME = "resilient_ai.stream.outcome"
+STREAM_CHUNKS = "resilient_ai.stream.chunks"
+STREAM_FIRST_CONTENT = "resilient_ai.stream.time_to_first_content"
 TIMEOUT_PHASE = "resilient_ai.timeout.phase"
 FALLBACK_MODEL = "resilient_ai.fallback.model"
 ATTEMPT_NUMBER = "resilient_ai.attempt.number"
 ATTEMPT_KIND = "resilient_ai.attempt.kind"
 ATTEMPT_MODEL = "resilient_ai.attempt.model"
 ATTEMPT_OUTCOME = "resilient_ai.attempt.outcome"
+ATTEMPT_PREVIOUS = "resilient_ai.attempt.previous_attempts"
+LINK_TYPE = "resilient_ai.link.type"
 RETRY_DELAY = "resilient_ai.retry.delay"
 RETRY_DELAY_SOURCE = "resilient_ai.retry.delay_source"
 RESUME_HOW = "resilient_ai.stream_resumed.how"
@@ -75,11 +101,15 @@ CIRCUIT_NAME = "resilient_ai.circuit_breaker.name"
 CIRCUIT_STATE = "resilient_ai.circuit_breaker.state"
 
 SPAN_ATTEMPT = "resilient_ai.attempt"
+SPAN_REQUEST = "resilient_ai.request"
+SPAN_LIMITER_WAIT = "resilient_ai.limiter.wait"
+EXECUTE_TOOL = "execute_tool"
 EVENT_RETRY = "resilient_ai.retry"
 EVENT_FALLBACK = "resilient_ai.fallback"
 EVENT_RESUME = "resilient_ai.stream_resumed"
 EVENT_HEDGE = "resilient_ai.hedge"
 EVENT_CIRCUIT = "resilient_ai.circuit_breaker.transition"
+EVENT_DETAILS = "gen_ai.client.inference.operation.details"
 
 # There is no word for drawing in the conventions; a predefined one that fits must be used, and a picture is content.
 OPERATION_NAMES = {
@@ -89,3 +119,61 @@ OPERATION_NAMES = {
     "embed": "embeddings",
     "image": "generate_content",
 }
+
+# Metrics. Names of the conventions 1.41.1, then those of their newest text.
+CLIENT_DURATION = "gen_ai.client.operation.duration"
+CLIENT_TOKENS = "gen_ai.client.token.usage"
+CLIENT_FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
+INFERENCE_DURATION = "gen_ai.client.inference.duration"
+INFERENCE_FIRST_CHUNK = "gen_ai.client.inference.time_to_first_chunk"
+INFERENCE_INPUT = "gen_ai.client.inference.usage.input_tokens"
+INFERENCE_OUTPUT = "gen_ai.client.inference.usage.output_tokens"
+INFERENCE_CACHE_READ = "gen_ai.client.inference.usage.cache_read.input_tokens"
+INFERENCE_CACHE_WRITE = "gen_ai.client.inference.usage.cache_write.input_tokens"
+INFERENCE_REASONING = "gen_ai.client.inference.usage.reasoning.output_tokens"
+INFERENCE_INPUT_SIZES = "gen_ai.client.inference.operation.input_tokens"
+INFERENCE_OUTPUT_SIZES = "gen_ai.client.inference.operation.output_tokens"
+EMBEDDINGS_DURATION = "gen_ai.client.embeddings.duration"
+EMBEDDINGS_INPUT_SIZES = "gen_ai.client.embeddings.operation.input_tokens"
+
+REQUEST_DURATION = "resilient_ai.request.duration"
+REQUEST_ACTIVE = "resilient_ai.request.active"
+REQUEST_ATTEMPTS = "resilient_ai.request.attempts"
+ATTEMPT_DURATION = "resilient_ai.attempt.duration"
+RETRY_COUNT = "resilient_ai.retries"
+RETRY_WAIT = "resilient_ai.retry.delay"
+HEDGE_COUNT = "resilient_ai.hedges"
+FALLBACK_COUNT = "resilient_ai.fallbacks"
+REJECTION_COUNT = "resilient_ai.rejections"
+CIRCUIT_STATES = "resilient_ai.circuit_breaker.state"
+CIRCUIT_TRANSITIONS = "resilient_ai.circuit_breaker.transitions"
+CACHE_REQUESTS = "resilient_ai.cache.requests"
+CACHE_SAVED = "resilient_ai.cache.saved_cost"
+CACHE_ENTRIES = "resilient_ai.cache.entry.count"
+CACHE_SIZE = "resilient_ai.cache.size"
+LIMITER_WAIT = "resilient_ai.limiter.wait.duration"
+LIMITER_QUEUE = "resilient_ai.limiter.queue.depth"
+LIMITER_LIMIT = "resilient_ai.limiter.limit"
+BUDGET_UTILIZATION = "resilient_ai.budget.utilization"
+PRICE_DRIFT = "resilient_ai.price.drift"
+COST = "resilient_ai.cost"
+TELEMETRY_ERRORS = "resilient_ai.telemetry.errors"
+
+# What only metrics are told apart by.
+TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105 - of language, not of access
+TOKEN_MODALITY = "gen_ai.token.modality"  # noqa: S105 - as above
+COST_DISPOSITION = "resilient_ai.cost.disposition"
+REJECTION_REASON = "resilient_ai.rejection.reason"
+CIRCUIT_FROM = "resilient_ai.circuit_breaker.from"
+CIRCUIT_TO = "resilient_ai.circuit_breaker.to"
+LIMITER_NAME = "resilient_ai.limiter.name"
+BUDGET_NAME = "resilient_ai.budget.name"
+CACHE_LAYER = "resilient_ai.cache.layer"
+TELEMETRY_COMPONENT = "resilient_ai.telemetry.component"
+
+# Upper bounds of histogram buckets, as advice. The first two are those of the conventions. Ours begin at a millisecond, as
+# hits of the cache do, and end beyond five minutes, as calls of models that think long.
+CLIENT_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+CLIENT_TOKEN_COUNTS = tuple(4**power for power in range(14))
+SECONDS = (0.001, 0.0025, 0.005, *CLIENT_SECONDS, 163.84, 327.68)
+ATTEMPT_COUNTS = (1, 2, 3, 4, 5, 8)

@@ -1,23 +1,30 @@
 """What spans say about a call: settings, counts and outcomes, never content."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from resilient_ai.core.call import Call
-from resilient_ai.core.errors import AttemptTimeout, DeadlineExceeded, StatusError
+from resilient_ai.core.errors import AttemptTimeout, BudgetExceeded, BudgetUnavailable, DeadlineExceeded, StatusError
 from resilient_ai.core.operations import Conversation, Embed, Image, Sampling
 from resilient_ai.core.results import ChatResult, Cost, EmbedResult, ImageResult, Result, Usage
 from resilient_ai.middleware import _semconv as names
+from resilient_ai.middleware._conventions import Conventions
 from resilient_ai.middleware._outcome import error_type
 
 Attribute = str | bool | int | float | Sequence[str]
 Attributes = dict[str, Attribute]
+# Where None stands for what is not known, and is taken out by `known`.
+Loose = dict[str, Attribute | None]
 
 _LARGEST_INT = 2**63 - 1  # what a span can hold; a seed may be larger
 _OUTPUT_TYPES = {"text": "text", "regex": "text", "json_object": "json", "json_schema": "json"}
-_TAGS = {"user": names.USER_ID, "session": names.SESSION_ID, "tenant": names.TENANT}
+_WHO = {"user": names.USER_ID, "session": names.SESSION_ID}
+_TAGS = {**_WHO, "conversation": names.CONVERSATION_ID, "tenant": names.TENANT}
+# The values of tags that stand behind the name of a budget.
+_SCOPE = re.compile(r" ?\b[^ =]+=.*")
 
 
 @lru_cache(maxsize=64)
@@ -46,11 +53,13 @@ def start_attributes(call: Call[Any], provider: str) -> Attributes:
     }
 
 
-def request_attributes(call: Call[Any]) -> Attributes:
-    """Return what was asked, as far as it is a setting."""
+def request_attributes(call: Call[Any], shown: Sequence[str] = ()) -> Loose:
+    """Return what was asked, as far as it is a setting, and the tags of the call that are `shown`."""
     operation = call.operation
-    found: dict[str, Attribute | None] = {names.CALL_ID: call.id}
-    found |= {name: call.tags.get(tag) for tag, name in _TAGS.items()}
+    found: Loose = {names.CALL_ID: call.id}
+    if call.tags:
+        found |= {name: call.tags.get(tag) for tag, name in _TAGS.items()}
+        found[names.TAGS] = [f"{tag}:{call.tags[tag]}" for tag in shown if tag in call.tags] or None
     if isinstance(operation, Sampling):
         found |= _sampling_attributes(operation)
     elif isinstance(operation, Embed):
@@ -63,10 +72,10 @@ def request_attributes(call: Call[Any]) -> Attributes:
         found[names.REQUEST_CHOICE_COUNT] = operation.n if operation.n != 1 else None
         found[names.REQUEST_SEED] = _fitting(operation.seed)
         found[names.IMAGE_SIZE] = operation.size
-    return _known(found)
+    return found
 
 
-def _sampling_attributes(operation: Sampling[Any]) -> dict[str, Attribute | None]:
+def _sampling_attributes(operation: Sampling[Any]) -> Loose:
     wanted = operation.response_format
     return {
         names.OUTPUT_TYPE: _OUTPUT_TYPES[wanted.type] if wanted else None,
@@ -85,50 +94,59 @@ def _sampling_attributes(operation: Sampling[Any]) -> dict[str, Attribute | None
     }
 
 
-def result_attributes(result: Result, *, cached: bool) -> Attributes:
+def who_attributes(tags: Mapping[str, str]) -> Attributes:
+    """Return for whom a call is, as backends want it on every span; never `gen_ai.*`."""
+    return known({name: tags.get(tag) for tag, name in _WHO.items()}) if tags else {}
+
+
+def result_attributes(result: Result, conventions: Conventions, *, cached: bool) -> Loose:
     """Return what came back. Usage is left out for a cache hit: nobody counted or billed those tokens this time."""
-    found: dict[str, Attribute | None] = {
+    found: Loose = {
         names.RESPONSE_ID: result.request_id,
         names.RESPONSE_MODEL: result.model,
     }
     if isinstance(result, ChatResult):
-        reasons = [choice.finish_reason for choice in result.choices if choice.finish_reason is not None]
-        found[names.RESPONSE_FINISH_REASONS] = reasons or None
+        unknown = "error" if conventions == "latest" else None
+        reasons = [choice.finish_reason or unknown for choice in result.choices]
+        found[names.RESPONSE_FINISH_REASONS] = [reason for reason in reasons if reason is not None] or None
     elif isinstance(result, EmbedResult):
         found[names.EMBEDDINGS_DIMENSION_COUNT] = result.dimensions
     elif isinstance(result, ImageResult):
         found[names.IMAGE_COUNT] = len(result.images)
     if result.usage is not None and not cached:
-        found |= _usage_attributes(result.usage)
-    return _known(found)
+        found |= _usage_attributes(result.usage, conventions)
+    return found
 
 
-def _usage_attributes(usage: Usage) -> dict[str, Attribute | None]:
+def _usage_attributes(usage: Usage, conventions: Conventions) -> Loose:
+    written = usage.cache_write_tokens or None
     return {
         names.USAGE_INPUT_TOKENS: usage.input_tokens,
         names.USAGE_OUTPUT_TOKENS: usage.output_tokens,
         names.USAGE_CACHE_READ: usage.cached_tokens or None,
-        names.USAGE_CACHE_CREATION: usage.cache_write_tokens or None,
+        names.USAGE_CACHE_CREATION: None if conventions == "latest" else written,
+        names.USAGE_CACHE_WRITE: None if conventions == "1.41" else written,
         names.USAGE_REASONING: usage.reasoning_tokens or None,
     }
 
 
-def record_attributes(call: Call[Any], result: Result | None) -> Attributes:
-    """Return what the call took: attempts, cache, cost, and the model it fell back to."""
+def record_attributes(call: Call[Any], result: Result | None, fallbacks: Collection[str] = ()) -> Loose:
+    """Return what the call took: attempts, cache, cost, its route, and which of the `fallbacks` has served it."""
     record = call.record
-    cost = record.cost() if record.costs or result is None else record.cost() or result.cost
-    return _known(
-        {
-            names.ATTEMPTS: record.sends,
-            names.CACHE_OUTCOME: record.cache if record.cache != "off" else None,
-            names.CACHE_AGE: record.age,
-            names.FALLBACK_MODEL: result.served_by if result and result.served_by not in {"", call.model} else None,
-            **_cost_attributes(cost),
-        }
-    )
+    cost = record.cost_of(result)
+    first = next((entry for entry in record.considered if entry.place == 1), None) if record.considered else None
+    return {
+        names.ATTEMPTS: record.sends,
+        names.CACHE_OUTCOME: record.cache if record.cache != "off" else None,
+        names.CACHE_AGE: record.age,
+        names.ROUTE: None if first is None else first.model,
+        names.ROUTE_REASON: None if first is None else first.why,
+        names.FALLBACK_MODEL: result.served_by if result and result.served_by in fallbacks else None,
+        **_cost_attributes(cost),
+    }
 
 
-def _cost_attributes(cost: Cost | None) -> dict[str, Attribute | None]:
+def _cost_attributes(cost: Cost | None) -> Loose:
     if cost is None:
         return {}
     return {
@@ -142,7 +160,7 @@ def _cost_attributes(cost: Cost | None) -> dict[str, Attribute | None]:
 
 def error_attributes(error: BaseException) -> Attributes:
     """Return what kind of failure it was; never its message, which may quote the prompt."""
-    found: dict[str, Attribute | None] = {
+    found: Loose = {
         names.ERROR_TYPE: error_type(error),
         names.ERROR_CLASS: type(error).__name__,
     }
@@ -150,21 +168,24 @@ def error_attributes(error: BaseException) -> Attributes:
         found[names.TIMEOUT_PHASE] = error.timer
     elif isinstance(error, DeadlineExceeded):
         found[names.TIMEOUT_PHASE] = "total"
-    return _known(found)
+    elif isinstance(error, BudgetExceeded | BudgetUnavailable):
+        found[names.BUDGET_NAME] = _SCOPE.sub("", error.budget) or None
+    return known(found)
 
 
 def attempt_end_attributes(error: BaseException | None, cost: Cost | None) -> Attributes:
     """Return how one attempt ended."""
-    found: dict[str, Attribute | None] = {names.COST_AMOUNT: None if cost is None else float(cost.amount)}
+    found: Loose = {names.COST_AMOUNT: None if cost is None else float(cost.amount)}
     if error is not None:
         found |= error_attributes(error)
         found[names.HTTP_STATUS] = error.status if isinstance(error, StatusError) else None
-    return _known(found)
+    return known(found)
 
 
 def _fitting(number: int | None) -> int | None:
     return number if number is not None and abs(number) <= _LARGEST_INT else None
 
 
-def _known(found: Mapping[str, Attribute | None]) -> Attributes:
+def known(found: Mapping[str, Attribute | None]) -> Attributes:
+    """Return what is known: a span would keep None as if it were a value."""
     return {name: value for name, value in found.items() if value is not None}

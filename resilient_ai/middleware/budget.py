@@ -30,7 +30,9 @@ def refuse_float(name: str, given: object, unit: str = "") -> None:
         ValueError: If it is one; the message says what to write.
     """
     if isinstance(given, float):
-        raise ValueError(f"{name} must not be a float, which is hardly ever exact: write '{given}{unit}', got {given!r}")  # noqa: TRY004 - as every option that is out of range
+        raise ValueError(
+            f"{name} must not be a float, which is hardly ever exact: write '{given}{unit}', got {given!r}"
+        )
 
 
 def _exact(given: object) -> object:
