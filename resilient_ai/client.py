@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from resilient_ai.deepinfra.catalogue.ids import ChatModel, CompletionModel, EmbeddingModel, ImageModel
     from resilient_ai.deepinfra.transport import Transport
 
+E = TypeVar("E", bound=Event)
 R = TypeVar("R")
 T = TypeVar("T")
 
@@ -278,6 +279,16 @@ class AsyncClient:
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Have `listener` told of every event of every call; return what ends the subscription."""
         return self._pipeline.subscribe(listener)
+
+    def on(self, kind: type[E], callback: Callable[[E], None]) -> Callable[[], None]:
+        """Have `callback` told of every event of one class; return what ends the subscription. See `Pipeline.on`.
+
+        >>> from resilient_ai import CircuitOpened
+        >>> ai = AsyncClient(api_key="secret", stack=[])
+        >>> stop = ai.on(CircuitOpened, lambda opened: print(opened.model, "rests for", opened.retry_after))
+        >>> stop()
+        """
+        return self._pipeline.on(kind, callback)
 
     def describe(self, *, models: int = 1) -> Description:
         """Return the effective stack, outermost first, with settings, and the worst case of a call that names `models` models."""

@@ -17,12 +17,14 @@ from resilient_ai.core.call import Call, CallRecord, Departures, Listener, Middl
 from resilient_ai.core.checks import is_unicode
 from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.core.errors import ClientClosed, ConfigurationError, InvalidInput
+from resilient_ai.core.events import Event
 from resilient_ai.core.health import Health
 from resilient_ai.core.operations import Operation
 from resilient_ai.core.results import Result
 from resilient_ai.core.streams import StreamResult
 
 R = TypeVar("R")
+E = TypeVar("E", bound=Event)
 _PRIORITIES: frozenset[Priority] = frozenset({"interactive", "batch"})
 _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
@@ -207,6 +209,31 @@ class Pipeline:
             self._listeners = tuple(known for known in self._listeners if known is not listener)
 
         return unsubscribe
+
+    def on(self, kind: type[E], callback: Callable[[E], None]) -> Callable[[], None]:
+        """Have `callback` told of every event of one class; return what ends the subscription.
+
+        Callbacks are told of events in the order in which these happen, each in the order in which they were subscribed. One
+        that raises is logged by name, and neither the call nor the next callback notices.
+
+        Args:
+            kind: A class of `resilient_ai.core.events`, such as `CircuitOpened`; `Event` is all of them.
+            callback: A plain function that is quick: it is called in the middle of the call, and cannot be awaited.
+
+        Raises:
+            ConfigurationError: If `kind` is no class of events, or `callback` cannot be called, or is an `async def`.
+        """
+        given = cast("object", kind)
+        if not (isinstance(given, type) and issubclass(given, Event)):
+            raise ConfigurationError(f"kind: a class of events such as CircuitOpened, got {given!r:.60}")
+        if not callable(callback) or inspect.iscoroutinefunction(callback):
+            raise ConfigurationError(f"callback: a plain function, got {callback!r:.60}")
+
+        def listener(event: Event) -> None:
+            if isinstance(event, kind):
+                callback(event)
+
+        return self.subscribe(listener)
 
     def describe(self, *, models: int = 1) -> Description:
         """Return the effective stack, outermost first, with settings and the worst case of a call.
