@@ -176,7 +176,7 @@ async def everything_else(ai: AsyncClient) -> None:
     assert_type(await ai.cache.forget(tenant="a"), int)
     stop = ai.subscribe(listen)
     assert_type(stop(), None)
-    assert_type(ai.on(CircuitOpened, lambda opened: print(opened.retry_after)), Callable[[], None])
+    assert_type(ai.on(CircuitOpened, listen), Callable[[], None])
     assert_type(ai.ledger, CostLedger)
     assert_type(await ai.costs.wasted(tenant="a"), Decimal)
     assert_type(await ai.costs.by("model", day=True), list[LedgerRow])
