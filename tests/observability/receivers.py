@@ -54,9 +54,7 @@ class Received:
         """The attributes of every resource that sent something."""
         bodies = [*self.bodies["traces"], *self.bodies["metrics"], *self.bodies["logs"]]
         parts = ("resource_spans", "resource_metrics", "resource_logs")
-        return [
-            plain(one.resource.attributes) for body in bodies for part in parts for one in getattr(body, part, ())
-        ]
+        return [plain(one.resource.attributes) for body in bodies for part in parts for one in getattr(body, part, ())]
 
     @property
     def spans(self):
@@ -94,7 +92,9 @@ class Received:
 
 def metrics_of(body):
     """Return the metrics of a request."""
-    return [metric for resource in body.resource_metrics for scope in resource.scope_metrics for metric in scope.metrics]
+    return [
+        metric for resource in body.resource_metrics for scope in resource.scope_metrics for metric in scope.metrics
+    ]
 
 
 def plain(attributes):
