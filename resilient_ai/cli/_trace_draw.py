@@ -27,6 +27,7 @@ _BAR_STYLES: dict[BarKind, str] = {
     "mark": "bold cyan",
     "other": "bright_black",
 }
+_MOMENT = 10**6  # nanoseconds that an axis is long where nothing took any time
 _HEAVY, _LIGHT = 2, 1
 # By the weights of the left and the right half of a cell.
 _HALVES = {
@@ -86,7 +87,7 @@ class _Pen:
     def trace(self, trace: Trace, found: Sequence[tuple[Sequence[Row], int]]) -> Iterator[Text]:
         """Return the head of a trace, an axis, and the lines of its calls."""
         start, end = ends_of([row for some, _ in found for row in some])
-        scale = _Scale(start, max(end - start, 1), self.cells)
+        scale = _Scale(start, end - start or _MOMENT, self.cells)
         head = [date_of(start), f"trace {trace.id[:8]}", *([trace.root] if trace.root else [])]
         yield from self.wrapped(head, "bold", 0)
         yield self.axis(scale)

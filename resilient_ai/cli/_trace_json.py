@@ -112,32 +112,49 @@ def parsed(text: bytes) -> Any:
 
 def _blocks(file: BinaryIO, notes: Notes) -> Iterator[tuple[int, Any, bool]]:
     """Cut a file into what may be values: the number of the first line, the value, and whether there was an end to it."""
-    block: list[bytes] = []
-    began = size = 0
+    block = _Block()
     for number, line in _lines(file, notes):
         bare = line.strip()
-        if not block and not bare:
+        if not block.lines and not bare:
             continue
-        may_be_whole = not block or (line[:1] == b"{" and block[0][:1] != b"[")
+        may_be_whole = not block.lines or (line[:1] == b"{" and block.lines[0][:1] != b"[")
         value = parsed(bare) if may_be_whole else None
-        if value is not None or (not block and bare[-1:] not in {b"{", b"[", b","}):
-            if block:
-                notes.cannot_read(began)
-                block = []
+        if value is not None or (not block.lines and bare[-1:] not in {b"{", b"[", b","}):
+            if block.lines:
+                notes.cannot_read(block.first)
+                block = _Block()
             yield number, value, line.endswith(b"\n")
             continue
-        if not block:
-            began, size = number, 0
-        block.append(line)
-        size += len(line)
-        if size > LONGEST:
+        block.add(number, line)
+        if line[:1] in {b"}", b"]"}:
+            yield from block.end(notes, has_end=True)
+            block = _Block()
+    if block.lines:
+        yield from block.end(notes, has_end=False)
+
+
+class _Block:
+    """Lines that may be one value together, as far as there is room for them."""
+
+    __slots__ = ("first", "lines", "size")
+
+    def __init__(self) -> None:
+        self.first = self.size = 0
+        self.lines: list[bytes] = []
+
+    def add(self, number: int, line: bytes) -> None:
+        self.first = self.first or number
+        self.size += len(line)
+        if self.size <= LONGEST:
+            self.lines.append(line)
+        else:
+            self.lines[1:] = []
+
+    def end(self, notes: Notes, *, has_end: bool) -> Iterator[tuple[int, Any, bool]]:
+        if self.size > LONGEST:
             notes.too_long += 1
-            block = []
-        elif line[:1] in {b"}", b"]"}:
-            yield began, parsed(b"".join(block)), True
-            block = []
-    if block:
-        yield began, parsed(b"".join(block)), False
+        else:
+            yield self.first, parsed(b"".join(self.lines)), has_end
 
 
 def _lines(file: BinaryIO, notes: Notes) -> Iterator[tuple[int, bytes]]:

@@ -4,13 +4,15 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --paper: #fcfcfa; --card: #ffffff; --ink: #1f2530; --soft: #59616e; --rule: #e4e5e2; --grid: #eeeeeb;
-  --good: #2f7f5f; --first: #a9d3c0; --bad: #b8402f; --unused: #9aa1ab; --wait: #a86f14; --line: #7457b5; --mark: #1f6f9f;
+  --good: #2f7f5f; --stream: #2a7d94; --first: #b4d6df; --bad: #b8402f; --unused: #9aa1ab;
+  --wait: #a86f14; --line: #7457b5; --mark: #1f6f9f;
   --other: #b9bfc8; --call: #d5d8d9; --focus: #1f6f9f;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #14171b; --card: #1a1e23; --ink: #e4e7ea; --soft: #a0a8b3; --rule: #2b3037; --grid: #23282e;
-    --good: #58b88e; --first: #2e5d4a; --bad: #ee8373; --unused: #6d7681; --wait: #d9a548; --line: #a990e0; --mark: #6db8e4;
+    --good: #58b88e; --stream: #5cb3cc; --first: #2b5360; --bad: #ee8373; --unused: #6d7681;
+  --wait: #d9a548; --line: #a990e0; --mark: #6db8e4;
     --other: #525b66; --call: #3b424b; --focus: #6db8e4;
   }
 }
@@ -48,13 +50,13 @@ body:has(#only-failed:checked) :is(.trace, .call):not(.failed) { display: none; 
 .trace { margin-top: 1.5rem; padding: 1.25rem 1.5rem 1rem; background: var(--card); border: 1px solid var(--rule);
   border-radius: 10px; }
 table { width: 100%; border-collapse: collapse; }
-th, td { padding: 0.125rem 0; text-align: left; font-weight: 400; vertical-align: middle; unicode-bidi: isolate; }
+th, td { padding: 0; text-align: left; font-weight: 400; vertical-align: middle; unicode-bidi: isolate; }
 .waterfall { table-layout: fixed; }
-.waterfall .what { width: 27%; padding-right: 1.25rem; }
-.waterfall .took { width: 6rem; padding-left: 1.25rem; text-align: right; white-space: nowrap; }
+.waterfall .what { width: 31%; padding-right: 1.25rem; }
+.waterfall .took { width: 5.75rem; padding-left: 1rem; text-align: right; white-space: nowrap; }
 .waterfall .came { width: 11rem; padding-left: 1.25rem; }
 .waterfall .took, .head .when, .part.faint .what { color: var(--soft); }
-.call + .call tr:first-child > * { padding-top: 0.875rem; }
+.call + .call .head > * { padding-top: 0.875rem; }
 .head .what { font-weight: 600; }
 .good .came { color: var(--good); }
 .bad .came { color: var(--bad); }
@@ -66,17 +68,19 @@ th, td { padding: 0.125rem 0; text-align: left; font-weight: 400; vertical-align
 .facts li { display: inline; }
 .facts li + li::before { content: "\\00a0· "; }
 details { display: inline; }
-summary { display: inline; margin-left: 0.75em; cursor: pointer; list-style: none; text-decoration: underline;
-  text-decoration-color: var(--other); text-underline-offset: 0.2em; }
+summary { display: inline; white-space: nowrap; margin-left: 0.75em; cursor: pointer; list-style: none;
+  text-decoration: underline; text-decoration-color: var(--other); text-underline-offset: 0.2em; }
+ul:empty + details summary { margin-left: 0; }
 summary::-webkit-details-marker { display: none; }
 summary:hover { color: var(--ink); }
 details dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 0.125rem 1.25rem; margin: 0.5rem 0 0.5rem; }
 details dd { margin: 0; color: var(--ink); }
-.bars { display: block; width: 100%; height: 1.375rem; overflow: visible; }
+.bars { display: block; width: 100%; height: 1.625rem; overflow: visible; }
 .axis .bars { height: 1rem; }
 .axis text { fill: var(--soft); font-size: 0.75rem; }
 .grid { stroke: var(--grid); }
-.work, .stream { fill: var(--good); }
+.work { fill: var(--good); }
+.stream { fill: var(--stream); }
 .first { fill: var(--first); }
 .bad .work, .bad .first, .bad .stream { fill: var(--bad); }
 .faint .work, .faint .first, .faint .stream { fill: var(--unused); }
@@ -98,17 +102,18 @@ details dd { margin: 0; color: var(--ink); }
   .trace { padding: 1rem; }
   h2 span { display: block; margin-left: 0; }
   .waterfall, .waterfall tbody { display: block; }
-  .waterfall tr { display: grid; grid-template-columns: minmax(0, 1fr) auto auto; align-items: baseline; }
+  .waterfall tr { display: grid; grid-template-columns: minmax(45%, 1fr) minmax(0, max-content) auto;
+    align-items: baseline; }
   .waterfall thead { display: block; }
-  .waterfall thead th:not(.time), .waterfall thead tr:first-child { position: absolute; width: 1px; height: 1px; overflow: hidden;
-    clip-path: inset(50%); }
+  .waterfall thead th:not(.time) { position: absolute; }
   .waterfall .what, .waterfall .took, .waterfall .came { width: auto; }
   .waterfall .took { order: 2; padding-left: 0.75rem; }
   .waterfall .came { order: 1; padding-left: 0.75rem; text-align: right; }
   .waterfall .came small { display: none; }
   .waterfall .time { order: 3; grid-column: 1 / -1; }
   .waterfall .facts td { grid-column: 1 / -1; }
-  .bars { height: 1rem; }
+  .waterfall .bars { height: 1.125rem; margin-bottom: 0.375rem; }
+  .waterfall .axis .bars { margin: 0; }
   .list { overflow-x: auto; }
   .list .wide { display: none; }
 }

@@ -217,11 +217,6 @@ class Trace:
     root: str | None
     calls: Sequence[tuple[int, Call]]
 
-    @property
-    def start(self) -> int:
-        """When the first began."""
-        return min(call.start for _, call in self.calls)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:

@@ -13,12 +13,13 @@ from resilient_ai.cli._trace_words import date_of, facts_of, lasted, result_of, 
 from resilient_ai.cli.terminal import counted, usd
 
 _MOST_PARTS = 200  # of one call
-_MOST_TICKS = 6
+_MOST_TICKS = 5
 _SLIVER = 0.4  # per cent of the width that the shortest bar has
 _HEIGHTS: dict[BarKind, int] = {"call": 4, "other": 5}
 _HEIGHT = 10
-_MIDDLE = 11  # of a line, in pixels
+_MIDDLE = 13  # of a line, in pixels
 _DEEPEST = 5
+_MOMENT = 10**6  # nanoseconds that an axis is long where nothing took any time
 
 
 def page(found: Found) -> str:
@@ -67,7 +68,7 @@ def _period(found: Found) -> Markup:
 
 def _sums(found: Found) -> Markup:
     pairs = [
-        tag("div", tag("dt", name), tag("dd", value), class_="bad" if name == "failed" and value != "0" else None)
+        tag("div", tag("dt", name), tag("dd", value), class_="bad" if name == "failed" else None)
         for name, value in sums_of(found)
     ]
     return tag("dl", *pairs, class_="sums")
@@ -121,7 +122,7 @@ def _line(call: Call, number: str) -> Markup:
 
 def _trace(trace: Trace, calls: "Sequence[tuple[Call, list[Row], int]]", numbers: dict[tuple[str, str], str]) -> Markup:
     start, end = ends_of([row for _, rows, _ in calls for row in rows])
-    scale = _Scale(start, max(end - start, 1))
+    scale = _Scale(start, end - start or _MOMENT)
     failed = " failed" if any(tone_of(call) == "bad" for call, _, _ in calls) else ""
     name = f"trace {trace.id[:8]}" + (f" · {trace.root}" if trace.root else "")
     table = tag(
@@ -132,7 +133,7 @@ def _trace(trace: Trace, calls: "Sequence[tuple[Call, list[Row], int]]", numbers
         role="table",
         aria_label=f"Calls of {name}",
     )
-    return tag("section", tag("h2", date_of(start), tag("span", name)), table, class_=f"trace{failed}")
+    return tag("section", tag("h2", date_of(start), " ", tag("span", name)), table, class_=f"trace{failed}")
 
 
 def _axis(scale: "_Scale") -> Markup:
@@ -166,7 +167,7 @@ def _call(call: Call, rows: Sequence[Row], beyond: int, scale: "_Scale", number:
 
 def _row(row: Row, scale: "_Scale", anchor: str | None) -> Markup:
     begin = lasted(min(bar.start for bar in row.bars) - scale.start)
-    cost = [] if row.is_call or not row.details else [tag("small", row.details[0])]
+    cost = [] if row.is_call or not row.details else [joined(" ", tag("small", row.details[0]))]
     return tag(
         "tr",
         tag("th", row.label, scope="row", role="rowheader", class_="what"),

@@ -125,6 +125,7 @@ def _of_attempt(part: Attempt, call: Call, depth: int, first: int | None) -> Row
     label = " ".join(filter(None, (None if part.number is None else str(part.number), part.kind or "attempt")))
     if part.model is not None and part.model != call.title:
         label += f" {short(part.model)}"
+    is_alone = sum(isinstance(one, Attempt) for one in call.parts) == 1  # and costs what the call does
     bars = [Bar("work", part.start, part.end)]
     if first is not None:
         bars = [Bar("first", part.start, first), Bar("stream", first, part.end)]
@@ -141,7 +142,7 @@ def _of_attempt(part: Attempt, call: Call, depth: int, first: int | None) -> Row
         lasted=lasted(part.end - part.start),
         result=result,
         tone=tone,
-        details=[] if part.cost is None else [usd(part.cost)],
+        details=[usd(part.cost)] if part.cost is not None and not is_alone else [],
     )
 
 

@@ -2,7 +2,7 @@
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -99,6 +99,8 @@ class _Chosen:
         self.spans += 1
         if is_call(span):
             key = span.trace, span.id
+            if key in self._known:  # as one that was exported twice
+                return
             self._unknown.pop(key, None)
             self._known[key] = None
             if len(self._known) > _MOST_UNKNOWN:
@@ -169,9 +171,7 @@ def _kept(file: BinaryIO, keys: list[Key]) -> tuple[list[Span], int]:
     chosen: list[Span] = []
     others: list[Span] = []
     left_out = 0
-    for span in _spans(file) if calls else ():
-        if span.trace not in traces:
-            continue
+    for span in _spans(file, traces) if calls else ():
         if (span.trace, span.id) in calls:
             chosen.append(span)
         elif is_call(span) or (span.name in _PIECES and (span.trace, span.parent) not in calls):
@@ -183,9 +183,9 @@ def _kept(file: BinaryIO, keys: list[Key]) -> tuple[list[Span], int]:
     return chosen + others, left_out
 
 
-def _spans(file: BinaryIO) -> Iterator[Span]:
+def _spans(file: BinaryIO, traces: Collection[str]) -> Iterator[Span]:
     for value in values_of(file, Notes()):
-        for span in spans_of(value):
+        for span in spans_of(value, traces):
             if span is not None:
                 yield span
 

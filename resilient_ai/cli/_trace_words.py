@@ -217,44 +217,32 @@ def sign(tone: Tone) -> str:
 
 def summary(found: Found) -> str:
     """Return the sums of what is shown, on a line."""
-    sums = dict(sums_of(found))
-    cost = sums.pop("cost", None)
+    sums = list(sums_of(found))
     words = [
-        f"{value} {name if value != '1' or name[-1] != 's' else name[:-1]}"
-        for name, value in sums.items()
-        if name in _SUMMED
+        f"{value} {name}" for name, value in sums if name.removesuffix("s") in {"call", "tool", "failed", "attempt"}
     ]
-    return ", ".join(words) + (f"; {cost}" if cost is not None else "")
-
-
-_SUMMED = {"calls", "tools", "failed", "attempts"}
+    return ", ".join(words) + "".join(f"; {value}" for name, value in sums if name == "cost")
 
 
 def sums_of(found: Found) -> Iterator[tuple[str, str]]:
     """Return the sums of what is shown, each with its name."""
     calls = [call for call in found.shown if not call.is_tool]
-    tools = len(found.shown) - len(calls)
-    if calls:
-        yield "calls", f"{len(calls):,}"
-    if tools:
-        yield "tools", f"{tools:,}"
-    failed = sum(tone_of(call) == "bad" for call in found.shown)
-    if failed:
-        yield "failed", f"{failed:,}"
-    attempts = sum(call.attempts or 0 for call in calls)
-    if attempts:
-        yield "attempts", f"{attempts:,}"
-    for name, counts in (
-        ("tokens in", [call.tokens.input for call in calls]),
-        ("tokens out", [call.tokens.output for call in calls]),
+    counts = {
+        "call": len(calls),
+        "tool": len(found.shown) - len(calls),
+        "failed": sum(tone_of(call) == "bad" for call in found.shown),
+        "attempt": sum(call.attempts or 0 for call in calls),
+        "token in": sum(call.tokens.input or 0 for call in calls),
+        "token out": sum(call.tokens.output or 0 for call in calls),
+    }
+    for name, number in counts.items():
+        if number:
+            noun, space, way = name.partition(" ")
+            yield noun + ("" if number == 1 or name == "failed" else "s") + space + way, f"{number:,}"
+    for name, amount in (
+        ("cost", total([call.money.amount for call in calls])),
+        ("wasted", total([call.money.wasted for call in calls])),
     ):
-        if any(count is not None for count in counts):
-            yield name, f"{sum(count or 0 for count in counts):,}"
-    for name, amounts in (
-        ("cost", [call.money.amount for call in calls]),
-        ("wasted", [call.money.wasted for call in calls]),
-    ):
-        amount = total(amounts)
         if amount is not None:
             yield name, usd(amount)
     if len(calls) > 1:
@@ -272,7 +260,7 @@ def facts_of(call: Call) -> Iterator[tuple[str, str]]:
     yield "trace", call.trace
     yield "span", call.span
     yield "began", date_of(call.start)
-    known: dict[str, object] = {
+    known: dict[str, str | int | float | tuple[str, ...] | None] = {
         "call id": call.id,
         "service": call.service,
         "served by": call.served_by,
@@ -292,11 +280,10 @@ def facts_of(call: Call) -> Iterator[tuple[str, str]]:
     }
     for name, value in known.items():
         if value is not None:
-            yield (
-                name,
-                ", ".join(map(str, value))
-                if isinstance(value, tuple)
-                else f"{value:,}"
-                if isinstance(value, int)
-                else str(value),
-            )
+            yield name, _as_text(value)
+
+
+def _as_text(value: str | float | tuple[str, ...]) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)

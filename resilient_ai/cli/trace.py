@@ -20,7 +20,10 @@ _MOST = 1000
 def trace(
     file: Annotated[
         str,
-        typer.Argument(help="Spans, one a line: JSON of OpenTelemetry's SDK, or of OTLP. `-` reads standard input."),
+        typer.Argument(
+            metavar="FILE",
+            help="Spans, one a line: JSON of OpenTelemetry's SDK, or of OTLP. `-` reads standard input.",
+        ),
     ],
     *,
     last: Annotated[

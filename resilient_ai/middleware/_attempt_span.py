@@ -1,22 +1,25 @@
 """The span of one attempt, and the race that two of them may run."""
 
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from typing_extensions import override
 
 from resilient_ai.core.call import Call, Next
+from resilient_ai.core.errors import StatusError
 from resilient_ai.core.results import Cost, Result
 from resilient_ai.core.streams import StreamEnd, StreamResult
 from resilient_ai.middleware import _semconv as names
 from resilient_ai.middleware._call_span import CallSpan
 from resilient_ai.middleware._outcome import Outcome, outcome_of, stream_outcome
 from resilient_ai.middleware._span_attributes import (
+    Attribute,
     Attributes,
-    attempt_end_attributes,
-    server_of,
+    add_error,
+    start_of_attempt,
     who_attributes,
 )
-from resilient_ai.middleware._spans import Ending, Otel, inside, trace_headers
+from resilient_ai.middleware._spans import Ending, Otel, let_go, trace_headers
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext
@@ -33,33 +36,39 @@ class AttemptSpans:
     def __init__(self, tracing: "Tracing") -> None:
         self._tracing = tracing
 
-    async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
-        """Put a span around one attempt, where the call is traced."""
+    def __call__(self, call: Call[R], proceed: Next[R], /) -> Awaitable[R]:
+        """Put a span around one attempt, where the call is traced; else there is no coroutine of ours in its way."""
         otel = None if call.span is None else self._tracing.otel()
         if otel is None:
-            return await proceed(call)
+            return proceed(call)
         trace = _trace_of(call, self._tracing)
         attempt = None if trace is None else _started(otel, trace, call)
         span = cast("Span", call.span) if attempt is None else attempt.span
         if self._tracing.propagate:
-            call = call.replace(headers={**call.headers, **trace_headers(span)})
-        if attempt is None:
-            return await proceed(call)
-        try:
-            result = await inside(otel, otel.context_of(span), call, proceed)
-        except BaseException as error:
-            attempt.failed(error)
-            raise
-        attempt.answered()
-        if isinstance(result, StreamResult):
-            result.on_end(attempt.stream_ended)
-        else:
-            attempt.succeeded(result)
-        return result
+            headers = trace_headers(span)
+            call = call.replace(headers={**call.headers, **headers} if call.headers else headers)
+        return proceed(call) if attempt is None else _spanned(otel, attempt, call, proceed)
 
     @override
     def __repr__(self) -> str:
         return "AttemptSpans()"
+
+
+async def _spanned(otel: Otel, attempt: "_AttemptSpan", call: Call[R], proceed: Next[R]) -> R:
+    token = otel.attach(otel.context_of(attempt.span))
+    try:
+        result = await proceed(call)
+    except BaseException as error:
+        let_go(otel, token)
+        attempt.failed(error)
+        raise
+    otel.detach(token)
+    attempt.answered()
+    if isinstance(result, StreamResult):
+        result.on_end(attempt.stream_ended)
+    else:
+        attempt.succeeded(result)
+    return result
 
 
 class _Race:
@@ -119,9 +128,7 @@ class _AttemptSpan(Ending):
         race.under_way -= 1
         if not race.under_way and self.trace.races.get(self.key) is race:
             del self.trace.races[self.key]
-        self.finish(
-            lambda: attempt_end_attributes(error, cost) | {names.ATTEMPT_OUTCOME: told}, failed=error is not None
-        )
+        self.finish(_end_attributes, told, error, cost, failed=error is not None)
 
 
 def _trace_of(call: Call[Any], tracing: "Tracing") -> CallSpan | None:
@@ -140,15 +147,12 @@ def _started(otel: Otel, trace: CallSpan, call: Call[Any]) -> _AttemptSpan | Non
     if not isinstance(race, _Race) or any(hedge is call.hedge for _, hedge in race.runners):
         race = _Race()
     links = [otel.link(sibling, {names.LINK_TYPE: "hedge_sibling"}) for sibling, _ in race.runners]
-    number = trace.attempts + 1
-    attributes: Attributes = {
-        names.ATTEMPT_NUMBER: number,
-        names.ATTEMPT_KIND: _kind_of(call, trace),
-        names.ATTEMPT_MODEL: call.model,
-        names.ATTEMPT_PREVIOUS: call.attempt - 1 + len(race.runners),
-        **server_of(call.origin),
-        **who_attributes(call.tags),
-    }
+    number, previous = trace.attempts + 1, call.attempt - 1 + len(race.runners)
+    attributes: Mapping[str, Attribute] = start_of_attempt(
+        number, _kind_of(call, trace), call.model, previous, call.origin
+    )
+    if call.tags:
+        attributes = {**attributes, **who_attributes(call.tags)}
     span = otel.start(
         names.SPAN_ATTEMPT, otel.internal, attributes, at=trace.times.now(), parent=trace.context, links=links
     )
@@ -159,6 +163,17 @@ def _started(otel: Otel, trace: CallSpan, call: Call[Any]) -> _AttemptSpan | Non
     race.runners.append((span.get_span_context(), call.hedge))
     race.under_way += 1
     return _AttemptSpan(trace, span, race, key, number)
+
+
+def _end_attributes(outcome: str, error: BaseException | None, cost: Cost | None) -> Attributes:
+    found: Attributes = {names.ATTEMPT_OUTCOME: outcome}
+    if cost is not None:
+        found[names.COST_AMOUNT] = float(cost.amount)
+    if error is not None:
+        add_error(found, error)
+        if isinstance(error, StatusError):
+            found[names.HTTP_STATUS] = error.status
+    return found
 
 
 def _kind_of(call: Call[Any], trace: CallSpan) -> _Kind:

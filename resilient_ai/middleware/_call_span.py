@@ -1,6 +1,6 @@
 """The span of one call, which writes down what happens on the way."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resilient_ai.core.call import FOR_NOTHING, Call
@@ -15,17 +15,17 @@ from resilient_ai.middleware._backends import Facts, backend_attributes, remembe
 from resilient_ai.middleware._conventions import Conventions
 from resilient_ai.middleware._outcome import Outcome, outcome_of, stream_outcome
 from resilient_ai.middleware._span_attributes import (
+    Attribute,
     Attributes,
-    Loose,
-    error_attributes,
-    known,
-    record_attributes,
-    request_attributes,
-    result_attributes,
+    add_error,
+    add_record,
+    add_request,
+    add_result,
 )
 from resilient_ai.middleware._span_content import ContentWriter
 from resilient_ai.middleware._span_events import WRITERS
-from resilient_ai.middleware._spans import Ending, Otel, Times, safely
+from resilient_ai.middleware._spans import Ending, Otel, Times
+from resilient_ai.middleware._telemetry_faults import passed_over
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -51,7 +51,7 @@ class Style(NamedTuple):
     is_described: bool = False
 
 
-def without_gen_ai(attributes: Attributes) -> Attributes:
+def without_gen_ai(attributes: Mapping[str, Attribute]) -> Attributes:
     """Return what the span of a call may have that somebody around us describes."""
     return {name: value for name, value in attributes.items() if not name.startswith("gen_ai.")}
 
@@ -103,7 +103,7 @@ class CallSpan(Ending):
         tracing: object,
         style: Style,
         call: Call[Any],
-        begun: Attributes,
+        begun: Mapping[str, Attribute],
     ) -> None:
         super().__init__(otel, span, times)
         self.begun = begun
@@ -128,7 +128,10 @@ class CallSpan(Ending):
         """Write an event down, unless the span is over."""
         write = WRITERS.get(type(event))
         if write is not None and not self.ended:
-            safely("note an event", lambda: write(self, event))
+            try:
+                write(self, event)
+            except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+                passed_over("tracing", "note an event", fault)
 
     # Ends
 
@@ -150,12 +153,11 @@ class CallSpan(Ending):
 
     def succeeded(self, result: object) -> None:
         """End the span with what came back."""
-        answer = result if isinstance(result, Result) else None
-        self.finish(lambda: self.attributes("success", answer, None), failed=False)
+        self.finish(self.attributes, "success", result if isinstance(result, Result) else None, None, failed=False)
 
     def failed(self, error: BaseException) -> None:
         """End the span with what went wrong."""
-        self.finish(lambda: self.attributes(outcome_of(error), None, error), failed=True)
+        self.finish(self.attributes, outcome_of(error), None, error, failed=True)
 
     def stream_ended(self, end: StreamEnd) -> None:
         """End the span with the stream."""
@@ -174,18 +176,19 @@ class CallSpan(Ending):
     def attributes(self, outcome: Outcome, result: Result | None, error: BaseException | None) -> Attributes:
         """Return all that is known at the end; what was said goes out as well, where that is asked for."""
         call, style = self.call, self.style
-        loose = request_attributes(call, style.tags)
-        loose |= record_attributes(call, result, self.fallbacks)
-        loose[names.OUTCOME] = outcome
+        found: Attributes = {names.OUTCOME: outcome}
+        add_request(found, call, style.tags)
+        add_record(found, call, result, self.fallbacks)
         if result is not None:
-            loose |= result_attributes(result, style.conventions, cached=call.record.cache in FOR_NOTHING)
+            add_result(found, result, style.conventions, cached=call.record.cache in FOR_NOTHING)
         elif style.conventions == "latest" and isinstance(call.operation, Sampling):
-            loose[names.RESPONSE_FINISH_REASONS] = ["error"] * call.operation.n
+            found[names.RESPONSE_FINISH_REASONS] = ["error"] * call.operation.n
         if error is not None:
-            loose |= error_attributes(error)
-            loose[names.RETRY_STOP_REASON] = self.why_not_again(error)
-        loose |= self.counts()
-        found = known(loose)
+            add_error(found, error)
+            reason = self.why_not_again(error)
+            if reason is not None:
+                found[names.RETRY_STOP_REASON] = reason
+        self.add_counts(found)
         backends = remembered_backends() if style.backends is None else style.backends
         if backends and not style.is_described:
             found |= backend_attributes(backends, self.facts(result, found))
@@ -195,20 +198,24 @@ class CallSpan(Ending):
         if style.is_described:
             found = without_gen_ai(found)
         if style.content is not None and not style.is_described:
-            found |= style.content.write(self, result, self.begun | found)
+            found |= style.content.write(self, result, {**self.begun, **found})
         return found
 
-    def counts(self) -> Loose:
-        """Return how much of each kind there was, where there was any."""
-        return {
-            names.RETRIES: self.retries or None,
-            names.HEDGES: self.hedges or None,
-            names.HEDGE_WINNER: self.hedge_winner,
-            names.LIMITER_WAITED: self.waited or None,
-            names.RESPONSE_TIME_TO_FIRST_CHUNK: self.first_chunk,
-            names.STREAM_FIRST_CONTENT: self.first_content,
-            **self.discarded,
-        }
+    def add_counts(self, found: Attributes) -> None:
+        """Add how much of each kind there was, where there was any."""
+        if self.retries:
+            found[names.RETRIES] = self.retries
+        if self.hedges:
+            found[names.HEDGES] = self.hedges
+        if self.hedge_winner is not None:
+            found[names.HEDGE_WINNER] = self.hedge_winner
+        if self.waited:
+            found[names.LIMITER_WAITED] = self.waited
+        if self.first_chunk is not None:
+            found[names.RESPONSE_TIME_TO_FIRST_CHUNK] = self.first_chunk
+        if self.first_content is not None:
+            found[names.STREAM_FIRST_CONTENT] = self.first_content
+        found |= self.discarded
 
     def why_not_again(self, error: BaseException) -> str | None:
         """Return why a call that failed was not tried again, as far as anybody said."""

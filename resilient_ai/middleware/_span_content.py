@@ -10,7 +10,7 @@ import orjson
 from resilient_ai._version import __version__
 from resilient_ai.core.results import Result
 from resilient_ai.middleware import _semconv as names
-from resilient_ai.middleware._span_attributes import Attributes, known
+from resilient_ai.middleware._span_attributes import Attributes
 from resilient_ai.middleware._telemetry_faults import passed_over
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ class ContentWriter:
         """Return what the span of a function is to have: what went in, and what came out of it."""
         given = self._content.described_arguments(arguments, self._redactor, self._cap)
         told = None if output is None else self._content.described_text(output, self._redactor, self._cap)
-        return known({names.TOOL_ARGUMENTS: None if given is None else as_json(given), names.TOOL_RESULT: told})
+        found: Attributes = {} if given is None else {names.TOOL_ARGUMENTS: as_json(given)}
+        return found if told is None else {**found, names.TOOL_RESULT: told}
 
     def _emit(self, trace: "CallSpan", attributes: dict[str, Any]) -> None:
         from opentelemetry import _logs  # noqa: PLC0415 - as above

@@ -1,7 +1,7 @@
 """The few things of the OpenTelemetry API that tracing uses, imported when they are needed, and spans that end once."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -10,7 +10,7 @@ from resilient_ai.core.call import Call, Next
 from resilient_ai.core.clock import Clock
 from resilient_ai.core.collector import outside_of_collector
 from resilient_ai.middleware._semconv import SCOPE
-from resilient_ai.middleware._span_attributes import Attributes
+from resilient_ai.middleware._span_attributes import Attribute, Attributes
 from resilient_ai.middleware._telemetry_faults import passed_over
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _DESCRIBED = (
     "opentelemetry.genai.client.inference.context",
     "opentelemetry.genai.client.embedding.context",
 )
+_WRITTEN = frozenset({_LEAVE_ALONE, *_DESCRIBED})
 
 
 def _new_process() -> None:
@@ -56,7 +57,7 @@ class Otel(NamedTuple):
         self,
         name: str,
         kind: "SpanKind",
-        attributes: Attributes,
+        attributes: Mapping[str, Attribute],
         *,
         at: int,
         parent: "Context | None" = None,
@@ -72,7 +73,8 @@ class Otel(NamedTuple):
     def suppressed(self) -> Literal["all", "described"] | None:
         """Return what must not be reported, by what others have written into the context."""
         context = self.current()
-        if not context:
+        # Nearly always there is nothing but a span, or nothing at all.
+        if not context or (self.suppress_key not in context and _WRITTEN.isdisjoint(context)):
             return None
         if context.get(self.suppress_key) or context.get(_LEAVE_ALONE):
             return "all"
@@ -182,20 +184,33 @@ class Ending:
         self.ended = False
         self._process = _process
 
-    def finish(self, attributes: Callable[[], Attributes], *, failed: bool) -> None:
-        """Set the last attributes and end the span. A fault in here is counted, and never becomes the call's."""
+    def finish(self, describe: Callable[..., Attributes], *about: object, failed: bool) -> None:
+        """Set the last attributes and end the span. A fault in here is counted, and never becomes the call's.
+
+        Args:
+            describe: Returns the last attributes.
+            about: What it is given.
+            failed: Whether the span has the status of an error.
+        """
         if self.ended or self._process is not _process:  # a forked child's copy: the span is the parent's
             return
         self.ended = True
         at = self.times.now()
         # Processors and exporters take locks, which whoever the garbage collector has interrupted may hold.
-        outside_of_collector(lambda: self._close(attributes, at, failed=failed))
+        outside_of_collector(lambda: self._close(describe, about, at, failed=failed))
 
-    def _close(self, attributes: Callable[[], Attributes], at: int, *, failed: bool) -> None:
-        safely("describe a call", lambda: self.span.set_attributes(attributes()))
+    def _close(self, describe: Callable[..., Attributes], about: Sequence[object], at: int, *, failed: bool) -> None:
+        span = self.span
+        try:
+            span.set_attributes(describe(*about))
+        except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+            passed_over("tracing", "describe a call", fault)
         if failed:
-            safely("set a status", lambda: self.span.set_status(self.otel.failed))
-        safely("end a span", lambda: self.span.end(at))
+            safely("set a status", lambda: span.set_status(self.otel.failed))
+        try:
+            span.end(at)
+        except Exception as fault:  # noqa: BLE001 - as above
+            passed_over("tracing", "end a span", fault)
 
 
 def safely(work: str, action: Callable[[], None]) -> None:

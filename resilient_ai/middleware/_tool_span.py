@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from resilient_ai.core.messages import Tool, ToolCall
 from resilient_ai.middleware import _semconv as names
-from resilient_ai.middleware._span_attributes import Attributes, error_attributes
+from resilient_ai.middleware._span_attributes import Attributes, add_error
 from resilient_ai.middleware._span_content import ContentWriter
 from resilient_ai.middleware._spans import Ending, let_go
 
@@ -43,7 +43,9 @@ class ToolSpan(Ending):
 
     def attributes(self) -> Attributes:
         """Return what is known at the end."""
-        found = {} if self.error is None else error_attributes(self.error)
+        found: Attributes = {}
+        if self.error is not None:
+            add_error(found, self.error)
         if self.content is not None and self.content.on_spans:
             found |= self.content.of_tool(self.call.arguments, self.output)
         return found

@@ -2,10 +2,10 @@
 
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.checks import check_able, check_count, check_kind, check_names
@@ -17,9 +17,9 @@ from resilient_ai.middleware._attempt_span import AttemptSpans
 from resilient_ai.middleware._backends import checked_backends
 from resilient_ai.middleware._call_span import CallSpan, Style, without_gen_ai
 from resilient_ai.middleware._conventions import Conventions, conventions_of
-from resilient_ai.middleware._span_attributes import start_attributes
+from resilient_ai.middleware._span_attributes import start_of
 from resilient_ai.middleware._span_content import Capture, ContentWriter, capture_of
-from resilient_ai.middleware._spans import Otel, Times, inside, load
+from resilient_ai.middleware._spans import Otel, Times, inside, let_go, load
 from resilient_ai.middleware._tool_span import ToolSpan, tool_attributes
 
 if TYPE_CHECKING:
@@ -106,37 +106,26 @@ class Tracing:
         object.__setattr__(self, "_style", Style(conventions, backends, tuple(self.tags), content))
         object.__setattr__(self, "inner_half", AttemptSpans(self))
 
-    async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
+    def __call__(self, call: Call[R], proceed: Next[R], /) -> Coroutine[Any, Any, R]:
         """Put a span around a call."""
         otel = self.otel()
-        if otel is None:
-            return await proceed(call)
-        suppressed = otel.suppressed()
-        if suppressed == "all":
-            return await proceed(call)
-        style, begun = self._style, start_attributes(call, self.provider_name)
-        name, kind = f"{begun[names.OPERATION_NAME]} {call.model}".rstrip(), otel.client
+        suppressed = "all" if otel is None else otel.suppressed()
+        if otel is None or suppressed == "all":
+            return cast("Coroutine[Any, Any, R]", proceed(call))
+        operation, style = call.operation, self._style
+        name, begun = start_of(operation.kind, self.provider_name, operation.model, call.origin)
+        kind = otel.client
         if suppressed == "described":
             style = style._replace(is_described=True)
             name, kind, begun = names.SPAN_REQUEST, otel.internal, without_gen_ai(begun)
         times = Times(call.clock)
         span = otel.start(name, kind, begun, at=times.start)
         if span is None or not (span.is_recording() or span.get_span_context().is_valid):
-            return await proceed(call)
+            return cast("Coroutine[Any, Any, R]", proceed(call))
         if not span.is_recording():  # not sampled, and what is below must know it
-            return await inside(otel, otel.context_of(span), call.replace(span=span), proceed)
+            return inside(otel, otel.context_of(span), call.replace(span=span), proceed)
         trace = CallSpan(otel, span, times, tracing=self, style=style, call=call, begun=begun)
-        try:
-            traced = call.replace(span=span, listeners=(*call.listeners, trace))
-            result = await inside(otel, trace.context, traced, proceed)
-        except BaseException as error:
-            trace.failed(error)
-            raise
-        if isinstance(result, StreamResult):
-            trace.handed_over(result)
-        else:
-            trace.succeeded(result)
-        return result
+        return _traced(otel, trace, call.replace(span=span, listeners=(*call.listeners, trace)), proceed)
 
     def around_tool(
         self, call: ToolCall, tool: Tool, clock: Clock
@@ -169,6 +158,22 @@ class Tracing:
             return None
         self._kept.append(load(self.tracer_provider, _schema_url(self._style.conventions)))
         return self._kept[0]
+
+
+async def _traced(otel: Otel, trace: CallSpan, call: Call[R], proceed: Next[R]) -> R:
+    token = otel.attach(trace.context)
+    try:
+        result = await proceed(call)
+    except BaseException as error:
+        let_go(otel, token)
+        trace.failed(error)
+        raise
+    otel.detach(token)
+    if isinstance(result, StreamResult):
+        trace.handed_over(result)
+    else:
+        trace.succeeded(result)
+    return result
 
 
 def _schema_url(conventions: Conventions) -> str | None:

@@ -7,6 +7,7 @@ users and conversations (`attributes`, which are names for `Tracing(backends=...
 """
 
 import base64
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
@@ -21,6 +22,7 @@ Signal = Literal["traces", "metrics", "logs"]
 Protocol = Literal["http", "grpc"]
 
 SIGNALS: tuple[Signal, ...] = get_args(Signal)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TRACES: tuple[Signal, ...] = ("traces",)
 
 
@@ -58,9 +60,8 @@ class Backend:
     def __post_init__(self) -> None:
         """Check everything; a key that no header can carry would be quoted by whoever fails to send it."""
         _check_endpoint(self.name, self.endpoint)
-        for name, value in {**self.headers, **self.trace_headers}.items():
-            check_header(f"{self.name}: the header {name!r}", name)
-            check_header(f"{self.name}: the value of the header {name!r}", value)
+        check_headers(f"{self.name}: headers", self.headers)
+        check_headers(f"{self.name}: trace_headers", self.trace_headers)
         if self.protocol not in get_args(Protocol):
             raise ConfigurationError(
                 f"{self.name}: protocol must be one of {get_args(Protocol)}, got {self.protocol!r}"
@@ -260,6 +261,16 @@ def grafana(*, endpoint: str, instance_id: str | None = None, token: str | None 
     if instance_id is not None and token is not None:
         headers["authorization"] = _basic(_key("instance_id", instance_id), _key("token", token))
     return Backend(name="grafana", endpoint=_base("grafana", endpoint), headers=headers, attributes=("grafana",))
+
+
+def check_headers(what: str, headers: object) -> None:
+    """Raise `ConfigurationError` unless these can be headers."""
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError(f"{what} must be a mapping of headers, got an object of type {type(headers).__name__}")
+    for name, value in cast("Mapping[object, object]", headers).items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise ConfigurationError(f"{what}: {name!r:.60} cannot be the name of a header")
+        check_header(f"{what}: the value of the header {name!r}", value)
 
 
 def check_header(what: str, value: object) -> None:

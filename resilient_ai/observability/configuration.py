@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from resilient_ai.core.checks import check_able, check_count, check_kind, check_seconds, check_share
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.middleware._backends import remember_backends
-from resilient_ai.observability.backends import SIGNALS, Backend, Signal, check_header, check_signals
+from resilient_ai.observability.backends import SIGNALS, Backend, Signal, check_headers, check_signals
 from resilient_ai.observability.log_lines import Form
 from resilient_ai.observability.telemetry import Telemetry
 
@@ -169,9 +169,7 @@ def _collectors(exports: Collection[Export], endpoint: str | None, headers: Mapp
         raise ConfigurationError('endpoint and headers are for export="otlp" or "otlp_grpc"; a backend has its own')
     if len(wanted) > 1:
         raise ConfigurationError('export: "otlp" and "otlp_grpc" are two ways to one collector; name one of them')
-    for name, value in (headers or {}).items():
-        check_header("headers: a name", name)
-        check_header(f"headers: the value of {name!r}", value)
+    check_headers("headers", headers or {})
     return [
         Backend(name=name, endpoint=endpoint, headers=headers or {}, protocol="http" if name == "otlp" else "grpc")
         for name in wanted

@@ -1,7 +1,11 @@
 """Figures where they arrive: a collector over HTTP and by gRPC and a Prometheus have what the ledger has, to the last digit."""
 
 import asyncio
+import contextlib
+import json
 import random
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from decimal import Decimal
 
@@ -18,6 +22,7 @@ pytestmark = pytest.mark.anyio
 
 CHAT, SMALL = "meta-llama/Llama-3.3-70B-Instruct-Turbo", "meta-llama/Meta-Llama-3.1-8B-Instruct-Turbo"
 REASONING, EMBEDDER, PICTURES = "zai-org/GLM-5.2", "BAAI/bge-m3", "black-forest-labs/FLUX-1-schnell"
+WORDS = ["tides", "rise", "and", "fall", "twice", "a", "day", "by", "the", "moon"]
 CALLS, AT_ONCE = 240, 24
 NAMES = {
     "chat": "chat",
@@ -45,9 +50,7 @@ class Seen:
 
 def operation_of(number, rng):
     """One call of the mix."""
-    words = " ".join(
-        rng.choices(["tides", "rise", "and", "fall", "twice", "a", "day", "by", "the", "moon"], k=rng.randrange(3, 30))
-    )
+    words = " ".join(rng.choices(WORDS, k=rng.randrange(3, 30)))
     prompt = f"{number}: {words}"
     kind = rng.choice(["chat", "chat", "reasoning", "stream", "stream", "complete", "embed", "image"])
     if kind == "stream":
@@ -90,7 +93,7 @@ async def by_the_ledger(ai, asked):
     cost = defaultdict(Decimal)
     tokens = Counter()
     for send in sends:
-        if send.cost is not None:
+        if send.cost:  # a request that was not billed adds nothing
             place = "delivered" if send.used else "wasted"
             cost[NAMES[send.kind], send.model, place] += send.cost
         if send.used:
@@ -111,7 +114,7 @@ def by_metrics(points):
     for attributes, _, total in points("resilient_ai.cost"):
         model, place = attributes["gen_ai.request.model"], attributes["resilient_ai.cost.disposition"]
         cost[attributes["gen_ai.operation.name"], model, place] = total
-    return Seen(calls, attempts, +tokens, {key: value for key, value in cost.items() if value})
+    return Seen(calls, attempts, +tokens, cost)
 
 
 def of_otlp(received):
@@ -161,55 +164,143 @@ def of_prometheus(server):
 
 
 def by_spans(spans):
-    """Return what a collector was told as spans; an attempt alone knows what was wasted, and the whole call what was used."""
-    attempts, tokens = Counter(), Counter()
-    costs = []
-    calls = 0
+    """Return what a collector was told as spans; costs are those of calls, by their id, and those of attempts, by their size."""
+    attempts, tokens, costs, tries, calls = Counter(), Counter(), {}, [], 0
     for span in spans:
         attributes = plain(span.attributes)
         if span.name == "resilient_ai.attempt":
             attempts[attributes["resilient_ai.attempt.model"]] += 1
-            costs.append(attributes.get("resilient_ai.cost.amount"))
+            tries.append(attributes.get("resilient_ai.cost.amount"))
         elif "gen_ai.operation.name" in attributes:
             calls += 1
             model = attributes["gen_ai.request.model"]
             tokens[model, "input"] += attributes.get("gen_ai.usage.input_tokens", 0)
             tokens[model, "output"] += attributes.get("gen_ai.usage.output_tokens", 0)
-    return Seen(calls, attempts, +tokens, sorted(cost for cost in costs if cost is not None))
+            costs[attributes["resilient_ai.call.id"]] = attributes.get("resilient_ai.cost.amount", 0.0)
+    return Seen(calls, attempts, +tokens, (costs, sorted(cost for cost in tries if cost)))
 
 
-async def test_receivers_have_what_the_ledger_has(tmp_path):
-    """Under load with faults, by HTTP, gRPC and scraping: calls, attempts, tokens, and each cost as near as a double can say it."""
-    with http_receiver() as (http, by_http), grpc_receiver() as (grpc, by_grpc), serve() as sim:
-        places = [
+@pytest.fixture
+def places(tmp_path):
+    """A collector over HTTP, one by gRPC, and a Prometheus; yields what each has taken, and what reports to all of them."""
+    with contextlib.ExitStack() as stack:
+        http, by_http = stack.enter_context(http_receiver())
+        grpc, by_grpc = stack.enter_context(grpc_receiver())
+        backends = [
             Backend(name="by http", endpoint=http),
             Backend(name="by grpc", endpoint=grpc, protocol="grpc"),
         ]
-        with configure("load", backend=places, prometheus=0, metric_interval=3600, globally=False) as telemetry:
-            with prometheus(tmp_path / "prometheus", telemetry.prometheus_port) as scraper:
-                sim.faults.rate(Fault.status(500), 0.06, seed=1)
-                sim.faults.rate(Fault.status(429, retry_after=0.05), 0.05, seed=2)
-                sim.faults.rate(Fault.cut(after=4), 0.08, seed=3)
-                sim.faults.rate(Fault.drop(), 0.03, seed=4)
-                stack = telemetry.applied_to(default_stack(Settings(home=tmp_path / "home", attempts=4)))
-                async with AsyncClient("key-of-the-test", base_url=sim.base_url, stack=stack) as ai:
-                    ends = await load(ai, seed=7)
-                    expected, sends = await by_the_ledger(ai, CALLS)
-                    assert await asyncio.to_thread(telemetry.flush, 30)
-                    assert ends["answered"] > CALLS * 0.8
-                    assert {"wasted", "delivered"} == {place for _, _, place in expected.cost}
-                    counted = f"sum(resilient_ai_request_duration_seconds_count) == {CALLS}"
-                    await asyncio.to_thread(scraper.until, lambda: scraper.query(counted), 30)
-                    for points in (of_otlp(by_http), of_otlp(by_grpc), of_prometheus(scraper)):
-                        found = await asyncio.to_thread(by_metrics, points)
-                        assert found.calls == expected.calls
-                        assert found.attempts == expected.attempts
-                        assert found.tokens == expected.tokens
-                        assert found.cost == expected.cost
-                    for received in (by_http, by_grpc):
-                        found = by_spans(received.spans)
-                        assert found.calls == expected.calls
-                        assert found.attempts == expected.attempts
-                        assert found.tokens == expected.tokens
-                        assert found.cost == sorted(float(send.cost) for send in sends if send.cost is not None)
-                    assert (tmp_path / "prometheus/prometheus.log").read_text().count("duplicate") == 0
+        telemetry = configure("load", backend=backends, prometheus=0, metric_interval=3600, globally=False)
+        stack.enter_context(telemetry)
+        scraper = stack.enter_context(prometheus(tmp_path / "prometheus", telemetry.prometheus_port))
+        yield by_http, by_grpc, scraper, telemetry
+
+
+def add_faults(sim):
+    """Let a fifth of all requests fail, in four ways."""
+    sim.faults.rate(Fault.status(500), 0.06, seed=1)
+    sim.faults.rate(Fault.status(429, retry_after=0.05), 0.05, seed=2)
+    sim.faults.rate(Fault.cut(after=4), 0.08, seed=3)
+    sim.faults.rate(Fault.drop(), 0.03, seed=4)
+
+
+async def test_receivers_have_what_the_ledger_has(places, tmp_path):
+    """Under load with faults, by HTTP, gRPC and scraping: calls, attempts, tokens, and each cost as near as a double can say it."""
+    by_http, by_grpc, scraper, telemetry = places
+    stack = telemetry.applied_to(default_stack(Settings(home=tmp_path / "home", attempts=4)))
+    with serve() as sim:
+        add_faults(sim)
+        async with AsyncClient("key-of-the-test", base_url=sim.base_url, stack=stack) as ai:
+            ends = await load(ai, seed=7)
+            expected, sends = await by_the_ledger(ai, CALLS)
+            assert await asyncio.to_thread(telemetry.flush, 30)
+            all_there = f"sum(resilient_ai_request_duration_seconds_count) == {CALLS}"
+            await asyncio.to_thread(scraper.until, lambda: scraper.query(all_there), 30)
+            seen = [await asyncio.to_thread(by_metrics, of_prometheus(scraper))]
+    assert ends["answered"] > CALLS * 0.8
+    assert {"wasted", "delivered"} == {place for _, _, place in expected.cost}
+    for found in [*seen, by_metrics(of_otlp(by_http)), by_metrics(of_otlp(by_grpc))]:
+        assert (found.calls, found.attempts) == (expected.calls, expected.attempts)
+        assert found.tokens == expected.tokens
+        assert found.cost == expected.cost
+    of_calls = defaultdict(Decimal)
+    for send in sends:
+        of_calls[send.call_id] += send.cost or 0
+    # An attempt ends before anybody has worked out what it costs where the service does not say.
+    told = [float(send.cost) for send in sends if send.cost and send.state == "settled"]
+    for found in (by_spans(by_http.spans), by_spans(by_grpc.spans)):
+        assert (found.calls, found.attempts) == (expected.calls, expected.attempts)
+        assert found.tokens == expected.tokens
+        costs, tries = found.cost
+        assert {call: cost for call, cost in costs.items() if cost} == {
+            call: float(cost) for call, cost in of_calls.items() if cost
+        }
+        assert tries == sorted(told)
+    assert "duplicate" not in scraper.log.read_text()
+
+
+SERVICE = """
+import asyncio, json, logging, sys
+import httpx
+from resilient_ai import AsyncClient
+from resilient_ai.observability import configure
+
+class Noting(httpx.AsyncHTTPTransport):
+    async def handle_async_request(self, request):
+        told.append(request.headers["traceparent"])
+        return await super().handle_async_request(request)
+
+async def main():
+    async with Noting() as http, AsyncClient("key-of-the-test", base_url=sys.argv[1], http=http) as ai:
+        await ai.chat("meta-llama/Llama-3.3-70B-Instruct-Turbo", "hi", max_tokens=9)
+        sends = await ai.ledger.sends()
+    rows = [[send.call_id, send.attempt, send.error, send.state, str(send.cost)] for send in reversed(sends)]
+    print(json.dumps({"rows": rows, "told": told}))
+
+told = []
+with configure("shop", version="7", environment="test", export=sys.argv[2], endpoint=sys.argv[3], logs="json",
+               signals=["traces", "metrics", "logs"]):
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("way", ["otlp", "otlp_grpc"])
+def test_one_story_everywhere(way, tmp_path, monkeypatch):
+    """500, 500, 200: a span without error over three attempts, three rows, a line for each fact, and one trace everywhere."""
+    monkeypatch.setenv("RESILIENT_AI_HOME", str(tmp_path))
+    receiver = http_receiver if way == "otlp" else grpc_receiver
+    with receiver() as (address, received), serve() as sim:
+        sim.faults.script(None, Fault.status(500), 2)
+        program = [sys.executable, "-W", "error", "-c", SERVICE, sim.base_url, way, address]
+        done = subprocess.run(program, capture_output=True, text=True, check=True)
+    told, lines = json.loads(done.stdout), [json.loads(line) for line in done.stderr.splitlines()]
+    *attempts, call = sorted(received.spans, key=lambda span: span.end_time_unix_nano)
+    trace, parent = call.trace_id.hex(), call.span_id.hex()
+    about = plain(call.attributes)
+    assert (call.status.code, "error.type" in about, about["resilient_ai.attempts"]) == (0, False, 3)
+    assert [(span.name, span.parent_span_id.hex()) for span in attempts] == [("resilient_ai.attempt", parent)] * 3
+    assert [(span.status.code, plain(span.attributes).get("error.type")) for span in attempts] == [
+        *[(2, "500"), (2, "500")],
+        (0, None),
+    ]
+    assert {span.trace_id.hex() for span in attempts} == {trace}
+    call_id = about["resilient_ai.call.id"]
+    assert [row[:4] for row in told["rows"]] == [
+        [call_id, 1, "ServerFailed", "settled"],
+        [call_id, 2, "ServerFailed", "settled"],
+        [call_id, 3, None, "settled"],
+    ]
+    assert sum(Decimal(row[4]) for row in told["rows"]) == Decimal(repr(about["resilient_ai.cost.amount"]))
+    assert [line["event"] for line in lines] == ["resilient_ai.retry", "resilient_ai.retry", "resilient_ai.call"]
+    assert {(line["trace_id"], line["span_id"], line["call_id"]) for line in lines} == {(trace, parent, call_id)}
+    assert [record.event_name for record in received.records] == [line["event"] for line in lines]
+    assert {(one.trace_id.hex(), one.span_id.hex()) for one in received.records} == {(trace, parent)}
+    assert plain(received.records[-1].attributes)["attempts"] == 3
+    # The service is told of the trace by each request, as of the attempt that sends it.
+    assert [one.split("-")[1:3] for one in told["told"]] == [[trace, span.span_id.hex()] for span in attempts]
+    exemplars = [one for _, point in received.points("resilient_ai.request.duration") for one in point.exemplars]
+    assert {one.trace_id.hex() for one in exemplars} == {trace}
+    assert len(received.resources) >= 3
+    for resource in received.resources:
+        assert resource["service.name"] == "shop"
+        assert (resource["service.version"], resource["deployment.environment.name"]) == ("7", "test")
