@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from resilient_ai.cli._trace_model import Call, Other, Part, Trace, Wait, WaitKind
 from resilient_ai.cli._trace_parts import attempt_of, call_of, happened_in, in_order, other_of, remains_of
 from resilient_ai.cli._trace_spans import Span
-from resilient_ai.middleware import _semconv as names
+from resilient_ai.core import semconv as names
 
 _OPERATIONS = {*names.OPERATION_NAMES.values(), names.EXECUTE_TOOL}
 _DEEPEST = 20

@@ -6,7 +6,7 @@ from decimal import Decimal
 from resilient_ai.cli._trace_model import Attempt, Call, Mark, MarkKind, Money, Other, Part, Stream, Tokens, Wait
 from resilient_ai.cli._trace_spans import Span, SpanEvent
 from resilient_ai.cli._trace_values import Facts
-from resilient_ai.middleware import _semconv as names
+from resilient_ai.core import semconv as names
 
 _DEAREST = 1e9  # dollars; above that it is no price
 _CHEAPEST = 1e-15

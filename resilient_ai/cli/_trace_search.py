@@ -12,7 +12,7 @@ from resilient_ai.cli._trace_model import Found
 from resilient_ai.cli._trace_spans import Span, spans_of
 from resilient_ai.cli.failures import WrongUseError
 from resilient_ai.cli.terminal import counted
-from resilient_ai.middleware import _semconv as names
+from resilient_ai.core import semconv as names
 
 _MOST_SPANS = 50_000  # that are kept of the chosen traces
 _MOST_UNKNOWN = 10_000  # calls whose own span may still come, or has come already

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
 from resilient_ai.cli.terminal import one_line
-from resilient_ai.middleware import _semconv as names
+from resilient_ai.core import semconv as names
 
 Value = str | bool | int | float | tuple[str, ...]
 Attributes = Mapping[str, Value]

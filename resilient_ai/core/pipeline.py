@@ -226,7 +226,8 @@ class Pipeline:
         given = cast("object", kind)
         if not (isinstance(given, type) and issubclass(given, Event)):
             raise ConfigurationError(f"kind: a class of events such as CircuitOpened, got {given!r:.60}")
-        if not callable(callback) or inspect.iscoroutinefunction(callback):
+        function = cast("object", callback)
+        if not callable(function) or inspect.iscoroutinefunction(function):
             raise ConfigurationError(f"callback: a plain function, got {callback!r:.60}")
 
         def listener(event: Event) -> None:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from typing_extensions import override
 
+from resilient_ai.core import semconv as names
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.errors import StatusError
 from resilient_ai.core.results import Cost, Result
 from resilient_ai.core.streams import StreamEnd, StreamResult
-from resilient_ai.middleware import _semconv as names
 from resilient_ai.middleware._call_span import CallSpan
 from resilient_ai.middleware._outcome import Outcome, outcome_of, stream_outcome
 from resilient_ai.middleware._span_attributes import (

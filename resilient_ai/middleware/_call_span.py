@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from resilient_ai.core import semconv as names
 from resilient_ai.core.call import FOR_NOTHING, Call
 from resilient_ai.core.deltas import ReasoningDelta, Restarted, StreamEvent
 from resilient_ai.core.errors import ProviderError
@@ -10,7 +11,6 @@ from resilient_ai.core.events import Event
 from resilient_ai.core.operations import Sampling
 from resilient_ai.core.results import Result
 from resilient_ai.core.streams import StreamEnd, StreamResult
-from resilient_ai.middleware import _semconv as names
 from resilient_ai.middleware._backends import Facts, backend_attributes, remembered_backends
 from resilient_ai.middleware._conventions import Conventions
 from resilient_ai.middleware._outcome import Outcome, outcome_of, stream_outcome

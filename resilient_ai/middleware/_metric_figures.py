@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from resilient_ai.core import semconv as names
 from resilient_ai.core.call import FOR_NOTHING, Call
 from resilient_ai.core.clock import time_of
 from resilient_ai.core.events import (
@@ -19,7 +20,6 @@ from resilient_ai.core.events import (
 )
 from resilient_ai.core.results import Result, Usage
 from resilient_ai.core.streams import StreamEnd, StreamResult
-from resilient_ai.middleware import _semconv as names
 from resilient_ai.middleware._metric_state import Recorder
 from resilient_ai.middleware._outcome import Outcome, delay_source, error_type, outcome_of, stream_outcome
 from resilient_ai.middleware._telemetry_faults import passed_over

@@ -5,8 +5,8 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from resilient_ai.core import semconv as names
 from resilient_ai.middleware import _metric_readings as readings
-from resilient_ai.middleware import _semconv as names
 from resilient_ai.middleware._metric_money import Sums
 from resilient_ai.middleware._metric_readings import Reading, Seen
 from resilient_ai.middleware._telemetry_faults import passed_over

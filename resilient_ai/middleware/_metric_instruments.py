@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from resilient_ai.core import semconv as names
 from resilient_ai.core.results import Usage
-from resilient_ai.middleware import _semconv as names
 from resilient_ai.middleware._conventions import Conventions
 from resilient_ai.middleware._metric_attributes import CallAttributes
 

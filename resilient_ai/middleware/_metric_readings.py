@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from resilient_ai.core import semconv as names
 from resilient_ai.core.health import CircuitState, Health
-from resilient_ai.middleware import _semconv as names
 from resilient_ai.middleware._metric_attributes import Attributes, AttributeSets
 from resilient_ai.middleware._telemetry_faults import fault_counts
 

@@ -7,16 +7,16 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from resilient_ai._version import __version__
+from resilient_ai.core import semconv as names
 from resilient_ai.core.events import CircuitHalfOpened, CircuitOpened, Event
 from resilient_ai.core.health import Health
-from resilient_ai.middleware import _semconv as names
+from resilient_ai.core.semconv import SCHEMA_URL, SCOPE
 from resilient_ai.middleware._conventions import Conventions
 from resilient_ai.middleware._metric_attributes import Attributes, AttributeSets
 from resilient_ai.middleware._metric_gauges import Gauges, gauges_of
 from resilient_ai.middleware._metric_instruments import Instruments
 from resilient_ai.middleware._metric_money import Sum
 from resilient_ai.middleware._metric_readings import Seen
-from resilient_ai.middleware._semconv import SCHEMA_URL, SCOPE
 from resilient_ai.middleware._telemetry_faults import passed_over
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
+from resilient_ai.core import semconv as names
 from resilient_ai.core.call import Call
 from resilient_ai.core.errors import AttemptTimeout, BudgetExceeded, BudgetUnavailable, DeadlineExceeded
 from resilient_ai.core.operations import Conversation, Embed, Image, Sampling
 from resilient_ai.core.results import ChatResult, Cost, EmbedResult, ImageResult, Result, Usage
-from resilient_ai.middleware import _semconv as names
 from resilient_ai.middleware._conventions import Conventions
 from resilient_ai.middleware._outcome import error_type
 

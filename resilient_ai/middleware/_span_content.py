@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import orjson
 
 from resilient_ai._version import __version__
+from resilient_ai.core import semconv as names
 from resilient_ai.core.results import Result
-from resilient_ai.middleware import _semconv as names
 from resilient_ai.middleware._span_attributes import Attributes
 from resilient_ai.middleware._telemetry_faults import passed_over
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from resilient_ai.core import semconv as names
 from resilient_ai.core.events import (
     CallJoined,
     CircuitClosed,
@@ -17,7 +18,6 @@ from resilient_ai.core.events import (
     SendSettled,
     StreamResumed,
 )
-from resilient_ai.middleware import _semconv as names
 from resilient_ai.middleware._outcome import delay_source, error_type
 from resilient_ai.middleware._span_attributes import Attributes
 

@@ -9,7 +9,7 @@ from resilient_ai._version import __version__
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.clock import Clock
 from resilient_ai.core.collector import outside_of_collector
-from resilient_ai.middleware._semconv import SCOPE
+from resilient_ai.core.semconv import SCOPE
 from resilient_ai.middleware._span_attributes import Attribute, Attributes
 from resilient_ai.middleware._telemetry_faults import passed_over
 

@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from resilient_ai.core import semconv as names
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.checks import check_able, check_count, check_kind, check_names
 from resilient_ai.core.clock import Clock
 from resilient_ai.core.messages import Tool, ToolCall
 from resilient_ai.core.streams import StreamResult
-from resilient_ai.middleware import _semconv as names
 from resilient_ai.middleware._attempt_span import AttemptSpans
 from resilient_ai.middleware._backends import checked_backends
 from resilient_ai.middleware._call_span import CallSpan, Style, without_gen_ai

@@ -6,7 +6,7 @@ from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan
 
-from resilient_ai.middleware import _semconv as names
+from resilient_ai.core import semconv as names
 
 # What is worth a place in a line, and the word for it there.
 _SHOWN: Mapping[str, str] = {
