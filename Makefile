@@ -1,5 +1,5 @@
-# Three commands for work (format, check, test), one to look (demo), five to measure (bench, bench-cache, bench-costs, faults, resilience),
-# three that take long (soak, kills, mutation).
+# Three commands for work (format, check, test), one to look (demo), six to measure (bench, bench-cache, bench-costs, bench-telemetry,
+# faults, resilience), three that take long (soak, kills, mutation).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +10,7 @@ CACHE_PEERS ?= .venv-cache-peers
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test format check bench bench-cache bench-costs faults resilience soak kills mutation build clean
+.PHONY: help demo test format check bench bench-cache bench-costs bench-telemetry faults resilience soak kills mutation build clean
 
 help:  ## Show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Making an environment in $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cli,encryption,numpy,parquet,plot,postgres,redis,simulator]' --group dev
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cli,encryption,numpy,otlp,parquet,plot,postgres,prometheus,redis,simulator]' --group dev
 	@touch $@
 
 demo: $(STAMP)  ## Watch the client work against a simulated DeepInfra, without a key
@@ -57,6 +57,9 @@ bench-cache: $(STAMP) $(CACHE_PEERS)/.installed  ## Read 10,000 cached embedding
 bench-costs: $(STAMP)  ## Measure what accounting adds to a call, and how many rows a second the ledger takes
 	$(BIN)/python -m benchmarks.accounting
 	$(BIN)/python -m benchmarks.ledger_rows
+
+bench-telemetry: $(STAMP)  ## Measure what traces, metrics and log lines add to a call
+	$(BIN)/python -m benchmarks.telemetry
 
 $(PEERS)/.installed: benchmarks/resilience/peers.txt benchmarks/resilience/install_peers.py
 	@echo "Making an environment for the peers in $(PEERS) ..."

@@ -105,6 +105,7 @@ if TYPE_CHECKING:
         CircuitOpened,
         Event,
         HedgeSent,
+        HedgeSettled,
         KeyRefused,
         LimitChanged,
         ModelSkipped,
@@ -124,6 +125,7 @@ if TYPE_CHECKING:
         PriceState,
         RateState,
         SendBudgetState,
+        StoreState,
     )
     from resilient_ai.core.ledger import (
         CallSpared,
@@ -222,6 +224,9 @@ if TYPE_CHECKING:
     from resilient_ai.middleware.budget import (
         Budget,
     )
+    from resilient_ai.middleware.redactor import (
+        Redactor,
+    )
     from resilient_ai.presets import (
         ResilientAIWarning,
         default_stack,
@@ -255,10 +260,11 @@ _HOMES = {
     ),
     "resilient_ai.core.events": (
         "BatchDone BudgetRefused BudgetThresholdReached CacheLookedUp CacheRefreshed CallJoined CircuitClosed "
-        "CircuitHalfOpened CircuitOpened Event HedgeSent KeyRefused LimitChanged ModelSkipped PermitGranted PriceDrifted "
+        "CircuitHalfOpened CircuitOpened Event HedgeSent HedgeSettled KeyRefused LimitChanged ModelSkipped PermitGranted "
+        "PriceDrifted "
         "RetryScheduled RetrySuppressed SendSettled SendStarted StreamResumed"
     ),
-    "resilient_ai.core.health": "BreakerState BudgetState Health LimitState PriceState RateState SendBudgetState",
+    "resilient_ai.core.health": "BreakerState BudgetState Health LimitState PriceState RateState SendBudgetState StoreState",
     "resilient_ai.core.ledger": (
         "CallSpared CostBook CostLedger Ledger LedgerCall LedgerRow LedgerSend LedgerTotal SavedTotal Savings "
         "SendClosed SendOpened"
@@ -282,6 +288,7 @@ _HOMES = {
     ),
     "resilient_ai.deepinfra.provider": "DeepInfraProvider",
     "resilient_ai.middleware.budget": "Budget",
+    "resilient_ai.middleware.redactor": "Redactor",
     "resilient_ai.presets": "ResilientAIWarning default_stack",
     "resilient_ai.settings": "Settings",
     "resilient_ai.tool_loop": "ToolRun ToolStep",
@@ -372,6 +379,7 @@ __all__ = [
     "Fleet",
     "Health",
     "HedgeSent",
+    "HedgeSettled",
     "Image",
     "ImageOptions",
     "ImagePart",
@@ -415,6 +423,7 @@ __all__ = [
     "RateLimited",
     "RateState",
     "ReasoningDelta",
+    "Redactor",
     "RequestTooLarge",
     "ResilientAIError",
     "ResilientAIWarning",
@@ -434,6 +443,7 @@ __all__ = [
     "Settings",
     "SoFar",
     "StatusError",
+    "StoreState",
     "StoreUsage",
     "Stream",
     "StreamEnd",

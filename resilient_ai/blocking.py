@@ -18,6 +18,7 @@ from resilient_ai.blocking_views import (
 from resilient_ai.client import AsyncClient
 from resilient_ai.core.cache_control import CacheControl, CacheMode
 from resilient_ai.core.call import Listener, Middleware, Priority
+from resilient_ai.core.events import Event
 from resilient_ai.core.health import BudgetState, Health
 from resilient_ai.core.messages import MessagesInput
 from resilient_ai.core.operations import Chat, Operation, Stream
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from resilient_ai.deepinfra.catalogue.ids import ChatModel, CompletionModel, EmbeddingModel, ImageModel
 
+E = TypeVar("E", bound=Event)
 R = TypeVar("R")
 T = TypeVar("T")
 
@@ -197,6 +199,13 @@ class Client:
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Have `listener` told of every event of every call, in the background thread; return what ends the subscription."""
         return self._client.subscribe(listener)
+
+    def on(self, kind: type[E], callback: Callable[[E], None]) -> Callable[[], None]:
+        """Have `callback` told of every event of one class, in the background thread; return what ends the subscription.
+
+        See `Pipeline.on`.
+        """
+        return self._client.on(kind, callback)
 
     def describe(self, *, models: int = 1) -> Description:
         """Return the effective stack, outermost first, with settings, and the worst case of a call that names `models` models."""

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast, overload
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from resilient_ai.deepinfra.catalogue.ids import ChatModel, CompletionModel, EmbeddingModel, ImageModel
     from resilient_ai.deepinfra.transport import Transport
 
+E = TypeVar("E", bound=Event)
 R = TypeVar("R")
 T = TypeVar("T")
 
@@ -211,7 +213,10 @@ class AsyncClient:
             ResilientAIError: See `resilient_ai.core.errors`. After the first answer its `so_far` has the answers, the messages
                 and what they cost: tools that ran are not to be run again.
         """
-        return await run_tools(self.send, Chat(model=model, messages=messages, **options), max_rounds=max_rounds)
+        chat, clock = Chat(model=model, messages=messages, **options), self._pipeline.clock
+        hooks = [hook for layer in self._pipeline.stack if (hook := getattr(layer, "around_tool", None)) is not None]
+        around = [partial(hook, clock=clock) for hook in hooks]
+        return await run_tools(self.send, chat, max_rounds=max_rounds, around=around)
 
     async def send(
         self,
@@ -274,6 +279,16 @@ class AsyncClient:
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Have `listener` told of every event of every call; return what ends the subscription."""
         return self._pipeline.subscribe(listener)
+
+    def on(self, kind: type[E], callback: Callable[[E], None]) -> Callable[[], None]:
+        """Have `callback` told of every event of one class; return what ends the subscription. See `Pipeline.on`.
+
+        >>> from resilient_ai import CircuitOpened
+        >>> ai = AsyncClient(api_key="secret", stack=[])
+        >>> stop = ai.on(CircuitOpened, lambda opened: print(opened.model, "rests for", opened.retry_after))
+        >>> stop()
+        """
+        return self._pipeline.on(kind, callback)
 
     def describe(self, *, models: int = 1) -> Description:
         """Return the effective stack, outermost first, with settings, and the worst case of a call that names `models` models."""

@@ -35,6 +35,7 @@ from resilient_ai.middleware import (
     Deadline,
     Hedge,
     Logging,
+    Metrics,
     RateLimit,
     Resume,
     Retry,
@@ -76,7 +77,7 @@ def default_stack(
 
     Outermost first, with the reason for each place:
 
-    1. `Tracing`, `Logging`: one span and one line per call of the user, whatever happens below.
+    1. `Tracing`, `Metrics`, `Logging`: one span, one set of figures and one line per call of the user, whatever happens below.
     2. `Deadline`: everything below asks how much time is left.
     3. `Coalesce`: identical calls under way share one look into the cache, one send, and one entry.
     4. `Cache`: a hit costs nothing, waits for nothing and trips nothing.
@@ -95,7 +96,12 @@ def default_stack(
     home = writable_home(settings.home)
     models = live_catalogue(settings) if models is None else models
     ledger, prices, abilities = ledger_of(settings, home), PriceTable(models), CatalogueAbilities(models)
-    stack: list[Middleware] = [Tracing(), Logging(), Deadline(total=settings.timeout)]
+    stack: list[Middleware] = [
+        Tracing(capture=settings.trace_capture, backends=settings.trace_backends, tags=settings.trace_tags),
+        Metrics(tenants=settings.metric_tenants),
+        Logging(),
+        Deadline(total=settings.timeout),
+    ]
     if settings.coalesce == "on":
         stack.append(Coalesce(always=settings.cache_answers == "all", savings=ledger))
     if settings.cache != "off":

@@ -3,9 +3,9 @@
 import os
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -19,13 +19,19 @@ from typing_extensions import override
 from resilient_ai.core._base import explain
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.deepinfra.provider import BASE_URL
+from resilient_ai.middleware._backends import checked_backends
 from resilient_ai.middleware.budget import Budget, refuse_float
 
 PREFIX = "RESILIENT_AI_"
 FILE_VARIABLE = "RESILIENT_AI_CONFIG"
 
 # All settings that are no single value, with an example of each.
-_LISTS = {"budgets": '[{"limit": "25 USD", "per": "day"}]', "auto_models": '["org/model", "org/other"]'}
+_LISTS = {
+    "budgets": '[{"limit": "25 USD", "per": "day"}]',
+    "auto_models": '["org/model", "org/other"]',
+    "trace_backends": '["langfuse"]',
+    "trace_tags": '["feature"]',
+}
 
 
 class Settings(BaseSettings):
@@ -81,6 +87,12 @@ class Settings(BaseSettings):
         auto_prefer: Which of them is asked first: the "cheapest", the "fastest", or a "balanced" choice; None keeps the order.
         price_file: A TOML file with prices of your own, in place of those of the catalogue.
         catalogue_refresh: Seconds between two looks at the provider's lists of models and prices; None for none. At least 60.
+        trace_backends: Backends for which spans have what they look for beside the conventions; None for those that
+            `resilient_ai.observability.configure` has set up. See `Tracing`.
+        trace_capture: Where prompts and answers go: "none", "spans", "events" or "both"; None does what
+            `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` says.
+        trace_tags: Names of tags that spans may show, beside user, session, conversation and tenant.
+        metric_tenants: How many tenants metrics tell apart by name, 0 to 1000; 0 tells none apart.
 
     Raises:
         ConfigurationError: If a value or a name is wrong.
@@ -129,6 +141,10 @@ class Settings(BaseSettings):
     auto_prefer: Literal["cheapest", "fastest", "balanced"] | None = None
     price_file: Path | None = None
     catalogue_refresh: float | None = Field(default=None, ge=60)
+    trace_backends: Annotated[tuple[str, ...], AfterValidator(checked_backends)] | None = None
+    trace_capture: Literal["none", "spans", "events", "both"] | None = None
+    trace_tags: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    metric_tenants: int = Field(default=0, ge=0, le=1000)
 
     def __init__(self, **values: Any) -> None:
         _refuse_unknown_variables()
@@ -148,10 +164,10 @@ class Settings(BaseSettings):
             raise ValueError("must not be empty")
         return given
 
-    @field_validator("budgets", "auto_models", mode="before")
+    @field_validator(*_LISTS, mode="before")
     @classmethod
     def _is_a_list(cls, given: object, info: ValidationInfo) -> object:
-        if not isinstance(given, list | tuple):
+        if not isinstance(given, list | tuple | None):
             raise ValueError(f"must be a list such as {_LISTS[info.field_name or '']}")  # noqa: TRY004 - which pydantic does not take
         return cast("object", given)
 

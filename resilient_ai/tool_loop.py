@@ -2,7 +2,8 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +18,8 @@ from resilient_ai.core.operations import Chat
 from resilient_ai.core.results import ChatResult, SoFar
 
 Send = Callable[[Chat], Awaitable[ChatResult]]
+# Stands around a function while it runs, and is told of its output and error by what it gives; None for not this one.
+Around = Callable[[ToolCall, Tool], AbstractContextManager[Callable[[str, BaseException | None], None]] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +56,7 @@ class ToolRun:
     messages: tuple[AnyMessage, ...]
 
 
-async def run_tools(send: Send, chat: Chat, *, max_rounds: int = 8) -> ToolRun:
+async def run_tools(send: Send, chat: Chat, *, max_rounds: int = 8, around: Sequence[Around] = ()) -> ToolRun:
     """Send `chat`, call the functions its answers ask for, and go on until an answer asks for none.
 
     The functions of one answer run at the same time, blocking ones in threads. An error of a function, of its arguments or of
@@ -63,6 +66,7 @@ async def run_tools(send: Send, chat: Chat, *, max_rounds: int = 8) -> ToolRun:
         send: Sends a chat through the pipeline.
         chat: Its tools must have functions.
         max_rounds: Answers the model may use to ask for tools. At least 1.
+        around: What stands around every function while it runs, such as the spans of `Tracing.around_tool`.
 
     Raises:
         InvalidInput: If there are no tools, or one has no function.
@@ -94,7 +98,7 @@ async def run_tools(send: Send, chat: Chat, *, max_rounds: int = 8) -> ToolRun:
         if not answer.tool_calls:
             return ToolRun(answer=answer, steps=tuple(steps), answers=tuple(answers), messages=messages)
         if number <= max_rounds:
-            made = await asyncio.gather(*(_call(tools, call, number) for call in answer.tool_calls))
+            made = await asyncio.gather(*(_call(tools, call, number, around) for call in answer.tool_calls))
             steps += made
             messages = (*messages, *(ToolMessage(content=step.output, tool_call_id=step.call.id) for step in made))
     unfinished = ToolLoopUnfinished(
@@ -104,20 +108,31 @@ async def run_tools(send: Send, chat: Chat, *, max_rounds: int = 8) -> ToolRun:
     raise unfinished
 
 
-async def _call(tools: Mapping[str, Tool], call: ToolCall, number: int) -> ToolStep:
+async def _call(tools: Mapping[str, Tool], call: ToolCall, number: int, around: Sequence[Around]) -> ToolStep:
     tool = tools.get(call.name)
     if tool is None or tool.function is None:
         return _failed(call, number, f"there is no tool named {call.name!r}; there are {sorted(tools)}")
+    with ExitStack() as stack:
+        contexts = [context for one in around if (context := one(call, tool)) is not None]
+        told = [stack.enter_context(context) for context in contexts]
+        step, error = await _made(tool.function, call, number)
+        for tell in told:
+            tell(step.output, error)
+        return step
+
+
+async def _made(function: Callable[..., Any], call: ToolCall, number: int) -> tuple[ToolStep, Exception | None]:
+    """Call a function; return the step, and what it raised."""
     try:
-        output = _as_text(await _invoke(tool.function, call.parsed()))
+        output = _as_text(await _invoke(function, call.parsed()))
     except OutputInvalid as error:
-        return _failed(call, number, str(error))
+        return _failed(call, number, str(error)), error
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)]
-        return _failed(call, number, f"the arguments do not fit: {'; '.join(problems)}")
+        return _failed(call, number, f"the arguments do not fit: {'; '.join(problems)}"), error
     except Exception as error:  # noqa: BLE001 - whatever a user's function raises is the model's to know
-        return _failed(call, number, f"{type(error).__name__}: {error}")
-    return ToolStep(round=number, call=call, output=output)
+        return _failed(call, number, f"{type(error).__name__}: {error}"), error
+    return ToolStep(round=number, call=call, output=output), None
 
 
 async def _invoke(function: Callable[..., Any], arguments: dict[str, Any]) -> object:

@@ -273,7 +273,7 @@ def test_views_share_the_loop(scripted):
     """A view has other defaults and the same stack; closing it closes nothing."""
     ai, answers = scripted()
     heard = []
-    stop = ai.subscribe(heard.append)
+    stop = ai.on(SendStarted, heard.append)
     with ai.with_options(tags={"user": "u"}, timeout=5, cache="off") as view:
         view.chat("m", "hi")
     stop()

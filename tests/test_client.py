@@ -1,7 +1,9 @@
 """The asynchronous client, over scripted answers."""
 
+import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -19,7 +21,7 @@ from resilient_ai.core.errors import (
     ServerFailed,
     ToolLoopUnfinished,
 )
-from resilient_ai.core.events import BatchDone, SendStarted
+from resilient_ai.core.events import BatchDone, Event, SendStarted
 from resilient_ai.core.messages import ToolCall
 from resilient_ai.core.operations import Chat
 from resilient_ai.core.results import Choice
@@ -243,7 +245,7 @@ async def test_the_default_stack_is_described(tmp_path):
     """Without a stack of one's own there is the default one, with the ledger of the settings' folder."""
     async with AsyncClient("k", settings=Settings(home=tmp_path, timeout=7, attempts=2)) as ai:
         lines = {layer.name: layer.settings for layer in ai.describe()}
-        assert list(lines)[:4] == ["Tracing", "Logging", "Deadline", "Coalesce"]
+        assert list(lines)[:5] == ["Tracing", "Metrics", "Logging", "Deadline", "Coalesce"]
         assert list(lines)[-1] == "DeepInfraProvider"
         assert lines["Deadline"] == "total=7.0"
         assert lines["Retry"].startswith("attempts=2")
@@ -462,3 +464,55 @@ def test_building_a_client_reads_no_list_of_models(tmp_path):
         check=True,
     )
     assert told.stdout.split() == ["True", "[]", "True", "True"]
+
+
+def listened(*script, clock):
+    return AsyncClient(provider=ScriptedProvider(*script), stack=[], clock=clock)
+
+
+class TestOn:
+    """`ai.on`."""
+
+    async def test_events_of_one_class_in_order(self, clock):
+        """Whoever asked first is told first, of that class alone, and of nothing more once it has ended that."""
+        told = []
+        async with listened(chat_result("a"), chat_result("b"), clock=clock) as ai:
+            stop = ai.on(SendStarted, lambda event: told.append(("first", event.number)))
+            ai.on(SendStarted, lambda event: told.append(("second", event.number)))
+            ai.on(Event, lambda event: told.append(("all", type(event).__name__)))
+            ai.on(BatchDone, lambda event: told.append(("never", event)))
+            await ai.chat("m", "hi")
+            assert told == [("first", 1), ("second", 1), ("all", "SendStarted")]
+            stop()
+            await ai.with_options(tags={"tenant": "a"}).chat("m", "hi")
+            assert told[3:] == [("second", 1), ("all", "SendStarted")]
+
+    async def test_a_callback_that_raises_breaks_nothing(self, clock, caplog):
+        """Neither the call nor the next callback; the log names it without what it said."""
+        told = []
+
+        def broken(event):
+            raise KeyError("secret")
+
+        async with listened(chat_result("a"), clock=clock) as ai:
+            ai.on(SendStarted, broken)
+            ai.on(SendStarted, told.append)
+            assert (await ai.chat("m", "hi")).text == "a"
+        assert len(told) == 1
+        assert "KeyError" in caplog.text
+        assert "secret" not in caplog.text
+
+    @pytest.mark.parametrize(
+        ("kind", "callback", "sentence"),
+        [
+            ("CircuitOpened", print, "kind: a class of events such as CircuitOpened, got 'CircuitOpened'"),
+            (int, print, "kind: a class of events"),
+            (SendStarted, "print", "callback: a plain function, got 'print'"),
+            (SendStarted, asyncio.sleep, "callback: a plain function, got <function sleep"),
+        ],
+    )
+    async def test_what_cannot_be_told(self, kind, callback, sentence, clock):
+        """It is said at once, and not at the first event."""
+        async with listened(clock=clock) as ai:
+            with pytest.raises(ConfigurationError, match=re.escape(sentence)):
+                ai.on(kind, callback)

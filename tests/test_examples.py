@@ -19,6 +19,7 @@ TELLING = {
     "fallback": "(served by meta-llama/Llama-3.3-70B-Instruct-Turbo after 2 requests)",
     "own_middleware": "answer: write to <address>",
     "routing": "the cheapest: meta-llama/Meta-Llama-3.1-8B-Instruct-Turbo",
+    "telemetry": "span: chat meta-llama/Llama-3.3-70B-Instruct-Turbo 0 hit 0.0",
     "tour": "ten stops done",
     "tracing_to_console": "chat meta-llama/Llama-3.3-70B-Instruct-Turbo",
 }

@@ -24,6 +24,7 @@ from resilient_ai.middleware import (
     Deadline,
     Hedge,
     Logging,
+    Metrics,
     RateLimit,
     Resume,
     Retry,
@@ -39,6 +40,7 @@ from resilient_ai.testing import ScriptedProvider
 
 ORDER = [
     Tracing,
+    Metrics,
     Logging,
     Deadline,
     Coalesce,
@@ -274,6 +276,18 @@ class TestHome:
             warnings.simplefilter("ignore", ResilientAIWarning)
             assert writable_home(blocked) is None
         assert caught == []
+
+
+def test_telemetry_is_told_what_the_settings_say(tmp_path):
+    """Who else reads spans, where content goes, which tags show, and how many tenants figures tell apart."""
+    settings = Settings(
+        home=tmp_path, trace_backends=["langfuse"], trace_capture="events", trace_tags=["feature"], metric_tenants=7
+    )
+    tracing, metrics, *_ = default_stack(settings)
+    assert (tracing.backends, tracing.capture, tracing.tags) == (("langfuse",), "events", ("feature",))
+    assert metrics.tenants == 7
+    tracing, metrics, *_ = default_stack(Settings(home=tmp_path))
+    assert (tracing.backends, tracing.capture, tracing.tags, metrics.tenants) == (None, None, (), 0)
 
 
 def test_a_query_follows_the_catalogue_of_the_client(tmp_path):

@@ -78,6 +78,10 @@ def test_defaults():
         "auto_prefer": None,
         "price_file": None,
         "catalogue_refresh": None,
+        "trace_backends": None,
+        "trace_capture": None,
+        "trace_tags": (),
+        "metric_tenants": 0,
     }
 
 
@@ -106,6 +110,7 @@ def test_a_list_that_is_none_is_told_how_to_write_one(monkeypatch):
     for name, example in (
         ("budgets", '[{"limit": "25 USD", "per": "day"}]'),
         ("auto_models", '["org/model", "org/other"]'),
+        ("trace_tags", '["feature"]'),
     ):
         monkeypatch.setenv(f"RESILIENT_AI_{name.upper()}", "25 USD per day")
         with pytest.raises(ConfigurationError) as caught:
@@ -122,9 +127,7 @@ def test_a_list_that_is_none_is_told_how_to_write_one(monkeypatch):
 
 def test_every_list_has_an_example():
     """A new setting that is no single value needs one, for whoever writes it into a variable."""
-    assert set(_LISTS) == {
-        name for name, field in Settings.model_fields.items() if getattr(field.annotation, "__origin__", None) is tuple
-    }
+    assert set(_LISTS) == {name for name, field in Settings.model_fields.items() if "tuple" in str(field.annotation)}
 
 
 def test_what_unpriced_requests_count_with_is_no_float(file, monkeypatch):
@@ -208,6 +211,13 @@ def test_a_file_of_its_own_kind_is_not_looked_for(tmp_path):
         ({"cache_max_age": -1}, "settings: cache_max_age: must be greater than or equal to 0, got -1"),
         ({"cache_replay": "slow"}, "settings: cache_replay: must be 'at_once' or 'recorded', got 'slow'"),
         ({"cache_ttl": 0}, "settings: cache_ttl: must be greater than 0, got 0"),
+        ({"trace_backends": ["splunk"]}, "settings: trace_backends: backends must be of"),
+        (
+            {"trace_capture": "all"},
+            "settings: trace_capture: must be 'none', 'spans', 'events' or 'both', got 'all'",
+        ),
+        ({"trace_tags": [""]}, "settings: trace_tags"),
+        ({"metric_tenants": 1001}, "settings: metric_tenants: must be less than or equal to 1000, got 1001"),
     ],
 )
 def test_values_are_checked(values, message):

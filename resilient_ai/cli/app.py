@@ -24,6 +24,7 @@ from resilient_ai.cli.models import models
 from resilient_ai.cli.route import route
 from resilient_ai.cli.simulate import simulate
 from resilient_ai.cli.terminal import abandon_output, forgive_odd_characters, one_line, say, write
+from resilient_ai.cli.trace import trace
 
 _HELP = """DeepInfra's language, embedding and image models, with retries, a circuit breaker, a cache and a book of costs.
 
@@ -107,7 +108,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (chat, embed, image, models, route, costs, budgets, doctor, simulate, demo):
+for command in (chat, embed, image, models, route, costs, budgets, trace, doctor, simulate, demo):
     app.command()(command)
 app.add_typer(cache, name="cache")
 

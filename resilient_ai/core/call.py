@@ -103,6 +103,13 @@ class CallRecord:
             complete=len(known) == len(self.costs),
         )
 
+    def cost_of(self, result: Result | None) -> Cost | None:
+        """Return what the call cost that brought `result`; where nobody accounts for sends, what the result says itself."""
+        own = None if result is None else result.cost
+        if self._is_told_by(own):
+            return own
+        return self.cost() if self.costs or own is None else self.cost() or own
+
     def stamp(self, result: ResultT) -> ResultT:
         """Return `result` with the facts of this call."""
         update: dict[str, Any] = {"attempts": self.sends, "cache": self.cache}
@@ -196,6 +203,9 @@ class Call(Generic[R]):
             and not the second of two that were asked for side by side.
         objections: Each tells in a few words what stands against a call, by what a part of the stack knows; None for nothing.
         waited_for: Where several callers share the call, returns the last of their deadlines, None if one has none.
+        headers: Further headers of the request, such as those of its trace.
+        span: The span of the whole call, for links to it and for lines of a log; None where it is not traced.
+        hedge: Whether it is the second of two requests for one answer.
     """
 
     operation: Operation[R]
@@ -223,6 +233,9 @@ class Call(Generic[R]):
     objections: "tuple[Callable[[Call[Any]], str | None], ...]" = ()
     claim: Callable[[], bool] = _nobody_competes
     waited_for: Callable[[], float | None] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    span: object | None = None
+    hedge: bool = False
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed; the record stays the same object.
@@ -234,7 +247,7 @@ class Call(Generic[R]):
         if len(fields) > len(self.__dict__):
             raise TypeError(f"a call has no field {sorted(changes.keys() - self.__dict__.keys())!r}")
         copy = object.__new__(type(self))
-        object.__setattr__(copy, "__dict__", fields)
+        object.__setattr__(copy, "__dict__", fields)  # every part of the stack makes one, so this counts
         return copy
 
     @property
@@ -315,7 +328,11 @@ class Middleware(Protocol):
       models a call names.
     - `stands_against(call)`: returns in a few words why it would refuse the call now, or let it wait; None where nothing does.
       It never waits and changes nothing. Every call knows those of its stack as its `objections`.
+    - `around_tool(call, tool, clock)`: returns a context that stands around a function which the model asked for, or None. It
+      gives a function that is told of the output and the error.
     - `health()`: returns what its parts know now, such as a `BreakerState` for each model.
+    - `watch(health)`: is given, when the pipeline is built, a function that returns the `Health` of the whole stack, and None
+      once the pipeline is gone, which it does not keep alive.
     - `aclose()`: lets go of what it holds, asynchronously; the pipeline awaits it when it is closed.
     """
 

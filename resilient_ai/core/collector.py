@@ -26,9 +26,12 @@ def collecting(loop: asyncio.AbstractEventLoop | None) -> Generator[None]:
 
 
 def outside_of_collector(action: Callable[[], None]) -> None:
-    """Run `action` now, or from a finalizer as soon as its loop comes to it: for code of users, which may take locks."""
+    """Run `action` now, or from a finalizer as soon as its loop comes to it: for code of users, which may take locks.
+
+    A loop that stands still may never come to it, so then it is run now as well.
+    """
     loop = _thread.loop
-    if _thread.is_collecting and loop is not None:
+    if _thread.is_collecting and loop is not None and loop.is_running():
         try:
             loop.call_soon_threadsafe(action)
         except RuntimeError:  # the loop is closed, and nobody else is left to run it

@@ -318,12 +318,21 @@ class LimitReached(CallRejected):
     Attributes:
         limit: The limit that was reached.
         retry_after: Seconds after which a permit is likely, or None where nothing is known.
+        limiter: What kind of limit it is, of the "rate" or of the "concurrency"; None where nobody said.
     """
 
-    def __init__(self, message: str, *, limit: float, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        limit: float,
+        retry_after: float | None = None,
+        limiter: Literal["rate", "concurrency"] | None = None,
+    ) -> None:
         super().__init__(message)
         self.limit = limit
         self.retry_after = retry_after
+        self.limiter = limiter
 
 
 class BudgetExceeded(CallRejected):

@@ -3,17 +3,21 @@
 A subscriber receives one object per fact. Fields may be added to a fact; none is taken away.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Literal
+
+from typing_extensions import override
 
 from resilient_ai.core.ledger import SendOutcome
 from resilient_ai.core.results import Usage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Event:
     """What all facts have in common.
+
+    Of errors their repr shows the class alone, as the message may quote what was said.
 
     Args:
         call_id: The call during which it happened.
@@ -23,15 +27,24 @@ class Event:
     call_id: str
     model: str
 
+    @override
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{field.name}={_shown(getattr(self, field.name))}" for field in fields(self))
+        return f"{type(self).__name__}({shown})"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+def _shown(value: object) -> str:
+    return f"<{type(value).__name__}>" if isinstance(value, BaseException) else repr(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SendStarted(Event):
     """A request is about to leave. `number` counts the requests of the call from 1."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SendSettled(Event):
     """A request came to its end.
 
@@ -41,6 +54,9 @@ class SendSettled(Event):
         cost: US dollars, None where not known.
         error: Name of the error's class, None where it succeeded.
         elapsed: Seconds from before the request to the end of the answer or stream.
+        kind: The operation: "chat", "stream", "complete", "embed" or "image".
+        used: Whether its answer was given to the caller; what was not is wasted.
+        origin: Where it was sent, such as "https://api.deepinfra.com/v1".
     """
 
     send_id: str
@@ -49,9 +65,12 @@ class SendSettled(Event):
     usage: Usage | None
     error: str | None
     elapsed: float
+    kind: str = ""
+    used: bool = True
+    origin: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PriceDrifted(Event):
     """The service billed a send at another price than the price table has, by more than 1 %.
 
@@ -66,7 +85,7 @@ class PriceDrifted(Event):
     list_cost: Decimal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class BudgetThresholdReached(Event):
     """What counts against a budget has passed a part of its limit, for the first time in this window as this process sees it.
 
@@ -106,7 +125,7 @@ class BudgetRefused(Event):
     retry_after: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RetryScheduled(Event):
     """The call will be tried again after a wait.
 
@@ -123,7 +142,7 @@ class RetryScheduled(Event):
     retry_after: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RetrySuppressed(Event):
     """The call could have been tried again and is not.
 
@@ -137,14 +156,25 @@ class RetrySuppressed(Event):
     error: Exception
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class HedgeSent(Event):
     """The first request is slow, and a second one is sent beside it after `after` seconds."""
 
     after: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class HedgeSettled(Event):
+    """It is decided which of two requests for one answer is used.
+
+    Args:
+        outcome: What became of the second one: it "won", it "lost" to the first, both "failed", or both were "cancelled".
+    """
+
+    outcome: Literal["won", "lost", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class StreamResumed(Event):
     """A stream broke after content had arrived, and is asked for again.
 
@@ -159,14 +189,14 @@ class StreamResumed(Event):
     error: Exception
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class LimitChanged(Event):
     """A concurrency limit follows what the service takes: `limit` requests may be under way at once now."""
 
     limit: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class KeyRefused(Event):
     """The service refused the key: nothing is sent with it for `retry_after` seconds.
 
@@ -179,24 +209,24 @@ class KeyRefused(Event):
     retry_after: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class CircuitOpened(Event):
     """A breaker opened: the model is left alone for `retry_after` seconds."""
 
     retry_after: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class CircuitHalfOpened(Event):
     """A breaker lets one probe through."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class CircuitClosed(Event):
     """A breaker closed: the model answers again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class CacheLookedUp(Event):
     """A cache was asked.
 
@@ -216,7 +246,7 @@ class CacheLookedUp(Event):
     age: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class CacheRefreshed(Event):
     """An entry was asked for again behind a call that had been answered from it.
 
@@ -227,21 +257,33 @@ class CacheRefreshed(Event):
     error: Exception | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class CallJoined(Event):
-    """A call shares what an identical one, `leader`, has sent, and sends nothing itself."""
+    """A call shares what an identical one, `leader`, has sent, and sends nothing itself.
+
+    Args:
+        leader: The id of the other call.
+        leader_span: Its span as `Call.span` has it, None where it has none.
+    """
 
     leader: str
+    leader_span: object | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PermitGranted(Event):
-    """A limit let a request through after a wait of `waited` seconds (0 where a permit was free)."""
+    """A limit let a request through after a wait.
+
+    Args:
+        waited: Seconds.
+        limit: What it was that let it wait: the "rate" of requests or tokens, or the "concurrency".
+    """
 
     waited: float
+    limit: Literal["rate", "concurrency"] = "concurrency"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ModelSkipped(Event):
     """A model of a list could not serve, and the next one is asked."""
 
@@ -249,7 +291,7 @@ class ModelSkipped(Event):
     error: Exception
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class BatchDone(Event):
     """Part of a list of texts is embedded: `done` of `total`."""
 

@@ -138,12 +138,29 @@ class PriceState:
     sends: int
 
 
-PartState = BreakerState | LimitState | RateState | SendBudgetState | BudgetState | PriceState
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreState:
+    """What one store of the cache holds, as far as it knows without looking.
+
+    Args:
+        key: The words "cache", and the store and where it is, without secrets.
+        layer: Its kind: "memory", "disk" or "redis", or the first word of its name.
+        entries: Entries, those included whose time is over but that are still in the way; None where it does not know.
+        size: Bytes in use, None where it does not know.
+    """
+
+    key: tuple[str, str]
+    layer: str
+    entries: int | None
+    size: int | None
+
+
+PartState = StoreState | BreakerState | LimitState | RateState | SendBudgetState | BudgetState | PriceState
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Every breaker, limit and budget of a client that has been used; as text, a line for each.
+    """Every breaker, limit, budget and store of a client that has been used; as text, a line for each.
 
     >>> print(Health.of([LimitState(key=("https://x", "m"), limit=32, limit_max=200, in_use=3, waiting=0)]))
     limit    m  limit=32, limit_max=200, in_use=3, waiting=0
@@ -155,6 +172,7 @@ class Health:
     send_budgets: tuple[SendBudgetState, ...] = ()
     budgets: tuple[BudgetState, ...] = ()
     prices: tuple[PriceState, ...] = ()
+    stores: tuple[StoreState, ...] = ()
 
     @classmethod
     def of(cls, parts: Iterable[PartState]) -> "Health":
@@ -167,6 +185,7 @@ class Health:
             tuple(part for part in known if isinstance(part, SendBudgetState)),
             tuple(part for part in known if isinstance(part, BudgetState)),
             tuple(part for part in known if isinstance(part, PriceState)),
+            tuple(part for part in known if isinstance(part, StoreState)),
         )
 
     @property
@@ -183,6 +202,7 @@ class Health:
             ("retries", self.send_budgets),
             ("budget", self.budgets),
             ("price", self.prices),
+            ("cache", self.stores),
         )
         lines = [f"{name:<8} {_text(part)}" for name, parts in groups for part in parts]
         return "\n".join(lines)

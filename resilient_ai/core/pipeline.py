@@ -3,6 +3,7 @@
 import inspect
 import math
 import sys
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from resilient_ai.core.call import Call, CallRecord, Departures, Listener, Middl
 from resilient_ai.core.checks import is_unicode
 from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.core.errors import ClientClosed, ConfigurationError, InvalidInput
+from resilient_ai.core.events import Event
 from resilient_ai.core.health import Health
 from resilient_ai.core.operations import Operation
 from resilient_ai.core.results import Result
 from resilient_ai.core.streams import StreamResult
 
 R = TypeVar("R")
+E = TypeVar("E", bound=Event)
 _PRIORITIES: frozenset[Priority] = frozenset({"interactive", "batch"})
 _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
@@ -134,6 +137,10 @@ class Pipeline:
             objections=tuple(objection for objection in objections if objection is not None),
         )
         self._run = _fold(provider, self.stack)
+        for layer in stack:
+            watch = getattr(layer, "watch", None)
+            if watch is not None:
+                watch(_health_of(self))
 
     async def send(
         self,
@@ -202,6 +209,32 @@ class Pipeline:
             self._listeners = tuple(known for known in self._listeners if known is not listener)
 
         return unsubscribe
+
+    def on(self, kind: type[E], callback: Callable[[E], None]) -> Callable[[], None]:
+        """Have `callback` told of every event of one class; return what ends the subscription.
+
+        Callbacks are told of events in the order in which these happen, each in the order in which they were subscribed. One
+        that raises is logged by name, and neither the call nor the next callback notices.
+
+        Args:
+            kind: A class of `resilient_ai.core.events`, such as `CircuitOpened`; `Event` is all of them.
+            callback: A plain function that is quick: it is called in the middle of the call, and cannot be awaited.
+
+        Raises:
+            ConfigurationError: If `kind` is no class of events, or `callback` cannot be called, or is an `async def`.
+        """
+        given = cast("object", kind)
+        if not (isinstance(given, type) and issubclass(given, Event)):
+            raise ConfigurationError(f"kind: a class of events such as CircuitOpened, got {given!r:.60}")
+        function = cast("object", callback)
+        if not callable(function) or inspect.iscoroutinefunction(function):
+            raise ConfigurationError(f"callback: a plain function, got {callback!r:.60}")
+
+        def listener(event: Event) -> None:
+            if isinstance(event, kind):
+                callback(event)
+
+        return self.subscribe(listener)
 
     def describe(self, *, models: int = 1) -> Description:
         """Return the effective stack, outermost first, with settings and the worst case of a call.
@@ -274,6 +307,17 @@ class Pipeline:
             return CacheControl.of(cache)
         except ValueError as error:
             raise InvalidInput(f"cache: {error}", field="cache", value=cache) from None
+
+
+def _health_of(pipeline: Pipeline) -> Callable[[], Health | None]:
+    """Return what asks a pipeline for its health, and does not keep it alive."""
+    known = weakref.ref(pipeline)
+
+    def health() -> Health | None:
+        alive = known()
+        return None if alive is None else alive.health()
+
+    return health
 
 
 def _stamped(result: object, record: CallRecord) -> object:

@@ -117,6 +117,7 @@ class CacheStore(Protocol):
     - `faults`: how often something went wrong, so that the cache can tell a fault from a miss.
     - `open()`: prepares what reading needs, such as a file; awaited once before the first read, for up to 2 s. False, where it
       could not be prepared, makes that read a miss.
+    - `held()`: returns what `usage()` does, as far as that is known without waiting or looking; for figures that are read often.
     - the methods of `Inspectable`, without which entries can neither be counted nor be forgotten by tenant or model.
     - the methods of `Leases`.
     """

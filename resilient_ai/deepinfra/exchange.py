@@ -1,5 +1,6 @@
 """One request and its reply, with refusals turned into errors that name the model."""
 
+import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 JSON_LIMIT = 64 << 20  # bytes of a JSON answer without pictures or vectors
 LARGE_LIMIT = 256 << 20  # bytes of an answer of pictures or vectors
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _ERROR_LIMIT = 1 << 20
 _SHORTEST_SECRET = 8  # a shorter one would be found in ordinary words, and no real key is
 
@@ -43,13 +45,16 @@ async def exchange(
     """Send a body and give the reply of a success; whatever fails in the block drops the connection and names the model.
 
     Raises:
-        InvalidInput: If the body cannot be JSON.
+        InvalidInput: If the body cannot be JSON, or a header of the call cannot be sent.
         StatusError: If the service refused.
         ProviderError: As the transport and the readers raise it.
     """
     content, content_type = (
         (body.content, body.content_type) if isinstance(body, Multipart) else (_encode(body), "application/json")
     )
+    for name, value in call.headers.items():
+        if not is_header(name, value):
+            raise InvalidInput(f"headers: {name!r} holds a character no header may have", field=f"headers.{name}")
     call.send_started(leaving=False)
     reply: Reply | None = None
     try:
@@ -60,6 +65,7 @@ async def exchange(
             content_type=content_type,
             accept_encoding=encoding,
             idempotency_key=call.idempotency_key,
+            headers=call.headers,
             on_leaving=call.bytes_leave,
             own_connection=own_connection,
         )
@@ -73,6 +79,11 @@ async def exchange(
             error.model = error.model or call.model
             hide_secret(error, transport.secret)
         raise
+
+
+def is_header(name: str, value: str) -> bool:
+    """Return whether something can be sent as a header, and cannot be taken for several."""
+    return value.isascii() and value.isprintable() and _HEADER_NAME.fullmatch(name) is not None
 
 
 def hide_secret(error: ProviderError, secret: str) -> None:

@@ -16,6 +16,7 @@ from resilient_ai.core.errors import ConfigurationError, InvalidInput
 from resilient_ai.core.operations import Stream
 from resilient_ai.deepinfra.catalogue import warn_if_retired
 from resilient_ai.deepinfra.embedding_model import DeepInfraEmbeddingModel, send_embed
+from resilient_ai.deepinfra.exchange import is_header
 from resilient_ai.deepinfra.image_model import DeepInfraImageModel, send_image
 from resilient_ai.deepinfra.language_model import DeepInfraLanguageModel, send_chat, send_complete, send_stream
 
@@ -29,7 +30,6 @@ R = TypeVar("R")
 BASE_URL = "https://api.deepinfra.com/v1"
 KEY_VARIABLES = ("DEEPINFRA_API_KEY", "DEEPINFRA_TOKEN", "DEEPINFRA_API_TOKEN")
 _LOOPBACK = re.compile(r"^(localhost|127(\.\d{1,3}){3}|::1)$")
-_HEADER_NAME = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 _SENDERS = {
     "chat": send_chat,
     "stream": send_stream,
@@ -149,6 +149,6 @@ def _checked_url(base_url: str) -> str:
 
 def _checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     for name, value in headers.items():
-        if not _HEADER_NAME.match(name) or not value.isprintable() or not value.isascii():
+        if not is_header(name, value):
             raise ConfigurationError(f"headers: {name!r} holds a line break or a character no header may have")
     return headers

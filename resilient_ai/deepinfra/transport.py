@@ -15,6 +15,9 @@ from resilient_ai.deepinfra.connection_errors import translate
 from resilient_ai.deepinfra.reply import Reply
 
 JSON = "application/json"
+# What else a request says of itself.
+_OURS = frozenset({"content-length", "host", "idempotency-key", "transfer-encoding"})
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Transport:
@@ -64,6 +67,7 @@ class Transport:
         content_type: str = JSON,
         accept_encoding: str = "identity",
         idempotency_key: str | None = None,
+        headers: Mapping[str, str] = _NO_HEADERS,
         on_leaving: Callable[[], None] | None = None,
         own_connection: bool = False,
     ) -> Reply:
@@ -75,6 +79,7 @@ class Transport:
             content_type: Its media type.
             accept_encoding: The encodings that the answer may have.
             idempotency_key: The same for every send of the same request, so that a server can tell a repeat.
+            headers: Sent with this request as well; those that every request has stay as they are.
             on_leaving: Called once there is a connection, before the first byte is written.
             own_connection: Whether it must not meet a kept connection that may turn out dead, as it must not be sent twice.
 
@@ -83,10 +88,13 @@ class Transport:
             AttemptTimeout: If no connection was made in time.
             InvalidResponse: If the answer is no HTTP.
         """
-        headers = self._prepared(content_type, accept_encoding)
+        prepared = self._prepared(content_type, accept_encoding)
+        own = _encoded(headers, prepared) if headers else []
         if idempotency_key is not None:
-            headers = httpx.Headers([*headers.raw, (b"Idempotency-Key", idempotency_key.encode("ascii"))])
-        request = httpx.Request("POST", self._url(path), headers=headers, content=content)
+            own.append((b"Idempotency-Key", idempotency_key.encode("ascii")))
+        if own:
+            prepared = httpx.Headers([*prepared.raw, *own])
+        request = httpx.Request("POST", self._url(path), headers=prepared, content=content)
         if own_connection:
             request.extensions[OWN_CONNECTION] = True
         if on_leaving is not None:
@@ -134,3 +142,12 @@ class Transport:
         """Close the connections of the default pool; a user's client stays the user's to close."""
         if self._http is None:
             await self._pool.aclose()
+
+
+def _encoded(headers: Mapping[str, str], kept: httpx.Headers) -> list[tuple[bytes, bytes]]:
+    """Return the headers of one call as they are sent, without those that every request has."""
+    return [
+        (name.encode("ascii"), value.encode("ascii"))
+        for name, value in headers.items()
+        if name not in kept and name.lower() not in _OURS
+    ]

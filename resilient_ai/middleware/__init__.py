@@ -17,7 +17,9 @@ from resilient_ai.middleware.cost import CostAccounting
 from resilient_ai.middleware.deadline import Deadline
 from resilient_ai.middleware.hedge import Hedge
 from resilient_ai.middleware.logging import Logging
+from resilient_ai.middleware.metrics import Metrics
 from resilient_ai.middleware.rate_limit import RateLimit
+from resilient_ai.middleware.redactor import Redactor
 from resilient_ai.middleware.resume import Resume
 from resilient_ai.middleware.retry import Retry
 from resilient_ai.middleware.routing import Candidate, Routing, Rule
@@ -39,7 +41,9 @@ __all__ = [
     "Deadline",
     "Hedge",
     "Logging",
+    "Metrics",
     "RateLimit",
+    "Redactor",
     "Resume",
     "Retry",
     "Routing",

@@ -214,6 +214,9 @@ class AccountedSend:
             usage=row.usage,
             error=row.error,
             elapsed=row.elapsed,
+            kind=self.call.operation.kind,
+            used=row.used,
+            origin=self.call.origin,
         )
         self.call.emit(event)
         on_settled = self.accounts.on_settled

@@ -79,4 +79,4 @@ class FleetPermit:
                 f"a permit for {call.model!r}, which the fleet shares, takes about {wait:.1f} s, "
                 f"and the call has {remaining:.1f} s left"
             )
-            raise LimitReached(reason, limit=self.limit, retry_after=wait)
+            raise LimitReached(reason, limit=self.limit, retry_after=wait, limiter="concurrency")

@@ -12,12 +12,10 @@ from resilient_ai.core.results import EmbedResult
 from resilient_ai.core.streams import StreamEnd, StreamResult
 from resilient_ai.core.vectors import Vectors
 from resilient_ai.middleware._fan_out import FanOut, copy_of
+from resilient_ai.middleware._leaving import let_end
 from resilient_ai.middleware._savings import write_spared
 
 R = TypeVar("R")
-
-# The loop keeps no strong reference to a task.
-_leaving: set[asyncio.Task[Any]] = set()
 
 
 class _Passenger:
@@ -42,6 +40,7 @@ class Flight(Generic[R]):
 
     Attributes:
         leader: The id of the first call.
+        leader_span: The span of the first call, None where it has none.
         is_open: Whether others may join.
     """
 
@@ -53,6 +52,7 @@ class Flight(Generic[R]):
         savings: Savings | None = None,
     ) -> None:
         self.leader = call.id
+        self.leader_span = call.span
         self.is_open = True
         self._record = CallRecord()
         # As keys, because they keep the order in which they came.
@@ -144,9 +144,7 @@ class Flight(Generic[R]):
         elif self._task.done():
             _free(self._task)
         else:
-            self._task.cancel()
-            _leaving.add(self._task)
-            self._task.add_done_callback(_free)
+            let_end(self._task, _free)
         self._close()
         return True
 
@@ -172,7 +170,6 @@ class Flight(Generic[R]):
 
 def _free(task: "asyncio.Task[Any]") -> None:
     """Let go of what came for nobody."""
-    _leaving.discard(task)
     if not task.cancelled() and task.exception() is None and isinstance(result := task.result(), StreamResult):
         result.drop(error=asyncio.CancelledError())  # as one that is cancelled: what had arrived went to nobody
 

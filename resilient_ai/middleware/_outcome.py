@@ -19,11 +19,14 @@ from resilient_ai.core.errors import (
     StatusError,
     StreamInterrupted,
 )
+from resilient_ai.core.events import RetryScheduled
 from resilient_ai.core.streams import StreamEnd
 
 Outcome = Literal["success", "error", "refused", "cancelled", "abandoned"]
 
 OTHER = "_OTHER"
+
+_LIMITS = {"rate": "rate_limit_local", "concurrency": "queue_full"}
 
 # In this order: the first that fits.
 _TYPES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
@@ -35,7 +38,6 @@ _TYPES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str],
     (BudgetExceeded, "budget_exceeded"),
     (BudgetUnavailable, "budget_unavailable"),
     (PriceUnknown, "price_unknown"),
-    (LimitReached, "limit_reached"),
     (NoModelAvailable, "no_route"),
     ((asyncio.CancelledError, GeneratorExit), "cancelled"),
 )
@@ -52,6 +54,8 @@ def error_type(error: BaseException) -> str:
     """
     if isinstance(error, StatusError):
         return str(error.status)
+    if isinstance(error, LimitReached):
+        return _LIMITS.get(error.limiter or "", "limit_reached")
     return next((word for types, word in _TYPES if isinstance(error, types)), OTHER)
 
 
@@ -74,3 +78,11 @@ def stream_outcome(end: StreamEnd) -> tuple[Outcome, BaseException | None]:
     if isinstance(end.error, asyncio.CancelledError):
         return "cancelled", end.error
     return "abandoned", None
+
+
+def delay_source(event: RetryScheduled) -> str:
+    """Return what the wait for a retry comes from: "backoff", the server's "retry_after", or the "circuit_breaker"."""
+    if event.retry_after is None:
+        return "backoff"
+    asked = isinstance(event.error, StatusError) and event.error.retry_after == event.retry_after
+    return "retry_after" if asked else "circuit_breaker"

@@ -3,16 +3,17 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from resilient_ai.core.call import Call, Next
+from resilient_ai.core.events import HedgeSettled
 from resilient_ai.core.streams import StreamResult
+from resilient_ai.middleware._leaving import let_end
 
 R = TypeVar("R")
 
+_Outcome = Literal["won", "lost", "failed", "cancelled"]
 _CLEANUP = 0.05  # seconds
-# The loop keeps no strong reference to a task.
-_leaving: set[asyncio.Task[Any]] = set()
 
 
 async def race(call: Call[R], proceed: Next[R], delay: float, may_hedge: Callable[[], bool]) -> R:
@@ -37,19 +38,22 @@ async def race(call: Call[R], proceed: Next[R], delay: float, may_hedge: Callabl
         if not tasks[0].done() and may_hedge():
             tasks.append(_start(call, proceed, 1, claims))
         winner = await _first_success(tasks, claims)
+        _announce(call, _outcome(tasks, winner))
         await _settled(call, [task for task in tasks if task is not winner])
         return winner.result()
     except GeneratorExit:  # a coroutine that is closed cannot wait for anything
         winner = None
         raise
     except BaseException:
+        if winner is None:
+            _announce(call, "cancelled" if len(tasks) > 1 else None)
         winner = None  # an answer that cannot be handed over any more
         await _end(tasks)
         raise
     finally:
         for task in tasks:
             if task is not winner:
-                _leave(task)
+                let_end(task, _free)
 
 
 def _start(call: Call[R], proceed: Next[R], place: int, claims: list[int]) -> asyncio.Task[R]:
@@ -60,7 +64,7 @@ def _start(call: Call[R], proceed: Next[R], place: int, claims: list[int]) -> as
         return claims[0] == place and call.claim()
 
     async def send() -> R:
-        return await proceed(call.branch().replace(claim=claim))
+        return await proceed(call.branch().replace(claim=claim, hedge=place > 0))
 
     return asyncio.create_task(send())
 
@@ -75,6 +79,20 @@ async def _first_success(tasks: list[asyncio.Task[R]], claims: list[int]) -> asy
             if task in done and not task.cancelled() and task.exception() is None:
                 return task
     return tasks[0]
+
+
+def _outcome(tasks: list[asyncio.Task[R]], winner: asyncio.Task[R]) -> _Outcome | None:
+    """Return what became of the second request, None where there was none."""
+    if len(tasks) == 1:
+        return None
+    if winner is tasks[1]:
+        return "won"
+    return "lost" if not winner.cancelled() and winner.exception() is None else "failed"
+
+
+def _announce(call: Call[Any], outcome: _Outcome | None) -> None:
+    if outcome is not None:
+        call.emit(HedgeSettled(call_id=call.id, model=call.model, outcome=outcome))
 
 
 async def _settled(call: Call[Any], losers: list[asyncio.Task[Any]]) -> None:
@@ -93,15 +111,8 @@ async def _end(tasks: list[asyncio.Task[R]]) -> None:
         await asyncio.wait(pending)
 
 
-def _leave(task: asyncio.Task[Any]) -> None:
-    """Cancel a request whose answer is not wanted any more, and free what it may bring all the same."""
-    task.cancel()
-    _leaving.add(task)
-    task.add_done_callback(_left)
-
-
-def _left(task: asyncio.Task[Any]) -> None:
-    _leaving.discard(task)
+def _free(task: asyncio.Task[Any]) -> None:
+    """Let go of what a request has brought whose answer is not wanted any more."""
     if task.cancelled() or task.exception() is not None:
         return
     result = task.result()

@@ -1,23 +1,40 @@
 """What spans say about a call: settings, counts and outcomes, never content."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
+from resilient_ai.core import semconv as names
 from resilient_ai.core.call import Call
-from resilient_ai.core.errors import AttemptTimeout, DeadlineExceeded, StatusError
+from resilient_ai.core.errors import AttemptTimeout, BudgetExceeded, BudgetUnavailable, DeadlineExceeded
 from resilient_ai.core.operations import Conversation, Embed, Image, Sampling
 from resilient_ai.core.results import ChatResult, Cost, EmbedResult, ImageResult, Result, Usage
-from resilient_ai.middleware import _semconv as names
+from resilient_ai.middleware._conventions import Conventions
 from resilient_ai.middleware._outcome import error_type
 
 Attribute = str | bool | int | float | Sequence[str]
 Attributes = dict[str, Attribute]
 
+# Sets of attributes to begin with that are kept, as nearly all calls begin alike.
+_MOST_KEPT = 1024
 _LARGEST_INT = 2**63 - 1  # what a span can hold; a seed may be larger
+_SETTINGS = (
+    ("top_k", names.REQUEST_TOP_K),
+    ("top_p", names.REQUEST_TOP_P),
+    ("max_tokens", names.REQUEST_MAX_TOKENS),
+    ("temperature", names.REQUEST_TEMPERATURE),
+    ("frequency_penalty", names.REQUEST_FREQUENCY_PENALTY),
+    ("presence_penalty", names.REQUEST_PRESENCE_PENALTY),
+    ("service_tier", names.SERVICE_TIER),
+)
 _OUTPUT_TYPES = {"text": "text", "regex": "text", "json_object": "json", "json_schema": "json"}
-_TAGS = {"user": names.USER_ID, "session": names.SESSION_ID, "tenant": names.TENANT}
+_WHO = {"user": names.USER_ID, "session": names.SESSION_ID}
+_TAGS = {**_WHO, "conversation": names.CONVERSATION_ID, "tenant": names.TENANT}
+# The values of tags that stand behind the name of a budget.
+_SCOPE = re.compile(r" ?\b[^ =]+=.*")
 
 
 @lru_cache(maxsize=64)
@@ -36,135 +53,171 @@ def server_of(origin: str) -> Mapping[str, Attribute]:
     }
 
 
-def start_attributes(call: Call[Any], provider: str) -> Attributes:
-    """Return the five attributes that a sampler may decide by."""
-    return {
-        names.OPERATION_NAME: names.OPERATION_NAMES[call.operation.kind],
+@lru_cache(maxsize=_MOST_KEPT)
+def start_of(kind: str, provider: str, model: str, origin: str) -> tuple[str, Mapping[str, Attribute]]:
+    """Return the name of the span of a call, and the five attributes that a sampler may decide by.
+
+    >>> start_of("embed", "deepinfra", "", "")
+    ('embeddings', mappingproxy({'gen_ai.operation.name': 'embeddings', 'gen_ai.provider.name': 'deepinfra', 'gen_ai.request.model': ''}))
+    """
+    operation = names.OPERATION_NAMES[kind]
+    begun: Attributes = {
+        names.OPERATION_NAME: operation,
         names.PROVIDER_NAME: provider,
-        names.REQUEST_MODEL: call.model,
-        **server_of(call.origin),
+        names.REQUEST_MODEL: model,
+        **server_of(origin),
     }
+    return f"{operation} {model}".rstrip(), MappingProxyType(begun)
 
 
-def request_attributes(call: Call[Any]) -> Attributes:
-    """Return what was asked, as far as it is a setting."""
+@lru_cache(maxsize=_MOST_KEPT)
+def start_of_attempt(number: int, kind: str, model: str, previous: int, origin: str) -> Mapping[str, Attribute]:
+    """Return the attributes that the span of an attempt begins with."""
+    begun: Attributes = {
+        names.ATTEMPT_NUMBER: number,
+        names.ATTEMPT_KIND: kind,
+        names.ATTEMPT_MODEL: model,
+        names.ATTEMPT_PREVIOUS: previous,
+        **server_of(origin),
+    }
+    return MappingProxyType(begun)
+
+
+# The functions from here on add to what is `found`, and only what is known: a span would keep None as if it were a value. One
+# mapping for all of a call is the cheapest way, and each of them is filled for every call.
+
+
+def add_request(found: Attributes, call: Call[Any], shown: Sequence[str] = ()) -> None:
+    """Add what was asked, as far as it is a setting, and the tags of the call that are `shown`."""
     operation = call.operation
-    found: dict[str, Attribute | None] = {names.CALL_ID: call.id}
-    found |= {name: call.tags.get(tag) for tag, name in _TAGS.items()}
+    found[names.CALL_ID] = call.id
+    if call.tags:
+        _add_tags(found, call.tags, shown)
     if isinstance(operation, Sampling):
-        found |= _sampling_attributes(operation)
+        _add_sampling(found, operation)
     elif isinstance(operation, Embed):
         found[names.BATCH_SIZE] = len(operation.texts)
-        found[names.EMBEDDINGS_DIMENSION_COUNT] = operation.dimensions
+        if operation.dimensions is not None:
+            found[names.EMBEDDINGS_DIMENSION_COUNT] = operation.dimensions
         if "encoding" in operation.model_fields_set:
             found[names.REQUEST_ENCODING_FORMATS] = [operation.encoding]
     elif isinstance(operation, Image):
         found[names.OUTPUT_TYPE] = "image"
-        found[names.REQUEST_CHOICE_COUNT] = operation.n if operation.n != 1 else None
-        found[names.REQUEST_SEED] = _fitting(operation.seed)
-        found[names.IMAGE_SIZE] = operation.size
-    return _known(found)
+        _add_number_and_seed(found, operation)
+        if operation.size is not None:
+            found[names.IMAGE_SIZE] = operation.size
 
 
-def _sampling_attributes(operation: Sampling[Any]) -> dict[str, Attribute | None]:
-    wanted = operation.response_format
-    return {
-        names.OUTPUT_TYPE: _OUTPUT_TYPES[wanted.type] if wanted else None,
-        names.REQUEST_CHOICE_COUNT: operation.n if operation.n != 1 else None,
-        names.REQUEST_SEED: _fitting(operation.seed),
-        names.REQUEST_STREAM: True if operation.kind == "stream" else None,
-        names.REQUEST_TOP_K: operation.top_k,
-        names.REQUEST_TOP_P: operation.top_p,
-        names.REQUEST_MAX_TOKENS: operation.max_tokens,
-        names.REQUEST_TEMPERATURE: operation.temperature,
-        names.REQUEST_FREQUENCY_PENALTY: operation.frequency_penalty,
-        names.REQUEST_PRESENCE_PENALTY: operation.presence_penalty,
-        names.REQUEST_STOP_SEQUENCES: list(operation.stop) or None,
-        names.REQUEST_REASONING_LEVEL: operation.reasoning_effort if isinstance(operation, Conversation) else None,
-        names.SERVICE_TIER: operation.service_tier,
-    }
+def _add_tags(found: Attributes, tags: Mapping[str, str], shown: Sequence[str]) -> None:
+    for tag, name in _TAGS.items():
+        if tag in tags:
+            found[name] = tags[tag]
+    told = [f"{tag}:{tags[tag]}" for tag in shown if tag in tags]
+    if told:
+        found[names.TAGS] = told
 
 
-def result_attributes(result: Result, *, cached: bool) -> Attributes:
-    """Return what came back. Usage is left out for a cache hit: nobody counted or billed those tokens this time."""
-    found: dict[str, Attribute | None] = {
-        names.RESPONSE_ID: result.request_id,
-        names.RESPONSE_MODEL: result.model,
-    }
+def _add_sampling(found: Attributes, operation: Sampling[Any]) -> None:
+    _add_number_and_seed(found, operation)
+    if operation.response_format is not None:
+        found[names.OUTPUT_TYPE] = _OUTPUT_TYPES[operation.response_format.type]
+    if operation.kind == "stream":
+        found[names.REQUEST_STREAM] = True
+    if operation.stop:
+        found[names.REQUEST_STOP_SEQUENCES] = list(operation.stop)
+    for field, name in _SETTINGS:
+        value: Attribute | None = getattr(operation, field)
+        if value is not None:
+            found[name] = value
+    if isinstance(operation, Conversation) and operation.reasoning_effort is not None:
+        found[names.REQUEST_REASONING_LEVEL] = operation.reasoning_effort
+
+
+def _add_number_and_seed(found: Attributes, operation: Sampling[Any] | Image) -> None:
+    if operation.n != 1:
+        found[names.REQUEST_CHOICE_COUNT] = operation.n
+    seed = operation.seed
+    if seed is not None and abs(seed) <= _LARGEST_INT:
+        found[names.REQUEST_SEED] = seed
+
+
+def who_attributes(tags: Mapping[str, str]) -> Attributes:
+    """Return for whom a call is, as backends want it on every span; never `gen_ai.*`."""
+    return {name: tags[tag] for tag, name in _WHO.items() if tag in tags} if tags else {}
+
+
+def add_result(found: Attributes, result: Result, conventions: Conventions, *, cached: bool) -> None:
+    """Add what came back. Usage is left out for a cache hit: nobody counted or billed those tokens this time."""
+    if result.request_id is not None:
+        found[names.RESPONSE_ID] = result.request_id
+    found[names.RESPONSE_MODEL] = result.model
     if isinstance(result, ChatResult):
-        reasons = [choice.finish_reason for choice in result.choices if choice.finish_reason is not None]
-        found[names.RESPONSE_FINISH_REASONS] = reasons or None
+        unknown = "error" if conventions == "latest" else None
+        reasons = [choice.finish_reason or unknown for choice in result.choices]
+        known = [reason for reason in reasons if reason is not None]
+        if known:
+            found[names.RESPONSE_FINISH_REASONS] = known
     elif isinstance(result, EmbedResult):
         found[names.EMBEDDINGS_DIMENSION_COUNT] = result.dimensions
     elif isinstance(result, ImageResult):
         found[names.IMAGE_COUNT] = len(result.images)
     if result.usage is not None and not cached:
-        found |= _usage_attributes(result.usage)
-    return _known(found)
+        _add_usage(found, result.usage, conventions)
 
 
-def _usage_attributes(usage: Usage) -> dict[str, Attribute | None]:
-    return {
-        names.USAGE_INPUT_TOKENS: usage.input_tokens,
-        names.USAGE_OUTPUT_TOKENS: usage.output_tokens,
-        names.USAGE_CACHE_READ: usage.cached_tokens or None,
-        names.USAGE_CACHE_CREATION: usage.cache_write_tokens or None,
-        names.USAGE_REASONING: usage.reasoning_tokens or None,
-    }
+def _add_usage(found: Attributes, usage: Usage, conventions: Conventions) -> None:
+    if usage.input_tokens is not None:
+        found[names.USAGE_INPUT_TOKENS] = usage.input_tokens
+    if usage.output_tokens is not None:
+        found[names.USAGE_OUTPUT_TOKENS] = usage.output_tokens
+    if usage.cached_tokens:
+        found[names.USAGE_CACHE_READ] = usage.cached_tokens
+    if usage.reasoning_tokens:
+        found[names.USAGE_REASONING] = usage.reasoning_tokens
+    if usage.cache_write_tokens:
+        if conventions != "latest":
+            found[names.USAGE_CACHE_CREATION] = usage.cache_write_tokens
+        if conventions != "1.41":
+            found[names.USAGE_CACHE_WRITE] = usage.cache_write_tokens
 
 
-def record_attributes(call: Call[Any], result: Result | None) -> Attributes:
-    """Return what the call took: attempts, cache, cost, and the model it fell back to."""
+def add_record(found: Attributes, call: Call[Any], result: Result | None, fallbacks: Collection[str] = ()) -> None:
+    """Add what the call took: attempts, cache, cost, its route, and which of the `fallbacks` has served it."""
     record = call.record
-    cost = record.cost() if record.costs or result is None else record.cost() or result.cost
-    return _known(
-        {
-            names.ATTEMPTS: record.sends,
-            names.CACHE_OUTCOME: record.cache if record.cache != "off" else None,
-            names.CACHE_AGE: record.age,
-            names.FALLBACK_MODEL: result.served_by if result and result.served_by not in {"", call.model} else None,
-            **_cost_attributes(cost),
-        }
-    )
+    found[names.ATTEMPTS] = record.sends
+    if record.cache != "off":
+        found[names.CACHE_OUTCOME] = record.cache
+    if record.age is not None:
+        found[names.CACHE_AGE] = record.age
+    if record.considered:
+        first = next((entry for entry in record.considered if entry.place == 1), None)
+        if first is not None:
+            found[names.ROUTE] = first.model
+            found[names.ROUTE_REASON] = first.why
+    if fallbacks and result is not None and result.served_by in fallbacks:
+        found[names.FALLBACK_MODEL] = result.served_by
+    cost = record.cost_of(result)
+    if cost is not None:
+        _add_cost(found, cost)
 
 
-def _cost_attributes(cost: Cost | None) -> dict[str, Attribute | None]:
-    if cost is None:
-        return {}
-    return {
-        names.COST_AMOUNT: float(cost.amount),
-        names.COST_CURRENCY: cost.currency,
-        names.COST_SOURCE: cost.source,
-        names.COST_WASTED: float(cost.wasted) if cost.wasted else None,
-        names.COST_COMPLETE: None if cost.complete else False,
-    }
+def _add_cost(found: Attributes, cost: Cost) -> None:
+    found[names.COST_AMOUNT] = float(cost.amount)
+    found[names.COST_CURRENCY] = cost.currency
+    found[names.COST_SOURCE] = cost.source
+    if cost.wasted:
+        found[names.COST_WASTED] = float(cost.wasted)
+    if not cost.complete:
+        found[names.COST_COMPLETE] = False
 
 
-def error_attributes(error: BaseException) -> Attributes:
-    """Return what kind of failure it was; never its message, which may quote the prompt."""
-    found: dict[str, Attribute | None] = {
-        names.ERROR_TYPE: error_type(error),
-        names.ERROR_CLASS: type(error).__name__,
-    }
+def add_error(found: Attributes, error: BaseException) -> None:
+    """Add what kind of failure it was; never its message, which may quote the prompt."""
+    found[names.ERROR_TYPE] = error_type(error)
+    found[names.ERROR_CLASS] = type(error).__name__
     if isinstance(error, AttemptTimeout):
         found[names.TIMEOUT_PHASE] = error.timer
     elif isinstance(error, DeadlineExceeded):
         found[names.TIMEOUT_PHASE] = "total"
-    return _known(found)
-
-
-def attempt_end_attributes(error: BaseException | None, cost: Cost | None) -> Attributes:
-    """Return how one attempt ended."""
-    found: dict[str, Attribute | None] = {names.COST_AMOUNT: None if cost is None else float(cost.amount)}
-    if error is not None:
-        found |= error_attributes(error)
-        found[names.HTTP_STATUS] = error.status if isinstance(error, StatusError) else None
-    return _known(found)
-
-
-def _fitting(number: int | None) -> int | None:
-    return number if number is not None and abs(number) <= _LARGEST_INT else None
-
-
-def _known(found: Mapping[str, Attribute | None]) -> Attributes:
-    return {name: value for name, value in found.items() if value is not None}
+    elif isinstance(error, BudgetExceeded | BudgetUnavailable) and (name := _SCOPE.sub("", error.budget)):
+        found[names.BUDGET_NAME] = name

@@ -1,21 +1,42 @@
-"""The few things of the OpenTelemetry API that tracing uses, imported when they are needed."""
+"""The few things of the OpenTelemetry API that tracing uses, imported when they are needed, and spans that end once."""
 
-import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from resilient_ai._version import __version__
 from resilient_ai.core.call import Call, Next
-from resilient_ai.middleware._semconv import SCHEMA_URL, SCOPE
-from resilient_ai.middleware._span_attributes import Attributes
+from resilient_ai.core.clock import Clock
+from resilient_ai.core.collector import outside_of_collector
+from resilient_ai.core.semconv import SCOPE
+from resilient_ai.middleware._span_attributes import Attribute, Attributes
+from resilient_ai.middleware._telemetry_faults import passed_over
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.trace import Span, Tracer, TracerProvider
+    from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, Tracer, TracerProvider
 
 R = TypeVar("R")
 
-_log = logging.getLogger("resilient_ai")
+# What others write into the context: everything is to be left alone; or somebody around us describes this call already.
+_LEAVE_ALONE = "suppress_instrumentation"
+_DESCRIBED = (
+    "suppress_language_model_instrumentation",
+    "opentelemetry.genai.client.inference.context",
+    "opentelemetry.genai.client.embedding.context",
+)
+_WRITTEN = frozenset({_LEAVE_ALONE, *_DESCRIBED})
+
+
+def _new_process() -> None:
+    global _process  # noqa: PLW0603 - one per process: a system call for every span would cost more than the rest
+    _process = object()
+
+
+_process = object()
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows does not fork
+    os.register_at_fork(after_in_child=_new_process)
 
 
 class Otel(NamedTuple):
@@ -25,73 +46,176 @@ class Otel(NamedTuple):
     attach: "Callable[[Context], Any]"
     detach: Callable[[Any], None]
     context_of: "Callable[[Span], Context]"
-    current_span: "Callable[[], Span]"
-    client: Any
-    internal: Any
-    failed: Any
+    current: "Callable[[], Context]"
+    link: "Callable[[SpanContext, Attributes], Link]"
+    suppress_key: str
+    client: "SpanKind"
+    internal: "SpanKind"
+    failed: "StatusCode"
 
-    def start(self, name: str, kind: Any, attributes: Attributes) -> "Span | None":
-        """Start a span, without making it current; None where the provider fails."""
+    def start(
+        self,
+        name: str,
+        kind: "SpanKind",
+        attributes: Mapping[str, Attribute],
+        *,
+        at: int,
+        parent: "Context | None" = None,
+        links: "Sequence[Link]" = (),
+    ) -> "Span | None":
+        """Start a span at a time in nanoseconds, without making it current; None where the provider fails."""
         try:
-            return self.tracer.start_span(name, kind=kind, attributes=attributes)
+            return self.tracer.start_span(name, parent, kind, attributes, links, at)
         except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
-            _log.warning("tracing could not start a span: %s", type(fault).__name__)
+            passed_over("tracing", "start a span", fault)
             return None
 
+    def suppressed(self) -> Literal["all", "described"] | None:
+        """Return what must not be reported, by what others have written into the context."""
+        context = self.current()
+        # Nearly always there is nothing but a span, or nothing at all.
+        if not context or (self.suppress_key not in context and _WRITTEN.isdisjoint(context)):
+            return None
+        if context.get(self.suppress_key) or context.get(_LEAVE_ALONE):
+            return "all"
+        return "described" if any(context.get(key) for key in _DESCRIBED) else None
 
-def load(tracer_provider: "TracerProvider | None") -> Otel:
+
+def load(tracer_provider: "TracerProvider | None", schema_url: str | None) -> Otel:
     """Import the API and ask the provider for a tracer."""
     from opentelemetry import context, trace  # noqa: PLC0415 - costs 40 ms, and most processes that import us never trace
 
     return Otel(
-        trace.get_tracer(SCOPE, __version__, tracer_provider=tracer_provider, schema_url=SCHEMA_URL),
+        trace.get_tracer(SCOPE, __version__, tracer_provider=tracer_provider, schema_url=schema_url),
         context.attach,
         context.detach,
         trace.set_span_in_context,
-        trace.get_current_span,
+        context.get_current,
+        trace.Link,
+        getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", _LEAVE_ALONE),
         trace.SpanKind.CLIENT,
         trace.SpanKind.INTERNAL,
         trace.StatusCode.ERROR,
     )
 
 
-async def inside(otel: Otel, span: "Span", call: Call[R], proceed: Next[R]) -> R:
-    """Proceed while `span` is current.
+def trace_headers(span: "Span") -> dict[str, str]:
+    """Return the W3C trace headers that tell a server of a span; never baggage, which may hold anything.
+
+    They are written here, as the propagator of the API takes five times as long.
+    """
+    try:
+        told = span.get_span_context()
+        headers = {"traceparent": f"00-{told.trace_id:032x}-{told.span_id:016x}-{told.trace_flags:02x}"}
+        # The state comes from whoever called us, and one that cannot be sent must not fail the request.
+        state = told.trace_state.to_header() if told.trace_state else ""
+        return {**headers, "tracestate": state} if state and state.isascii() and state.isprintable() else headers
+    except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+        passed_over("tracing", "write trace headers", fault)
+        return {}
+
+
+async def inside(otel: Otel, context: "Context", call: Call[R], proceed: Next[R]) -> R:
+    """Proceed while `context` is current.
 
     It is attached and detached in one coroutine of one task; across the reads of a stream nothing is ever attached.
     """
-    token = otel.attach(otel.context_of(span))
+    token = otel.attach(context)
     try:
-        return await proceed(call)
-    finally:
+        result = await proceed(call)
+    except BaseException:
+        let_go(otel, token)
+        raise
+    otel.detach(token)
+    return result
+
+
+def let_go(otel: Otel, token: Any) -> None:
+    """Make current again what was before, after a failure.
+
+    A coroutine whose loop has died is closed by the garbage collector, in whatever context that happens to run. What was
+    attached is gone with the context of its task then, and `detach` would complain.
+    """
+    variable = getattr(token, "var", None)
+    if variable is None:  # not a context variable: somebody has set a runtime context of their own
         otel.detach(token)
+        return
+    with suppress(ValueError):
+        variable.reset(token)
+
+
+class Times:
+    """The time of the spans of one call, in nanoseconds since 1970: the wall clock at its start, and what has passed since.
+
+    So a wall clock that is set meanwhile makes no span end before it began.
+
+    >>> from resilient_ai.testing import ManualClock
+    >>> clock = ManualClock(); times = Times(clock); clock.now += 1.5
+    >>> clock.offset -= 3600; times.now() - times.start
+    1500000000
+    """
+
+    __slots__ = ("_clock", "_since", "last", "start")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since = clock.monotonic()
+        self.start = self.last = int(clock.wall() * 1e9)
+
+    def now(self) -> int:
+        """Return the time; the last that was known where the clock has stopped with its loop."""
+        try:
+            passed = self._clock.monotonic() - self._since
+        except RuntimeError:
+            return self.last
+        self.last = self.start + int(passed * 1e9)
+        return self.last
 
 
 class Ending:
     """A span that ends once, whatever happens while its last attributes are put together."""
 
-    __slots__ = ("ended", "otel", "span")
+    __slots__ = ("_process", "ended", "otel", "span", "times")
 
-    def __init__(self, otel: Otel, span: "Span") -> None:
+    def __init__(self, otel: Otel, span: "Span", times: Times) -> None:
         self.otel = otel
         self.span = span
+        self.times = times
         self.ended = False
+        self._process = _process
 
-    def finish(self, attributes: Callable[[], Attributes], *, failed: bool) -> None:
-        """Set the last attributes and end the span. A fault in here is logged, and never becomes the call's."""
+    def finish(self, describe: Callable[..., Attributes], *about: object, failed: bool) -> None:
+        """Set the last attributes and end the span. A fault in here is counted, and never becomes the call's.
+
+        Args:
+            describe: Returns the last attributes.
+            about: What it is given.
+            failed: Whether the span has the status of an error.
+        """
+        if self.ended or self._process is not _process:  # a forked child's copy: the span is the parent's
+            return
         self.ended = True
-        try:
-            self.span.set_attributes(attributes())
-            if failed:
-                self.span.set_status(self.otel.failed)
-        except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
-            _log.warning("tracing could not describe a call: %s", type(fault).__name__)
-        finally:
-            self.end()
+        at = self.times.now()
+        # Processors and exporters take locks, which whoever the garbage collector has interrupted may hold.
+        outside_of_collector(lambda: self._close(describe, about, at, failed=failed))
 
-    def end(self) -> None:
-        """End the span; an exporter that raises stays among itself."""
+    def _close(self, describe: Callable[..., Attributes], about: Sequence[object], at: int, *, failed: bool) -> None:
+        span = self.span
         try:
-            self.span.end()
+            span.set_attributes(describe(*about))
         except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
-            _log.warning("tracing could not end a span: %s", type(fault).__name__)
+            passed_over("tracing", "describe a call", fault)
+        if failed:
+            safely("set a status", lambda: span.set_status(self.otel.failed))
+        try:
+            span.end(at)
+        except Exception as fault:  # noqa: BLE001 - as above
+            passed_over("tracing", "end a span", fault)
+
+
+def safely(work: str, action: Callable[[], None]) -> None:
+    """Run something that must never fail a call."""
+    try:
+        action()
+    except Exception as fault:  # noqa: BLE001 - see above
+        passed_over("tracing", work, fault)

@@ -13,6 +13,7 @@ from resilient_ai.core.cache_stats import CacheStats
 from resilient_ai.core.call import Call, Next, OperationMiddleware
 from resilient_ai.core.checks import check_able, check_at_least, check_between, check_kind, check_seconds
 from resilient_ai.core.fault_window import FaultWindow
+from resilient_ai.core.health import StoreState
 from resilient_ai.core.ledger import Savings
 from resilient_ai.core.operations import Embed
 from resilient_ai.core.protocols import CacheStore, Leases, StoreUsage
@@ -258,6 +259,17 @@ class Cache(OperationMiddleware):
             saved=state.saved,
             stores=tuple(lines),
         )
+
+    def health(self) -> list[StoreState]:
+        """Return what each store holds, as far as it knows without looking."""
+        holding = [held for store in self._stores() if (held := getattr(store, "held", None)) is not None]
+        lines: list[StoreUsage] = [line for held in holding for line in held()]
+        return [
+            StoreState(
+                key=("cache", line.name), layer=line.name.split(" ")[0].lower(), entries=line.entries, size=line.size
+            )
+            for line in lines
+        ]
 
     async def aclose(self) -> None:
         """Finish what goes on behind calls and close the stores."""

@@ -80,7 +80,8 @@ class Coalesce:
         if flight is None or not flight.is_open:
             flight = self._flights[key] = Flight(call, proceed, lambda over: self._forget(key, over), self.savings)
         else:
-            call.emit(CallJoined(call_id=call.id, model=call.model, leader=flight.leader))
+            leader, span = flight.leader, flight.leader_span
+            call.emit(CallJoined(call_id=call.id, model=call.model, leader=leader, leader_span=span))
         return await flight.wait(call)
 
     def _key(self, call: Call[R]) -> Hashable | None:

@@ -165,7 +165,7 @@ class ConcurrencyLimit:
                 if permits.try_enqueue(waiter, batch=batch):
                     return line, waiter
                 reason = f"{permits.in_use} requests to {call.model!r} are under way and {permits.waiting} wait"
-            raise LimitReached(reason, limit=permits.limit, retry_after=wait)
+            raise LimitReached(reason, limit=permits.limit, retry_after=wait, limiter="concurrency")
 
     def _add(self, key: Key) -> "PermitLine":
         if len(self._lines) >= _MOST_MODELS:
@@ -201,7 +201,8 @@ class ConcurrencyLimit:
             self._give_back(call, line, shared, since, "unknown")
             raise
         if has_waited:
-            call.emit(PermitGranted(call_id=call.id, model=call.model, waited=call.clock.monotonic() - since))
+            wait = call.clock.monotonic() - since
+            call.emit(PermitGranted(call_id=call.id, model=call.model, waited=wait, limit="concurrency"))
         return shared
 
     def _try_admit(self, line: "PermitLine", *, alone: bool) -> bool:

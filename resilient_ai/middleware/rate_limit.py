@@ -190,7 +190,8 @@ class RateLimit:
         if waited:
             with booking.given_back_on_error():
                 call.recheck()
-            call.emit(PermitGranted(call_id=call.id, model=call.model, waited=call.clock.monotonic() - began))
+            wait = call.clock.monotonic() - began
+            call.emit(PermitGranted(call_id=call.id, model=call.model, waited=wait, limit="rate"))
         return booking
 
     async def _admit_batch(self, call: Call[Any], line: Line, amounts: Sequence[float]) -> tuple[bool, Booking]:
@@ -224,6 +225,7 @@ def _check_wait(call: Call[Any], booking: Booking, per: float) -> None:
             f"{booking.wait:.1f} s and has {remaining:.1f} s left",
             limit=bucket.limit,
             retry_after=booking.wait,
+            limiter="rate",
         )
 
 

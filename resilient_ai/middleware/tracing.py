@@ -2,52 +2,33 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Coroutine
+from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from typing_extensions import override
-
-from resilient_ai.core.call import FOR_NOTHING, Call, Next
-from resilient_ai.core.checks import check_able, check_kind
-from resilient_ai.core.errors import StatusError
-from resilient_ai.core.events import (
-    CircuitClosed,
-    CircuitHalfOpened,
-    CircuitOpened,
-    Event,
-    HedgeSent,
-    ModelSkipped,
-    RetryScheduled,
-    StreamResumed,
-)
-from resilient_ai.core.results import Result
-from resilient_ai.core.streams import StreamEnd, StreamResult
-from resilient_ai.middleware import _semconv as names
-from resilient_ai.middleware._outcome import Outcome, error_type, outcome_of, stream_outcome
-from resilient_ai.middleware._span_attributes import (
-    Attributes,
-    attempt_end_attributes,
-    error_attributes,
-    record_attributes,
-    request_attributes,
-    result_attributes,
-    server_of,
-    start_attributes,
-)
-from resilient_ai.middleware._spans import Ending, Otel, inside, load
+from resilient_ai.core import semconv as names
+from resilient_ai.core.call import Call, Next
+from resilient_ai.core.checks import check_able, check_count, check_kind, check_names
+from resilient_ai.core.clock import Clock
+from resilient_ai.core.messages import Tool, ToolCall
+from resilient_ai.core.streams import StreamResult
+from resilient_ai.middleware._attempt_span import AttemptSpans
+from resilient_ai.middleware._backends import checked_backends
+from resilient_ai.middleware._call_span import CallSpan, Style, without_gen_ai
+from resilient_ai.middleware._conventions import Conventions, conventions_of
+from resilient_ai.middleware._span_attributes import start_of
+from resilient_ai.middleware._span_content import Capture, ContentWriter, capture_of
+from resilient_ai.middleware._spans import Otel, Times, inside, let_go, load
+from resilient_ai.middleware._tool_span import ToolSpan, tool_attributes
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span, TracerProvider
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.trace import TracerProvider
+
+    from resilient_ai.middleware.redactor import Redactor
 
 R = TypeVar("R")
-
-_CIRCUIT_STATES: Mapping[type[Event], str] = {
-    CircuitOpened: "open",
-    CircuitHalfOpened: "half_open",
-    CircuitClosed: "closed",
-}
-_STREAM_OUTCOMES = {"completed": "completed", "closed": "abandoned", "failed": "interrupted", "abandoned": "abandoned"}
 
 
 @dataclass(frozen=True)
@@ -56,61 +37,116 @@ class Tracing:
 
     The span of the call covers everything the caller waited for: cache, queues, tries, fallbacks, and a stream until its end,
     however it ends. It alone carries `gen_ai.*`, so that no backend counts tokens twice. An attempt is current while its
-    request is sent, so that spans of an instrumented HTTP client nest under it and trace headers travel along.
+    request is sent, so that spans of an instrumented HTTP client nest under it, and its trace headers (W3C) go to the provider.
+    A second request beside a slow one, and a call that shares another one's answer, are linked to the other.
 
-    No prompt, answer, tool argument, key or exception message reaches a span. Of the tags only "user", "session" and "tenant"
-    do. Errors that a later try made good show on their attempts alone.
+    No prompt, answer, tool argument, key or exception message reaches a span unless `capture` says so. Of the tags only "user",
+    "session", "conversation" and "tenant" do, and those named in `tags`. Errors that a later try made good show on their
+    attempts alone.
 
-    While the application has not imported OpenTelemetry there is nobody to report to, and nothing is imported or done.
+    Where the context says that nothing is to be instrumented, nothing is reported; where another instrumentation describes the
+    call already, its span is an INTERNAL `resilient_ai.request` without `gen_ai.*`. While the application has not imported
+    OpenTelemetry there is nobody to report to, and nothing is imported or done.
 
     Args:
         tracer_provider: Where spans go; None means the application's global provider, also one that is set later.
         provider_name: The value of `gen_ai.provider.name`.
+        conventions: "1.41" for the names that were released, "latest" for those of the newest text, "both" for either. None does
+            what `OTEL_SEMCONV_STABILITY_OPT_IN` says, "latest" where it holds `gen_ai_latest_experimental`, and else "1.41".
+        capture: Where prompts and answers go: "none", "spans" (as JSON), "events" (log records), or "both". None does what
+            `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` says, and else "none".
+        redactor: Sees content before anybody else does; None for the usual one. Ignored where nothing is captured.
+        longest_part: Characters of one part of a message that are kept, at least 16. Ignored where nothing is captured.
+        backends: Names of backends for which the span of a call has what they look for beside the conventions: "datadog",
+            "grafana", "honeycomb", "langfuse", "logfire", "openinference", "openlit", "phoenix", "signoz". None means those that
+            `resilient_ai.observability.configure` has set up for the process, also later; none without it.
+        tags: Names of further tags of calls that spans may show, as `resilient_ai.tags`.
+        propagate: Whether the provider is told of the trace, by the headers `traceparent` and `tracestate`.
+        logger_provider: Where events go; None means the application's global provider.
 
     Raises:
-        ValueError: If an option is of a wrong type.
+        ValueError: If an option is of a wrong type, or there is no such thing.
 
-    >>> Tracing()
-    Tracing(tracer_provider=None, provider_name='deepinfra')
+    >>> Tracing(backends=["langfuse"])  # doctest: +ELLIPSIS
+    Tracing(tracer_provider=None, provider_name='deepinfra', conventions=None, capture=None, ...backends=('langfuse',), ...)
     """
 
     tracer_provider: "TracerProvider | None" = None
     _: KW_ONLY
     provider_name: str = "deepinfra"
+    conventions: Conventions | None = None
+    capture: Capture | None = None
+    redactor: "Redactor | None" = None
+    longest_part: int = 8192
+    backends: Collection[str] | None = None
+    tags: Collection[str] = ()
+    propagate: bool = True
+    logger_provider: "LoggerProvider | None" = None
     inner_half: "AttemptSpans" = field(init=False, repr=False, compare=False)
+    _style: Style = field(init=False, repr=False, compare=False)
     _kept: list[Otel] = field(init=False, repr=False, compare=False, default_factory=list["Otel"])
 
     def __post_init__(self) -> None:
         """Check the options, and make the part that stands next to the provider."""
         check_able("tracer_provider", self.tracer_provider, "get_tracer")
         check_kind("provider_name", self.provider_name, str)
+        check_able("redactor", self.redactor, "text", "value")
+        check_count("longest_part", self.longest_part, 16)
+        check_names("tags", self.tags)
+        check_kind("propagate", self.propagate, bool)
+        check_able("logger_provider", self.logger_provider, "get_logger")
+        conventions, capture = conventions_of(self.conventions), capture_of(self.capture)
+        backends = None if self.backends is None else checked_backends(self.backends)
+        object.__setattr__(self, "backends", backends)
+        object.__setattr__(self, "tags", tuple(self.tags))
+        content = None
+        if capture != "none":
+            url = _schema_url(conventions)
+            content = ContentWriter(capture, self.redactor, self.longest_part, self.logger_provider, url)
+        object.__setattr__(self, "_style", Style(conventions, backends, tuple(self.tags), content))
         object.__setattr__(self, "inner_half", AttemptSpans(self))
 
-    async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
+    def __call__(self, call: Call[R], proceed: Next[R], /) -> Coroutine[Any, Any, R]:
         """Put a span around a call."""
         otel = self.otel()
-        if otel is None:
-            return await proceed(call)
-        operation = names.OPERATION_NAMES[call.operation.kind]
-        span = otel.start(f"{operation} {call.model}", otel.client, start_attributes(call, self.provider_name))
-        if span is None:
-            return await proceed(call)
-        if not span.is_recording():
-            if not span.get_span_context().is_valid:
-                return await proceed(call)
-            return await inside(otel, span, call, proceed)  # not sampled, and what is below must know it
-        trace = _CallSpan(otel, span, call)
-        try:
-            result = await inside(otel, span, call.replace(listeners=(*call.listeners, trace)), proceed)
-        except BaseException as error:
-            trace.failed(error)
-            raise
-        if isinstance(result, StreamResult):
-            trace.handed_over()
-            result.on_end(trace.stream_ended)
-        else:
-            trace.succeeded(result)
-        return result
+        suppressed = "all" if otel is None else otel.suppressed()
+        if otel is None or suppressed == "all":
+            return cast("Coroutine[Any, Any, R]", proceed(call))
+        operation, style = call.operation, self._style
+        name, begun = start_of(operation.kind, self.provider_name, operation.model, call.origin)
+        kind = otel.client
+        if suppressed == "described":
+            style = style._replace(is_described=True)
+            name, kind, begun = names.SPAN_REQUEST, otel.internal, without_gen_ai(begun)
+        times = Times(call.clock)
+        span = otel.start(name, kind, begun, at=times.start)
+        if span is None or not (span.is_recording() or span.get_span_context().is_valid):
+            return cast("Coroutine[Any, Any, R]", proceed(call))
+        if not span.is_recording():  # not sampled, and what is below must know it
+            return inside(otel, otel.context_of(span), call.replace(span=span), proceed)
+        trace = CallSpan(otel, span, times, tracing=self, style=style, call=call, begun=begun)
+        return _traced(otel, trace, call.replace(span=span, listeners=(*call.listeners, trace)), proceed)
+
+    def around_tool(
+        self, call: ToolCall, tool: Tool, clock: Clock
+    ) -> AbstractContextManager[Callable[[str, BaseException | None], None]] | None:
+        """Return a context for a function that the model asked for, which puts a span around it; None where nobody traces.
+
+        Args:
+            call: What the model asked for.
+            tool: The function.
+            clock: Tells the time.
+        """
+        otel = self.otel()
+        if otel is None or otel.suppressed() is not None:
+            return None
+        times = Times(clock)
+        span = otel.start(
+            f"{names.EXECUTE_TOOL} {tool.name}", otel.internal, tool_attributes(call, tool), at=times.start
+        )
+        if span is None or not span.is_recording():
+            return None
+        return ToolSpan(self._style.content, call, otel, span, times)
 
     def otel(self) -> Otel | None:
         """Return the API, None where nobody can have set up a provider."""
@@ -120,156 +156,25 @@ class Tracing:
         imported = "opentelemetry.trace" in sys.modules or "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
         if self.tracer_provider is None and not imported:
             return None
-        self._kept.append(load(self.tracer_provider))
+        self._kept.append(load(self.tracer_provider, _schema_url(self._style.conventions)))
         return self._kept[0]
 
 
-class _CallSpan(Ending):
-    """The span of one call; as a listener it writes down what happens on the way."""
-
-    __slots__ = ("call", "first_chunk", "retries", "started")
-
-    def __init__(self, otel: Otel, span: "Span", call: Call[Any]) -> None:
-        super().__init__(otel, span)
-        self.call = call
-        self.started = call.clock.monotonic()
-        self.first_chunk: float | None = None
-        self.retries = 0
-
-    def __call__(self, event: Event) -> None:
-        """Write an event down, unless the span is over."""
-        if self.ended:
-            return
-        if isinstance(event, RetryScheduled):
-            self.retries += 1
-            self.span.add_event(names.EVENT_RETRY, _retry_attributes(event))
-        elif isinstance(event, ModelSkipped):
-            attributes = {names.FALLBACK_FROM: event.model, names.FALLBACK_TO: event.next_model}
-            self.span.add_event(names.EVENT_FALLBACK, {**attributes, names.ERROR_TYPE: error_type(event.error)})
-        elif isinstance(event, StreamResumed):
-            how: Attributes = {names.RESUME_HOW: event.how, names.RESUME_NUMBER: event.number}
-            self.span.add_event(names.EVENT_RESUME, how | {names.ERROR_TYPE: error_type(event.error)})
-        elif isinstance(event, HedgeSent):
-            self.span.add_event(names.EVENT_HEDGE, {names.HEDGE_DELAY: event.after})
-        elif (state := _CIRCUIT_STATES.get(type(event))) is not None:
-            self.span.add_event(names.EVENT_CIRCUIT, {names.CIRCUIT_NAME: event.model, names.CIRCUIT_STATE: state})
-
-    def handed_over(self) -> None:
-        """Remember when the first content of a stream arrived."""
-        self.first_chunk = self.call.clock.monotonic() - self.started
-
-    def succeeded(self, result: object) -> None:
-        """End the span with what came back."""
-        answer = result if isinstance(result, Result) else None
-        self.finish(lambda: self.attributes("success", answer, None), failed=False)
-
-    def failed(self, error: BaseException) -> None:
-        """End the span with what went wrong."""
-        self.finish(lambda: self.attributes(outcome_of(error), None, error), failed=True)
-
-    def stream_ended(self, end: StreamEnd) -> None:
-        """End the span with the stream."""
-        outcome, error = stream_outcome(end)
-
-        def attributes() -> Attributes:
-            how = "cancelled" if outcome == "cancelled" else _STREAM_OUTCOMES[end.how]
-            return self.attributes(outcome, end.answer, error) | {names.STREAM_OUTCOME: how}
-
-        self.finish(attributes, failed=error is not None)
-
-    def attributes(self, outcome: Outcome, result: Result | None, error: BaseException | None) -> Attributes:
-        """Return all that is known at the end."""
-        call = self.call
-        found = request_attributes(call) | record_attributes(call, result) | {names.OUTCOME: outcome}
-        if result is not None:
-            found |= result_attributes(result, cached=call.record.cache in FOR_NOTHING)
-        if error is not None:
-            found |= error_attributes(error)
-        if self.retries:
-            found[names.RETRIES] = self.retries
-        if self.first_chunk is not None:
-            found[names.RESPONSE_TIME_TO_FIRST_CHUNK] = self.first_chunk
-        return found
+async def _traced(otel: Otel, trace: CallSpan, call: Call[R], proceed: Next[R]) -> R:
+    token = otel.attach(trace.context)
+    try:
+        result = await proceed(call)
+    except BaseException as error:
+        let_go(otel, token)
+        trace.failed(error)
+        raise
+    otel.detach(token)
+    if isinstance(result, StreamResult):
+        trace.handed_over(result)
+    else:
+        trace.succeeded(result)
+    return result
 
 
-class AttemptSpans:
-    """The inner half: a span around every request, next to the provider."""
-
-    def __init__(self, tracing: Tracing) -> None:
-        self._tracing = tracing
-
-    async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
-        """Put a span around one attempt, where the call is traced."""
-        otel = self._tracing.otel()
-        if otel is None or not otel.current_span().is_recording():
-            return await proceed(call)
-        span = otel.start(names.SPAN_ATTEMPT, otel.internal, _attempt_start_attributes(call))
-        if span is None:
-            return await proceed(call)
-        attempt = _AttemptSpan(otel, span)
-        try:
-            result = await inside(otel, span, call, proceed)
-        except BaseException as error:
-            attempt.failed(error)
-            raise
-        if isinstance(result, StreamResult):
-            result.on_end(attempt.stream_ended)
-        else:
-            attempt.succeeded(result)
-        return result
-
-    @override
-    def __repr__(self) -> str:
-        return "AttemptSpans()"
-
-
-class _AttemptSpan(Ending):
-    __slots__ = ()
-
-    def succeeded(self, result: object) -> None:
-        cost = result.cost if isinstance(result, Result) else None
-        self.finish(
-            lambda: attempt_end_attributes(None, cost) | {names.ATTEMPT_OUTCOME: "success"},
-            failed=False,
-        )
-
-    def failed(self, error: BaseException) -> None:
-        outcome = outcome_of(error)
-        self.finish(
-            lambda: attempt_end_attributes(error, None) | {names.ATTEMPT_OUTCOME: outcome},
-            failed=True,
-        )
-
-    def stream_ended(self, end: StreamEnd) -> None:
-        outcome, error = stream_outcome(end)
-        cost = end.transcript.finished.cost if end.transcript.finished is not None else None
-        self.finish(
-            lambda: attempt_end_attributes(error, cost) | {names.ATTEMPT_OUTCOME: outcome},
-            failed=error is not None,
-        )
-
-
-def _attempt_start_attributes(call: Call[Any]) -> Attributes:
-    asked = next((listener.call.model for listener in call.listeners if isinstance(listener, _CallSpan)), call.model)
-    return {
-        names.ATTEMPT_NUMBER: call.record.sends + 1,
-        names.ATTEMPT_KIND: "fallback" if call.model != asked else "retry" if call.attempt > 1 else "initial",
-        names.ATTEMPT_MODEL: call.model,
-        **server_of(call.origin),
-    }
-
-
-def _retry_attributes(event: RetryScheduled) -> Attributes:
-    return {
-        names.ATTEMPT_NUMBER: event.attempt,
-        names.RETRY_DELAY: event.wait,
-        names.RETRY_DELAY_SOURCE: _delay_source(event),
-        names.ERROR_TYPE: error_type(event.error),
-    }
-
-
-def _delay_source(event: RetryScheduled) -> str:
-    if event.retry_after is None:
-        return "backoff"
-    asked = isinstance(event.error, StatusError) and event.error.retry_after == event.retry_after
-    return "retry_after" if asked else "circuit_breaker"
+def _schema_url(conventions: Conventions) -> str | None:
+    return None if conventions == "latest" else names.SCHEMA_URL  # the newest text has no version, and so no address

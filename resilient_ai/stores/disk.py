@@ -94,6 +94,7 @@ class DiskStore:
         self._first_refused = FirstRefused(_REFUSED, str(self.directory))
         self._worker: DiskWorker | None = None
         self._opens_until = 0.0
+        self._held: Sequence[StoreUsage] = ()
         self._lock = threading.Lock()
         _forks.watch(self)
 
@@ -178,7 +179,7 @@ class DiskStore:
         trouble = self.unavailable
         if trouble is None and self._window.paused(self._clock.monotonic()):
             trouble = "left alone for a minute after five faults within a minute"
-        return [
+        self._held = [
             StoreUsage(
                 name=f"disk {self.directory}",
                 entries=entries,
@@ -190,6 +191,11 @@ class DiskStore:
                 trouble=trouble,
             )
         ]
+        return self._held
+
+    def held(self) -> Sequence[StoreUsage]:
+        """Return what `usage` did when it was asked last; nothing before."""
+        return self._held
 
     async def acquire_lease(self, key: str, *, holder: str, seconds: float) -> bool | None:
         """Take the lease of `key` for `seconds`, or prolong it; None where that takes longer than `timeout` or goes wrong."""

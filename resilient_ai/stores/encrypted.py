@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _NAME_SIZE = 32
 _BYTES_AT_ONCE = 2**17  # about 2 ms of work, after which other tasks have their turn
-_PASSED_ON = frozenset({"open", "timeout", "faults", "delete_matching", "acquire_lease", "release_lease"})
+_PASSED_ON = frozenset({"open", "timeout", "faults", "held", "delete_matching", "acquire_lease", "release_lease"})
 _REFUSED = (
     "encrypted cache store over a %s: an entry cannot be decrypted and is not used; it was damaged, or encrypted with another"
     " key, and all processes that share the store need the same keys"

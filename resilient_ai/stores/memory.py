@@ -117,6 +117,10 @@ class MemoryStore:
 
     async def usage(self) -> Sequence[StoreUsage]:
         """Return one line."""
+        return self.held()
+
+    def held(self) -> Sequence[StoreUsage]:
+        """Return the same at once."""
         with self._lock:
             return [
                 StoreUsage(

@@ -112,6 +112,11 @@ class TieredStore:
         """Return the lines of both; a store that has none to give has one with its name."""
         return [line for store in (self.first, self.second) for line in await _usage(store)]
 
+    def held(self) -> Sequence[StoreUsage]:
+        """Return the lines of those that know without looking."""
+        stores = [store for store in (self.first, self.second) if _can(store, "held")]
+        return [line for store in stores for line in cast("_Holds", store).held()]
+
     async def acquire_lease(self, key: str, *, holder: str, seconds: float) -> bool | None:
         """Take the lease of `key` for `seconds`, or prolong it; None where neither store has leases, or nobody can say."""
         leases = self._leases()
@@ -142,6 +147,10 @@ class TieredStore:
 
 class _Opens(Protocol):
     async def open(self) -> object: ...
+
+
+class _Holds(Protocol):
+    def held(self) -> Sequence[StoreUsage]: ...
 
 
 def _can(store: CacheStore, method: str) -> bool:

@@ -47,6 +47,15 @@ def test_a_loop_that_is_closed_runs_nothing_so_it_is_done_at_once():
     assert done == [1]
 
 
+def test_a_loop_that_stands_still_may_never_come_to_it_so_it_is_done_at_once():
+    """Nobody knows whether it will run again."""
+    loop, done = asyncio.new_event_loop(), []
+    with collecting(loop):
+        outside_of_collector(lambda: done.append(1))
+    loop.close()
+    assert done == [1]
+
+
 async def test_a_listener_that_asks_for_health_while_a_stream_is_collected_in_a_turn(clock):
     """A stream may be found in the middle of a turn of the very parts that the listener asks; what it held is free at once."""
     limit, told, lock = ConcurrencyLimit(), [], threading.Lock()

@@ -1,6 +1,7 @@
 """The fold of middleware around a provider."""
 
 import asyncio
+import gc
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from resilient_ai.core.cache_control import CacheControl
 from resilient_ai.core.call import CallRecord
 from resilient_ai.core.clock import SystemClock
 from resilient_ai.core.errors import ClientClosed, ConfigurationError, InvalidInput, ServerFailed
+from resilient_ai.core.health import PriceState
 from resilient_ai.core.operations import Chat, Embed, Stream
 from resilient_ai.core.pipeline import Description, Layer, Pipeline
 from resilient_ai.testing import ScriptedProvider, chat_result
@@ -248,6 +250,27 @@ def test_inner_halves_stand_next_to_the_provider():
     one, two = Retry(attempts=1), Retry(attempts=2)
     stack = [WithHalf(one), passing, WithHalf(two), WithHalf(None)]
     assert Pipeline(ScriptedProvider(), stack).stack == (*stack, one, two)
+
+
+def test_whoever_watches_is_given_the_health_of_the_stack():
+    """A middleware that watches gets what tells the health of the whole stack, which keeps no pipeline alive."""
+    asks = []
+
+    class Watcher(Inner):
+        def watch(self, health):
+            asks.append(health)
+
+    class Known(Inner):
+        def health(self):
+            return [PriceState(key=("https://x", "m"), drift=1.0, sends=1)]
+
+    pipeline = Pipeline(ScriptedProvider(), [Watcher(), Known()])
+    (ask,) = asks
+    assert ask() == pipeline.health()
+    assert len(ask().prices) == 1
+    del pipeline
+    gc.collect()
+    assert ask() is None
 
 
 def test_a_stack_is_described_outermost_first():

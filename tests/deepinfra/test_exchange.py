@@ -84,6 +84,38 @@ class TestSuccess:
         assert request.headers["authorization"] == f"Bearer {SECRET}"
         assert (call.record.sends, service.body.aborted) == (1, 0)
 
+    async def test_headers_of_a_call_go_with_it(self, call):
+        """Those that every request has stay as they are, whatever the call says."""
+        service = Service((200, b"{}"))
+        own = {
+            "traceparent": "00-1-2-01",
+            "authorization": "mine",
+            "Host": "other",
+            "idempotency-key": "k",
+            "CONTENT-type": "x",
+        }
+        async with exchange(service.transport, call.replace(headers=own), "/p", {}):
+            pass
+        (request,) = service.requests
+        assert request.headers["traceparent"] == "00-1-2-01"
+        assert [request.headers.get_list(name) for name in own if name != "traceparent"] == [
+            [f"Bearer {SECRET}"],
+            ["api.test"],
+            [call.idempotency_key],
+            ["application/json"],
+        ]
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("a b", "x"), ("a", "x\ny: z"), ("a", "\u00e9"), ("", "x"), ("a\n", "x")]
+    )
+    async def test_a_header_that_could_be_taken_for_another_is_refused(self, call, name, value):
+        """Nothing is sent."""
+        service = Service((200, b"{}"))
+        with pytest.raises(InvalidInput, match="holds a character no header may have") as caught:
+            async with exchange(service.transport, call.replace(headers={name: value}), "/p", {}):
+                pass
+        assert (caught.value.field, service.requests, call.record.sends) == (f"headers.{name}", [], 0)
+
     async def test_a_form_goes_as_it_is(self, call):
         """It is encoded already."""
         service = Service((200, b""))

@@ -23,7 +23,9 @@ from resilient_ai.middleware import (
     Deadline,
     Hedge,
     Logging,
+    Metrics,
     RateLimit,
+    Redactor,
     Resume,
     Retry,
     Routing,
@@ -146,7 +148,30 @@ OPTIONS = {
         "strict": FLAG,
     },
     Timeout: {"first_token": SECONDS, "idle": SECONDS, "attempt": SECONDS},
-    Tracing: {"tracer_provider": OBJECT, "provider_name": (None, 1, True, math.nan, [])},
+    Tracing: {
+        "tracer_provider": OBJECT,
+        "provider_name": (True, 1, None, ["a"]),
+        "conventions": ("1.40", True, 1, []),
+        "capture": ("all", True, 1, []),
+        "redactor": (*OBJECT, Redactor),
+        "longest_part": COUNT,
+        "backends": ("langfuse", ["splunk"], [1], True, 1),
+        "tags": NAMES,
+        "propagate": FLAG,
+        "logger_provider": OBJECT,
+    },
+    Metrics: {
+        "meter_provider": OBJECT,
+        "provider_name": (True, 1, None, ["a"]),
+        "conventions": ("1.40", True, 1, []),
+        "tenants": (*NUMBER, 2.5, 1001),
+    },
+    Redactor: {
+        "builtin": ("email", ["passport"], [1], True),
+        "patterns": ([], True, {"a": "("}, {"a": 1}, {"": "a"}),
+        "replace": CALLABLE,
+        "function": CALLABLE,
+    },
 }
 # What an option needs beside it, so that it alone is at fault.
 NEEDED = {

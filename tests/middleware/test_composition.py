@@ -53,6 +53,7 @@ from resilient_ai.middleware import (
     Deadline,
     Hedge,
     Logging,
+    Metrics,
     RateLimit,
     Resume,
     Retry,
@@ -93,6 +94,7 @@ MAKE = {
     "CostAccounting": CostAccounting,
     "Deadline": Deadline,
     "Logging": Logging,
+    "Metrics": Metrics,
     "RateLimit": lambda: RateLimit(requests=60),
     "Resume": Resume,
     "Retry": Retry,
@@ -220,7 +222,7 @@ class Book:
 
 def test_every_middleware_is_tried_here():
     """A middleware that is added is part of these tests, and nobody names one that does not exist."""
-    assert set(MAKE) == set(exported.__all__) - {"Budget", "Candidate", "ChaosPlan", "Hedge", "Rule"}
+    assert set(MAKE) == set(exported.__all__) - {"Budget", "Candidate", "ChaosPlan", "Hedge", "Redactor", "Rule"}
     assert {outer for _, outer, _ in WRONG_ORDERS} <= set(MAKE)
 
 
@@ -259,7 +261,7 @@ def test_the_default_order_is_accepted(tmp_path):
         return names
 
     assert asyncio.run(main()) == [
-        *("Tracing", "Logging", "Deadline", "Coalesce", "Cache", "Resume", "Routing", "Batching", "Retry"),
+        *("Tracing", "Metrics", "Logging", "Deadline", "Coalesce", "Cache", "Resume", "Routing", "Batching", "Retry"),
         *(
             "CircuitBreaker",
             "RateLimit",
@@ -267,6 +269,7 @@ def test_the_default_order_is_accepted(tmp_path):
             "CostAccounting",
             "Timeout",
             "AttemptSpans",
+            "AttemptMetrics",
             "Chaos",
             "ScriptedProvider",
         ),
@@ -853,14 +856,14 @@ def attempts_of(exporter):
 
 
 async def test_each_request_of_a_race_has_a_span():
-    """Both are children of the call's span, which tells of the hedge; the loser was cancelled."""
+    """Both are children of the call's span, which tells of the hedge, and of which was used."""
     exporter, bench = traced([Retry(hedge=EAGER)], chat_result(), after(FOREVER), chat_result("second"))
     await bench.send()
     exporter.clear()
     await bench.send()
     await asyncio.sleep(0)
     outcomes = [(number, outcome) for number, _, _, outcome in attempts_of(exporter)]
-    assert outcomes == [(1, "cancelled"), (2, "success")]
+    assert outcomes == [(1, "lost"), (2, "won")]
     (call,) = [span for span in exporter.get_finished_spans() if span.name != "resilient_ai.attempt"]
     assert [event.name for event in call.events] == ["resilient_ai.hedge"]
     assert len([event for event in bench.events if isinstance(event, HedgeSent)]) == 1

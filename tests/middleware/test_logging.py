@@ -1,40 +1,57 @@
 """Logging: one line per call, one per notable fact, and nothing in them that nobody should read."""
 
 import asyncio
+import contextlib
+import contextvars
 import gc
 import json
 import logging
+import re
 import subprocess
 import sys
 from decimal import Decimal
+from pathlib import Path, PurePosixPath
 
 import pytest
 import structlog
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, get_current_span
 
 from resilient_ai.core.deltas import Finished, TextDelta
 from resilient_ai.core.errors import CircuitOpen, RateLimited, ServerFailed, StreamInterrupted
 from resilient_ai.core.events import (
+    BudgetRefused,
+    BudgetThresholdReached,
     CacheLookedUp,
     CacheRefreshed,
+    CallJoined,
     CircuitClosed,
     CircuitHalfOpened,
     CircuitOpened,
     HedgeSent,
+    HedgeSettled,
     KeyRefused,
+    LimitChanged,
     ModelSkipped,
     PermitGranted,
+    PriceDrifted,
     RetryScheduled,
     RetrySuppressed,
+    SendSettled,
+    SendStarted,
     StreamResumed,
 )
 from resilient_ai.core.operations import Chat, Embed, Image, Stream
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.results import Usage
 from resilient_ai.core.streams import StreamResult
+from resilient_ai.middleware._telemetry_faults import fault_counts
 from resilient_ai.middleware.cache import Cache
 from resilient_ai.middleware.cost import CostAccounting
-from resilient_ai.middleware.logging import Logging
+from resilient_ai.middleware.logging import COMMON_FIELDS, ERROR_FIELDS, LOG_EVENTS, Logging
+from resilient_ai.middleware.retry import Retry
 from resilient_ai.middleware.tracing import Tracing
 from resilient_ai.testing import PIXEL, FakeClock, ScriptedProvider, ScriptedSource, chat_result
 
@@ -64,6 +81,19 @@ def fields(record):
 
 def streaming(*steps):
     return StreamResult(ScriptedSource(steps), model="m", first=[TextDelta("x")], clock=FakeClock())
+
+
+class Odd:
+    def __str__(self):
+        return "odd thing"
+
+    def __repr__(self):
+        return "<Odd CANARY>"
+
+
+class Burst:
+    def __str__(self):
+        raise KeyError("CANARY")
 
 
 class Store(dict):
@@ -157,15 +187,18 @@ async def test_a_stream_is_one_line_at_its_end(how, logger):
                 await stream.result()
     del stream
     gc.collect()
+    await asyncio.sleep(0)  # what the collector finds is written in the next turn of the loop
     (line,) = logger.lines
     outcome = {"completed": "success", "failed": "error", "cancelled": "cancelled"}.get(how, "abandoned")
-    assert (line.outcome, line.stream) == (outcome, "closed" if how == "cancelled" else how)
+    assert (line.outcome, line.stream) == (outcome, {"failed": "interrupted", "closed": "abandoned"}.get(how, how))
+    assert line.levelno == (logging.WARNING if how == "failed" else logging.INFO)
     assert line.duration == (3.0 if how == "cancelled" else 2.0)
     assert fields(line).get("output_tokens") == (2 if how == "completed" else None)
 
 
 async def test_a_cache_hit_says_so_and_counts_no_tokens(logger):
     """A hit costs nothing; the tokens of the first time are not counted again."""
+    logger.setLevel(logging.INFO)
     pipe = Pipeline(ScriptedProvider(), [Logging(logger), Cache(Store()), CostAccounting()])
     for _ in range(2):
         await pipe.send(Chat(model="m", messages="hi", seed=1))
@@ -174,55 +207,110 @@ async def test_a_cache_hit_says_so_and_counts_no_tokens(logger):
     assert (second["cache"], "input_tokens" in second, second["cost"]) == ("hit", False, 0.0)
 
 
-async def test_notable_facts_have_lines_of_their_own(logger):
-    """A retry, a breaker's turns, a skipped model and a failing cache are written when they happen, at fitting levels."""
-    told = {"call_id": "c", "model": "m"}
-    error = RateLimited("CANARY", status=429)
-    facts = [
-        RetryScheduled(**told, attempt=1, wait=0.5, error=error, retry_after=2.0),
-        RetryScheduled(**told, attempt=2, wait=0.5, error=KeyError("CANARY"), retry_after=None),
-        ModelSkipped(**told, next_model="n", error=error),
-        CircuitOpened(**told, retry_after=5.0),
-        CircuitHalfOpened(**told),
-        CircuitClosed(**told),
-        RetrySuppressed(**told, reason="budget", error=error),
-        HedgeSent(**told, after=1.5),
-        StreamResumed(**told, how="restart", number=1, error=error),
-        KeyRefused(**told, status=401, retry_after=2.0),
-        CacheLookedUp(**told, outcome="error", hits=0, misses=1),
-        CacheLookedUp(**told, outcome="hit", hits=1, misses=0),
-        CacheRefreshed(**told, error=error),
-        CacheRefreshed(**told, error=None),
-        PermitGranted(**told, waited=0),
-    ]
+TOLD = {"call_id": "c", "model": "m"}
+ERROR = RateLimited("CANARY", status=429, request_id="r")
+FAILED = {"error_type": "429", "error_class": "RateLimited", "status": 429, "request_id": "r"}
+MONEY = {"cost": Decimal("0.25"), "list_cost": Decimal("0.2")}
+SETTLED = {"send_id": "s", "state": "settled", "cost": Decimal("0.25"), "usage": None, "elapsed": 1.5}
+REFUSED = {"budget": "b tenant=a", "spent": 0.75, "reserved": 0.25, "limit": 1.0, "retry_after": 4.5}
+REACHED = {"budget": "team", "threshold": 0.8, "spent": Decimal(8), "limit": Decimal(10)}
+FACTS = [
+    (RetryScheduled(**TOLD, attempt=1, wait=0.5, error=ERROR, retry_after=2.0), "retry", "WARNING", FAILED | {"attempt": 1, "wait": 0.5, "retry_after": 2.0}),
+    (
+        RetryScheduled(**TOLD, attempt=2, wait=0.5, error=KeyError("CANARY"), retry_after=None),
+        "retry",
+        "WARNING",
+        {"attempt": 2, "wait": 0.5, "error_type": "_OTHER", "error_class": "KeyError"},
+    ),
+    (RetrySuppressed(**TOLD, reason="budget", error=ERROR), "retry_suppressed", "WARNING", FAILED | {"reason": "budget"}),
+    (ModelSkipped(**TOLD, next_model="n", error=ERROR), "model_skipped", "WARNING", FAILED | {"next_model": "n"}),
+    (HedgeSent(**TOLD, after=1.5), "hedge_sent", "INFO", {"after": 1.5}),
+    (HedgeSettled(**TOLD, outcome="won"), "hedge_settled", "DEBUG", {"outcome": "won"}),
+    (StreamResumed(**TOLD, how="restart", number=1, error=ERROR), "stream_resumed", "WARNING", FAILED | {"how": "restart", "number": 1}),
+    (KeyRefused(**TOLD, status=401, retry_after=2.0), "key_refused", "ERROR", {"status": 401, "retry_after": 2.0}),
+    (CircuitOpened(**TOLD, retry_after=5.0), "circuit_opened", "ERROR", {"retry_after": 5.0}),
+    (CircuitHalfOpened(**TOLD), "circuit_half_opened", "WARNING", {}),
+    (CircuitClosed(**TOLD), "circuit_closed", "INFO", {}),
+    (LimitChanged(**TOLD, limit=17), "limit_changed", "DEBUG", {"limit": 17}),
+    (BudgetRefused(**TOLD, **REFUSED, until=None), "budget_refused", "ERROR", REFUSED),
+    (BudgetRefused(**TOLD, **REFUSED, until=17.0), "budget_refused", "ERROR", REFUSED | {"until": 17.0}),
+    (BudgetThresholdReached(**TOLD, **REACHED, until=None), "budget_threshold", "WARNING", REACHED),
+    (BudgetThresholdReached(**TOLD, **REACHED, until=17.0), "budget_threshold", "WARNING", REACHED | {"until": 17.0}),
+    (PriceDrifted(**TOLD, send_id="s", **MONEY), "price_drifted", "WARNING", {"send_id": "s", "cost": 0.25, "list_cost": 0.2}),
+    (SendSettled(**TOLD, **SETTLED, error=None), "attempt", "DEBUG", {"state": "settled", "cost": 0.25, "elapsed": 1.5, "used": True}),
+    (
+        SendSettled(**TOLD, **SETTLED | {"cost": None}, error="ServerFailed", used=False),
+        "attempt",
+        "DEBUG",
+        {"state": "settled", "elapsed": 1.5, "used": False, "error_class": "ServerFailed"},
+    ),
+    (CacheLookedUp(**TOLD, outcome="hit", hits=1, misses=0, age=2.0), "cache_looked_up", "DEBUG", {"outcome": "hit", "hits": 1, "misses": 0, "age": 2.0}),
+    (CacheLookedUp(**TOLD, outcome="error", hits=0, misses=1), "cache_failed", "WARNING", {"misses": 1}),
+    (CacheRefreshed(**TOLD, error=ERROR), "cache_refresh_failed", "WARNING", FAILED),
+    (CallJoined(**TOLD, leader="l"), "call_joined", "DEBUG", {"leader": "l"}),
+]  # fmt: skip
 
+
+def telling(*facts):
     async def tell(call, proceed):
         for fact in facts:
             call.emit(fact)
+        return await proceed(call)
+
+    return tell
+
+
+@pytest.mark.parametrize(("fact", "name", "level", "shown"), FACTS)
+async def test_notable_facts_have_lines_of_their_own(fact, name, level, shown, logger):
+    """A fact is written when it happens, at a fitting level, with what is known of it."""
+    await Pipeline(ScriptedProvider(), [Logging(logger), telling(fact)]).send(CHAT)
+    line = logger.lines[0]
+    assert (line.getMessage(), line.levelname, fields(line)) == (f"resilient_ai.{name}", level, TOLD | shown)
+    json.dumps(fields(line))
+
+
+async def test_facts_that_are_no_news_have_no_line(logger):
+    """Every wait for a permit, every start of a send, and a refresh that worked would only be noise."""
+    facts = PermitGranted(**TOLD, waited=0), SendStarted(**TOLD, number=1), CacheRefreshed(**TOLD, error=None)
+    await Pipeline(ScriptedProvider(), [Logging(logger), telling(*facts)]).send(CHAT)
+    assert [line.getMessage() for line in logger.lines] == ["resilient_ai.call"]
+
+
+async def test_the_vocabulary_is_closed():
+    """Whatever is written is in the table, and whatever is in the table is written."""
+    told = {
+        name: {field for _, other, _, shown in FACTS if other == name for field in shown} for _, name, _, _ in FACTS
+    }
+    for _, name, level, shown in FACTS:
+        event = LOG_EVENTS[f"resilient_ai.{name}"]
+        assert (logging.getLevelName(event.level), shown.keys() - {*event.fields}) == (level, set())
+    assert {f"resilient_ai.{name}" for name in told} | {"resilient_ai.call"} == LOG_EVENTS.keys()
+    assert {name: {*LOG_EVENTS[f"resilient_ai.{name}"].fields} - shown for name, shown in told.items()} == {
+        name: {"saved"} if name == "cache_looked_up" else set() for name in told
+    }
+
+
+def test_the_table_of_the_docs_is_the_vocabulary():
+    """Names, levels and fields are those of the documentation."""
+    text = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
+    rows = re.findall(r"^\| `(resilient_ai\.\w+)` \| ([A-Z]+)([^|]*)\|([^|]*)\|$", text, re.MULTILINE)
+    found = {}
+    for name, level, _, fields in rows:
+        named = re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", fields))
+        found[name] = (level, {*named, *(ERROR_FIELDS if "those of an error" in fields else ())})
+    assert found == {name: (logging.getLevelName(line.level), {*line.fields}) for name, line in LOG_EVENTS.items()}
+    for field in (*ERROR_FIELDS, *COMMON_FIELDS):
+        assert f"`{field}`" in text
+
+
+async def test_the_model_that_served_is_named(logger):
+    """It has a field where it is not the one that was asked."""
+
+    async def other(call, proceed):
         return await proceed(call.replace(operation=call.operation.on("n")))
 
-    await Pipeline(ScriptedProvider(), [Logging(logger), tell]).send(CHAT)
-    *lines, last = logger.lines
-    failed = {"error_type": "429", "error_class": "RateLimited", "status": 429}
-    assert [(line.getMessage(), line.levelname, fields(line)) for line in lines] == [
-        ("resilient_ai.retry", "WARNING", told | failed | {"attempt": 1, "wait": 0.5, "retry_after": 2.0}),
-        (
-            "resilient_ai.retry",
-            "WARNING",
-            told | {"attempt": 2, "wait": 0.5, "error_type": "_OTHER", "error_class": "KeyError"},
-        ),
-        ("resilient_ai.model_skipped", "WARNING", told | failed | {"next_model": "n"}),
-        ("resilient_ai.circuit_opened", "ERROR", told | {"retry_after": 5.0}),
-        ("resilient_ai.circuit_half_opened", "WARNING", told),
-        ("resilient_ai.circuit_closed", "INFO", told),
-        ("resilient_ai.retry_suppressed", "WARNING", told | failed | {"reason": "budget"}),
-        ("resilient_ai.hedge_sent", "INFO", told | {"after": 1.5}),
-        ("resilient_ai.stream_resumed", "WARNING", told | failed | {"how": "restart", "number": 1}),
-        ("resilient_ai.key_refused", "ERROR", told | {"status": 401, "retry_after": 2.0}),
-        ("resilient_ai.cache_failed", "WARNING", told | {"misses": 1}),
-        ("resilient_ai.cache_refresh_failed", "WARNING", told | failed),
-    ]
-    assert (last.model, last.served_by) == ("m", "n")
+    await Pipeline(ScriptedProvider(), [Logging(logger), other]).send(CHAT)
+    assert (logger.lines[0].model, logger.lines[0].served_by) == ("m", "n")
 
 
 async def test_what_is_filtered_out_is_not_gathered(logger):
@@ -241,25 +329,84 @@ async def test_what_is_filtered_out_is_not_gathered(logger):
     assert (heard, logger.lines) == ([1, 0], [])
 
 
-async def test_the_span_of_the_call_is_named_also_at_the_end_of_a_stream(logger):
-    """A line carries the trace and the span it belongs to."""
+@pytest.mark.parametrize("how", ["completed", "closed", "failed", "abandoned"])
+async def test_every_line_names_the_span_of_its_call(how, logger):
+    """Retries, facts and the end of a stream, wherever it is read, have the ids that the span of the call has."""
+    spans = InMemorySpanExporter()
+    tracers = TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    steps = {"completed": [[Finished(("stop",))]], "failed": [KeyError("CANARY")]}.get(how, [3600.0])
+    current = []
+    logger.handlers[0].emit = lambda line: (logger.lines.append(line), current.append(get_current_span()))
     pipe = Pipeline(
-        ScriptedProvider(chat_result(), streaming([Finished(("stop",))])),
-        [Tracing(TracerProvider()), Logging(logger)],
+        ScriptedProvider(ServerFailed("CANARY", status=500), streaming(*steps)),
+        [Tracing(tracers), Logging(logger), Retry(attempts=2)],
+        clock=FakeClock(),
     )
-    await pipe.send(CHAT)
-    await (await pipe.send(STREAM)).result()
-    assert [(len(line.trace_id), len(line.span_id)) for line in logger.lines] == [(32, 16), (32, 16)]
+    stream = await pipe.send(STREAM)
+    if how == "closed":
+        await asyncio.create_task(stream.aclose(), context=contextvars.Context())
+    elif how != "abandoned":
+        with contextlib.suppress(KeyError):
+            await stream.result()
+    del stream
+    gc.collect()
+    await asyncio.sleep(0)
+    (call,) = [span for span in spans.get_finished_spans() if span.kind is SpanKind.CLIENT]
+    ids = f"{call.context.trace_id:032x}", f"{call.context.span_id:016x}"
+    assert [line.getMessage() for line in logger.lines] == ["resilient_ai.retry", "resilient_ai.call"]
+    assert [(line.trace_id, line.span_id) for line in logger.lines] == [ids, ids]
+    # So handlers that ask OpenTelemetry find the same.
+    assert [span.get_span_context() for span in current] == [call.context] * 2
+    assert not get_current_span().get_span_context().is_valid
+
+
+async def test_the_applications_span_is_named_where_ours_is_not(logger):
+    """Without `Tracing` in the stack lines belong to what is current."""
+    with TracerProvider().get_tracer("app").start_as_current_span("request") as span:
+        await Pipeline(ScriptedProvider(), [Logging(logger)]).send(CHAT)
+    assert logger.lines[0].span_id == f"{span.get_span_context().span_id:016x}"
 
 
 async def test_the_applications_log_context_is_kept_without_secrets(logger):
-    """Bound context variables are on the line, reserved names renamed, secret ones dropped."""
-    with structlog.contextvars.bound_contextvars(request="r", name="n", message="m", api_key="CANARY", Prompt="CANARY"):
+    """Bound context variables are on the line, reserved names renamed; what is named like a secret or content is dropped."""
+    secrets = {"api_key": "CANARY", "Prompt": "CANARY", "refresh_token": "CANARY", "Set-Cookie": "CANARY"}
+    with structlog.contextvars.bound_contextvars(request="r", name="n", message="m", **secrets):
         await Pipeline(ScriptedProvider(), [Logging(logger)]).send(CHAT)
     (line,) = logger.lines
     shown = fields(line)
     assert (shown["request"], shown["name_"], shown["message_"]) == ("r", "n", "m")
     assert "CANARY" not in str(shown)
+
+
+async def test_what_looks_like_a_key_is_masked_wherever_it_hides(logger):
+    """Tags, bound variables, what they hold, and a request id of the server are masked by form and by name, and cut to size."""
+    key = "sk-CANARY0123456789"
+    bound = {
+        "who": f"curl -H 'Authorization: Bearer {key}'",
+        "nested": {"password": "CANARY", "list": [key, 3, None], "a": {"b": {"c": {"d": key}}}},
+        "path": PurePosixPath("/srv") / key,
+        "long": "x" * 3000,
+        "odd": Odd(),
+    }
+    tags = {"tenant": "acme", "session": f"s?token={key}", "api_key": "CANARY"}
+    error = RateLimited("CANARY", status=429, request_id=key + "y" * 3000)
+    with structlog.contextvars.bound_contextvars(**bound), pytest.raises(RateLimited):
+        await Pipeline(ScriptedProvider(error), [Logging(logger)]).send(CHAT, tags=tags)
+    shown = fields(logger.lines[0])
+    assert "CANARY" not in repr(shown)
+    assert shown["who"] == "curl -H 'Authorization: Bearer [key]'"
+    assert shown["nested"] == {"list": ["[key]", 3, None], "a": {"b": {"c": "[nested too deep]"}}}
+    assert (shown["path"], shown["odd"], shown["request_id"]) == ("/srv/[key]", "odd thing", "[key]")
+    assert shown["long"] == "x" * 2048 + "…[truncated 952 chars]"
+    assert shown["tags"] == {"tenant": "acme", "session": "s?token=[key]"}
+
+
+async def test_what_is_bound_hides_no_field_of_ours(logger):
+    """A variable of the same name as a field of ours gives way."""
+    with structlog.contextvars.bound_contextvars(model="theirs", trace_id="t"):
+        await Pipeline(ScriptedProvider(), [Logging(logger)]).send(CHAT)
+    assert (logger.lines[0].model, logger.lines[0].trace_id) == ("m", "t")
 
 
 async def test_the_library_logger_is_the_default(caplog):
@@ -279,6 +426,44 @@ async def test_logging_never_fails_a_call(answer, logger):
 
     logger.handlers[0].emit = burst
     assert await Pipeline(ScriptedProvider(answer), [Logging(logger)]).send(CHAT) is not None
+
+
+async def test_a_handler_of_our_own_logger_that_raises(monkeypatch):
+    """Also what we would say about it goes there, and also that fails no call; it is counted."""
+
+    class Burst(logging.Handler):
+        def emit(self, record):
+            raise ZeroDivisionError("CANARY")
+
+    logger = logging.getLogger("resilient_ai")
+    monkeypatch.setattr(logger, "handlers", [Burst()])
+    before = fault_counts().get("logging", 0)
+    with pytest.raises(ServerFailed):
+        await Pipeline(ScriptedProvider(ServerFailed("CANARY", status=500)), [Logging()]).send(CHAT)
+    assert fault_counts()["logging"] == before + 1
+
+
+async def test_an_object_without_a_text(logger):
+    """A bound object that cannot be shown takes its line along, and nothing else."""
+    with structlog.contextvars.bound_contextvars(odd=Burst()):
+        assert await Pipeline(ScriptedProvider(), [Logging(logger)]).send(CHAT) is not None
+    assert logger.lines == []
+
+
+async def test_where_nobody_listens_nothing_is_gathered(monkeypatch):
+    """Handlers that drop everything are nobody; a logger without any has the last resort of the standard library."""
+    heard = []
+
+    async def look(call, proceed):
+        heard.append(len(call.listeners))
+        return await proceed(call)
+
+    silent, bare = logging.getLogger("tests.silent"), logging.getLogger("tests.bare")
+    for logger, handlers in ((silent, [logging.NullHandler()]), (bare, [])):
+        monkeypatch.setattr(logger, "handlers", handlers)
+        monkeypatch.setattr(logger, "propagate", False)
+        await Pipeline(ScriptedProvider(), [Logging(logger), look]).send(CHAT)
+    assert heard == [0, 1]
 
 
 async def test_a_result_of_somebody_elses_has_a_line(logger):

@@ -47,6 +47,7 @@ from resilient_ai.core.operations import Chat, Complete, Embed, Image, Operation
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.results import Choice, Cost, Result, Usage
 from resilient_ai.core.streams import StreamResult
+from resilient_ai.middleware import _telemetry_faults
 from resilient_ai.middleware.cache import Cache
 from resilient_ai.middleware.cost import CostAccounting
 from resilient_ai.middleware.retry import Retry
@@ -54,6 +55,13 @@ from resilient_ai.middleware.tracing import Tracing
 from resilient_ai.testing import PIXEL, FakeClock, ScriptedProvider, ScriptedSource, chat_result
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def fresh_faults(monkeypatch):
+    """Every test sees the first fault of its kind."""
+    monkeypatch.setattr(_telemetry_faults, "_known", set())
+
 
 CHAT = Chat(model="meta/llama", messages="hi")
 STREAM = Stream(model="meta/llama", messages="hi")
@@ -248,6 +256,7 @@ async def test_attempts_are_children_and_bear_their_own_errors(clock):
             "resilient_ai.attempt.number": number,
             "resilient_ai.attempt.kind": "initial" if number == 1 else "retry",
             "resilient_ai.attempt.model": "meta/llama",
+            "resilient_ai.attempt.previous_attempts": number - 1,
             "server.address": "scripted.test",
             "server.port": 443,
             **special,
@@ -324,7 +333,7 @@ async def test_facts_on_the_way_are_events_of_the_span():
                 "error.type": "_OTHER",
             },
         ),
-        ("resilient_ai.hedge", {"resilient_ai.hedge.delay": 1.5}),
+        ("resilient_ai.hedge", {"resilient_ai.attempt.number": 1, "resilient_ai.hedge.delay": 1.5}),
     ]
     assert traced.call.attributes["resilient_ai.fallback.model"] == "n"
     assert traced.attempts[0].attributes["resilient_ai.attempt.kind"] == "fallback"
@@ -361,6 +370,8 @@ async def test_facts_after_the_end_are_passed_over(caplog):
         (BudgetUnavailable("no", budget="b"), "budget_unavailable", "refused"),
         (PriceUnknown("no", model="m"), "price_unknown", "refused"),
         (LimitReached("no", limit=1), "limit_reached", "refused"),
+        (LimitReached("no", limit=1, limiter="rate"), "rate_limit_local", "refused"),
+        (LimitReached("no", limit=1, limiter="concurrency"), "queue_full", "refused"),
         (NoModelAvailable({}), "no_route", "refused"),
         (KeyError("no"), "_OTHER", "error"),
         (asyncio.CancelledError(), "cancelled", "cancelled"),
@@ -438,6 +449,7 @@ async def test_every_end_of_a_stream_ends_its_spans_once(how, caplog):
         await asyncio.create_task(stream.aclose())
     del stream
     gc.collect()
+    await asyncio.sleep(0)  # what the collector finds is told by the loop
     expected = {
         "completed": ("success", "completed", None),
         "failed": ("error", "interrupted", "stream_interrupted"),

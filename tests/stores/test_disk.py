@@ -424,3 +424,14 @@ async def test_value_files_of_others_are_swept_away(open_store, tmp_path):
     await open_store().get_many(["a"])
     assert sorted(path.name for path in inside.iterdir()) == ["link", "notes.txt"]
     assert (outside / "y.val").exists()
+
+
+async def test_what_is_held_is_what_was_told_last(open_store):
+    """Nothing is known before the first look, and after it what was seen then."""
+    store = open_store()
+    assert list(store.held()) == []
+    await store.set_many({"a": b"1"})
+    seen = await store.usage()
+    await store.set_many({"b": b"2"})
+    assert list(store.held()) == list(seen)
+    assert [line.entries for line in seen] == [1]

@@ -226,3 +226,12 @@ async def test_others_have_their_turn_meanwhile():
     assert await store.get_many(list(entries)) == entries
     counting.cancel()
     assert min(written, turns) >= 7
+
+
+async def test_what_is_held_is_told_as_it_is():
+    """What the other store holds is told at once; one that does not know has no such method."""
+    inner = MemoryStore()
+    store = EncryptedStore(inner, OLD)
+    await store.set_many({"a": b"1"})
+    assert [line.entries for line in store.held()] == [1]
+    assert not hasattr(EncryptedStore(Bare(), OLD), "held")

@@ -190,3 +190,11 @@ async def test_without_leases_nobody_can_say(tiers):
     store = TieredStore(*tiers)
     assert await store.acquire_lease("a", holder="me", seconds=60) is None
     await store.release_lease("a", holder="me")
+
+
+async def test_what_is_held_is_told_by_those_that_know(tiers):
+    """Without looking, a store tells what it holds; one that cannot is left out."""
+    first, second = tiers
+    await second.set_many({"a": b"1"})
+    assert [line.entries for line in TieredStore(first, second).held()] == [0, 1]
+    assert [line.name for line in TieredStore(Plain(), second).held()] == ["memory"]

@@ -1,6 +1,6 @@
 """Typical code of a user, never run: mypy and pyright, both strict, must agree on what everything is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeVar, assert_type
@@ -18,6 +18,7 @@ from resilient_ai import (
     CatalogueChanges,
     Chat,
     ChatResult,
+    CircuitOpened,
     Client,
     Complete,
     Considered,
@@ -175,6 +176,7 @@ async def everything_else(ai: AsyncClient) -> None:
     assert_type(await ai.cache.forget(tenant="a"), int)
     stop = ai.subscribe(listen)
     assert_type(stop(), None)
+    assert_type(ai.on(CircuitOpened, listen), Callable[[], None])
     assert_type(ai.ledger, CostLedger)
     assert_type(await ai.costs.wasted(tenant="a"), Decimal)
     assert_type(await ai.costs.by("model", day=True), list[LedgerRow])

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from resilient_ai.core.checks import check_seconds
 from resilient_ai.core.clock import Clock, SystemClock
+from resilient_ai.core.errors import StatusError
 from resilient_ai.deepinfra.catalogue._data import Snapshot
 from resilient_ai.deepinfra.catalogue._live_fetch import Fetch
 from resilient_ai.deepinfra.catalogue.changes import CatalogueChanges
@@ -130,7 +131,9 @@ class ClientCatalogue(Catalogue):
         except Exception as error:  # noqa: BLE001 - what is known stays, and no call may fail of it
             self._failures += 1
             if self._failures == 1:
-                _log.warning("the catalogue could not be refreshed: %s: %s", type(error).__name__, error)
+                # What the service says may repeat what was sent, so of a refusal the status is enough.
+                reason = f"status {error.status}" if isinstance(error, StatusError) else error
+                _log.warning("the catalogue could not be refreshed: %s: %s", type(error).__name__, reason)
         else:
             self._failures = 0
             _tell(changes)

@@ -1,0 +1,184 @@
+"""The span of one attempt, and the race that two of them may run."""
+
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+from typing_extensions import override
+
+from resilient_ai.core import semconv as names
+from resilient_ai.core.call import Call, Next
+from resilient_ai.core.errors import StatusError
+from resilient_ai.core.results import Cost, Result
+from resilient_ai.core.streams import StreamEnd, StreamResult
+from resilient_ai.middleware._call_span import CallSpan
+from resilient_ai.middleware._outcome import Outcome, outcome_of, stream_outcome
+from resilient_ai.middleware._span_attributes import (
+    Attribute,
+    Attributes,
+    add_error,
+    start_of_attempt,
+    who_attributes,
+)
+from resilient_ai.middleware._spans import Ending, Otel, let_go, trace_headers
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span, SpanContext
+
+    from resilient_ai.middleware.tracing import Tracing
+
+R = TypeVar("R")
+_Kind = Literal["initial", "retry", "hedge", "fallback"]
+
+
+class AttemptSpans:
+    """The inner half: a span around every request, next to the provider, which is told of it by trace headers."""
+
+    def __init__(self, tracing: "Tracing") -> None:
+        self._tracing = tracing
+
+    def __call__(self, call: Call[R], proceed: Next[R], /) -> Awaitable[R]:
+        """Put a span around one attempt, where the call is traced; else there is no coroutine of ours in its way."""
+        otel = None if call.span is None else self._tracing.otel()
+        if otel is None:
+            return proceed(call)
+        trace = _trace_of(call, self._tracing)
+        attempt = None if trace is None else _started(otel, trace, call)
+        span = cast("Span", call.span) if attempt is None else attempt.span
+        if self._tracing.propagate:
+            headers = trace_headers(span)
+            call = call.replace(headers={**call.headers, **headers} if call.headers else headers)
+        return proceed(call) if attempt is None else _spanned(otel, attempt, call, proceed)
+
+    @override
+    def __repr__(self) -> str:
+        return "AttemptSpans()"
+
+
+async def _spanned(otel: Otel, attempt: "_AttemptSpan", call: Call[R], proceed: Next[R]) -> R:
+    token = otel.attach(otel.context_of(attempt.span))
+    try:
+        result = await proceed(call)
+    except BaseException as error:
+        let_go(otel, token)
+        attempt.failed(error)
+        raise
+    otel.detach(token)
+    attempt.answered()
+    if isinstance(result, StreamResult):
+        result.on_end(attempt.stream_ended)
+    else:
+        attempt.succeeded(result)
+    return result
+
+
+class _Race:
+    """The attempts that are made for one answer: one, or two side by side.
+
+    It knows numbers and not the attempts, which know it: their spans are freed without the garbage collector.
+
+    Attributes:
+        runners: The spans that have run in it, each with whether it is a hedge.
+        under_way: How many of them have not ended.
+        winner: The number of the attempt whose answer is used, None while there is none.
+    """
+
+    __slots__ = ("runners", "under_way", "winner")
+
+    def __init__(self) -> None:
+        self.runners: list[tuple[SpanContext, bool]] = []
+        self.under_way = 0
+        self.winner: int | None = None
+
+
+class _AttemptSpan(Ending):
+    __slots__ = ("key", "number", "race", "trace")
+
+    def __init__(self, trace: CallSpan, span: "Span", race: _Race, key: tuple[str, int], number: int) -> None:
+        super().__init__(trace.otel, span, trace.times)
+        self.trace = trace
+        self.race = race
+        self.key = key
+        self.number = number
+
+    def answered(self) -> None:
+        """Take note that there is an answer; the first of a race is the one that is used."""
+        race = self.race
+        if race.winner is None:
+            race.winner = self.number
+            if len(race.runners) > 1:
+                self.trace.hedge_winner = self.number
+
+    def succeeded(self, result: object) -> None:
+        self.close("success", None, result.cost if isinstance(result, Result) else None)
+
+    def failed(self, error: BaseException) -> None:
+        self.close(outcome_of(error), error, None)
+
+    def stream_ended(self, end: StreamEnd) -> None:
+        outcome, error = stream_outcome(end)
+        self.close(outcome, error, end.transcript.finished.cost if end.transcript.finished is not None else None)
+
+    def close(self, outcome: Outcome, error: BaseException | None, cost: Cost | None) -> None:
+        """End the span. What lost a race did not fail, whether it was cancelled or came second."""
+        race, told = self.race, str(outcome)
+        if race.winner not in {None, self.number} and outcome != "error":
+            told, error = "lost", None
+        elif outcome == "success" and len(race.runners) > 1:
+            told = "won"
+        race.under_way -= 1
+        if not race.under_way and self.trace.races.get(self.key) is race:
+            del self.trace.races[self.key]
+        self.finish(_end_attributes, told, error, cost, failed=error is not None)
+
+
+def _trace_of(call: Call[Any], tracing: "Tracing") -> CallSpan | None:
+    """Return the span that is recorded of a call, by this tracing and no other one."""
+    for listener in reversed(call.listeners):
+        if isinstance(listener, CallSpan) and listener.tracing is tracing:
+            return listener
+    return None
+
+
+def _started(otel: Otel, trace: CallSpan, call: Call[Any]) -> _AttemptSpan | None:
+    """Start the span of an attempt under the span of its call, wherever it runs: a hedge has a task of its own."""
+    key = (call.part, call.attempt)
+    race = trace.races.get(key)
+    # A request that waits in line may be overtaken by the one that was to help it.
+    if not isinstance(race, _Race) or any(hedge is call.hedge for _, hedge in race.runners):
+        race = _Race()
+    links = [otel.link(sibling, {names.LINK_TYPE: "hedge_sibling"}) for sibling, _ in race.runners]
+    number, previous = trace.attempts + 1, call.attempt - 1 + len(race.runners)
+    attributes: Mapping[str, Attribute] = start_of_attempt(
+        number, _kind_of(call, trace), call.model, previous, call.origin
+    )
+    if call.tags:
+        attributes = {**attributes, **who_attributes(call.tags)}
+    span = otel.start(
+        names.SPAN_ATTEMPT, otel.internal, attributes, at=trace.times.now(), parent=trace.context, links=links
+    )
+    if span is None:
+        return None
+    trace.attempts = number
+    trace.races[key] = race
+    race.runners.append((span.get_span_context(), call.hedge))
+    race.under_way += 1
+    return _AttemptSpan(trace, span, race, key, number)
+
+
+def _end_attributes(outcome: str, error: BaseException | None, cost: Cost | None) -> Attributes:
+    found: Attributes = {names.ATTEMPT_OUTCOME: outcome}
+    if cost is not None:
+        found[names.COST_AMOUNT] = float(cost.amount)
+    if error is not None:
+        add_error(found, error)
+        if isinstance(error, StatusError):
+            found[names.HTTP_STATUS] = error.status
+    return found
+
+
+def _kind_of(call: Call[Any], trace: CallSpan) -> _Kind:
+    if call.hedge:
+        return "hedge"
+    if call.model in trace.fallbacks:
+        return "fallback"
+    return "retry" if call.attempt > 1 else "initial"

@@ -1,0 +1,213 @@
+"""The figures of one call."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from resilient_ai.core import semconv as names
+from resilient_ai.core.call import FOR_NOTHING, Call
+from resilient_ai.core.clock import time_of
+from resilient_ai.core.events import (
+    CacheLookedUp,
+    CircuitClosed,
+    CircuitHalfOpened,
+    CircuitOpened,
+    Event,
+    HedgeSettled,
+    ModelSkipped,
+    PermitGranted,
+    RetryScheduled,
+    SendSettled,
+)
+from resilient_ai.core.results import Result, Usage
+from resilient_ai.core.streams import StreamEnd, StreamResult
+from resilient_ai.middleware._metric_state import Recorder
+from resilient_ai.middleware._outcome import Outcome, delay_source, error_type, outcome_of, stream_outcome
+from resilient_ai.middleware._telemetry_faults import passed_over
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span
+
+
+class CallFigures:
+    """The figures of one call; as a listener it counts what happens on the way, also behind the call once that is over."""
+
+    __slots__ = (
+        "call",
+        "context",
+        "first_chunk",
+        "instruments",
+        "lookup_failed",
+        "marks",
+        "recorder",
+        "sets",
+        "started",
+        "state",
+        "tenant",
+        "waited",
+    )
+
+    def __init__(self, recorder: Recorder, call: Call[Any]) -> None:
+        self.recorder = recorder
+        self.instruments = recorder.instruments
+        self.sets = recorder.sets
+        self.state = recorder.state
+        self.call = call
+        self.started = call.clock.monotonic()
+        self.tenant = self.sets.tenant_of(call.tags)
+        # Of what is recorded while the span of the call is not current; else the current context is the right one.
+        self.context: Context | None = None
+        self.first_chunk: float | None = None
+        self.lookup_failed = False
+        self.waited: dict[str, float] | None = None
+        self.marks = self.state.marks_of(call.operation.kind, call.model)
+        self.marks.add(id(self))
+
+    def __call__(self, event: Event) -> None:
+        """Count an event, if it is one that is counted."""
+        count = _COUNTED.get(type(event))
+        if count is not None:
+            try:
+                count(self, event)
+            except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+                passed_over("metrics", "count an event", fault)
+
+    def attempted(self, call: Call[Any], started: float, outcome: Outcome, error: BaseException | None) -> None:
+        """Record one request."""
+        try:
+            kind = "retry" if call.attempt > 1 else "initial"
+            if call.model != self.call.model:
+                kind = "fallback"
+            elif call.hedge:
+                kind = "hedge"
+            # Next to the provider nothing is refused: what ends a request there has failed it.
+            how = "error" if outcome == "refused" else outcome
+            word = None if error is None else error_type(error)
+            attributes = self.sets.of_attempt(call.model, kind, how, word)
+            self.instruments.attempt_duration.record(self.since(started), attributes, self.context)
+        except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+            passed_over("metrics", "record an attempt", fault)
+
+    def handed_over(self, stream: StreamResult) -> None:
+        """Take note of the first content of a stream, and wait for its end."""
+        self.first_chunk = self.since(self.started)
+        span = self.call.span
+        if span is not None:
+            self.context = self.recorder.context_of(cast("Span", span))
+        stream.on_end(self.stream_ended)
+
+    def stream_ended(self, end: StreamEnd) -> None:
+        """Record a stream, however it ended."""
+        finished = end.transcript.finished
+        model = (finished and finished.model) or end.transcript.model
+        usage = None if finished is None else finished.usage
+        self.end(*stream_outcome(end), model, usage)
+
+    def succeeded(self, result: object) -> None:
+        """Record an answer."""
+        if isinstance(result, Result):
+            self.end("success", None, result.model, result.usage)
+        else:
+            self.end("success", None, None, None)
+
+    def failed(self, error: BaseException) -> None:
+        """Record a failure."""
+        self.end(outcome_of(error), error, None, None)
+
+    def end(self, outcome: Outcome, error: BaseException | None, model: str | None, usage: Usage | None) -> None:
+        """Record a call that is over."""
+        self.marks.discard(id(self))
+        try:
+            self.record(outcome, None if error is None else error_type(error), model, usage)
+        except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+            passed_over("metrics", "record a call", fault)
+
+    def record(self, outcome: Outcome, error: str | None, model: str | None, usage: Usage | None) -> None:
+        """Record what is known of the call at its end."""
+        call, instruments, context = self.call, self.instruments, self.context
+        record, elapsed = call.record, self.since(self.started)
+        cache = "error" if self.lookup_failed and record.cache == "miss" else record.cache
+        of = self.sets.of_call(
+            (call.operation.kind, call.origin, call.model, model, outcome, cache, error, self.tenant)
+        )
+        instruments.request_duration.record(elapsed, of.request, context)
+        if record.sends:
+            instruments.request_attempts.record(record.sends, of.attempts, instruments.apart)
+            if record.cache not in FOR_NOTHING:
+                for client in instruments.client:
+                    client.record(of, elapsed, self.first_chunk, usage, context)
+        if cache != "off":
+            instruments.cache_requests.add(1, of.cache, context)
+            if record.saved:
+                self.recorder.saved(of.saved, record.saved)
+        if outcome == "refused":
+            instruments.rejections.add(1, {names.REJECTION_REASON: error or ""}, context)
+        for waiting, seconds in (self.waited or {}).items():
+            instruments.retry_wait.record(seconds, {names.ATTEMPT_MODEL: waiting}, context)
+
+    def since(self, started: float) -> float:
+        """Return the seconds since a point of the clock; 0 where it has stopped with its loop."""
+        return max(0.0, time_of(self.call.clock) - started)
+
+    # What happens on the way
+
+    def cost(self, event: SendSettled) -> None:
+        """Add what a request cost; what is not known adds nothing."""
+        if event.cost:
+            kind = event.kind or self.call.operation.kind
+            self.recorder.cost_of(kind, self.call.model, event.model, self.tenant, used=event.used).add(event.cost)
+
+    def retry(self, event: RetryScheduled) -> None:
+        """Count a retry, and what it waits."""
+        model = self.sets.models.of(event.model)
+        attributes = {
+            names.ATTEMPT_MODEL: model,
+            names.ERROR_TYPE: error_type(event.error),
+            names.RETRY_DELAY_SOURCE: delay_source(event),
+        }
+        self.instruments.retries.add(1, attributes, self.context)
+        self.waited = self.waited or {}
+        self.waited[model] = self.waited.get(model, 0.0) + event.wait
+
+    def hedge(self, event: HedgeSettled) -> None:
+        """Count a hedge."""
+        attributes = {names.ATTEMPT_MODEL: self.sets.models.of(event.model), names.ATTEMPT_OUTCOME: event.outcome}
+        self.instruments.hedges.add(1, attributes, self.context)
+
+    def fallback(self, event: ModelSkipped) -> None:
+        """Count a model that could not serve."""
+        of = self.sets.models.of
+        attributes = {
+            names.FALLBACK_FROM: of(event.model),
+            names.FALLBACK_TO: of(event.next_model),
+            names.ERROR_TYPE: error_type(event.error),
+        }
+        self.instruments.fallbacks.add(1, attributes, self.context)
+
+    def transition(self, event: Event) -> None:
+        """Count a change of a breaker's state."""
+        attributes = self.state.transition(event, self.call.operation.kind)
+        self.instruments.transitions.add(1, attributes, self.context)
+
+    def permit(self, event: PermitGranted) -> None:
+        """Record a wait for a permit."""
+        attributes = {names.LIMITER_NAME: event.limit, names.ATTEMPT_MODEL: self.sets.models.of(event.model)}
+        self.instruments.limiter_wait.record(event.waited, attributes, self.context)
+
+    def looked_up(self, event: CacheLookedUp) -> None:
+        """Take note of a cache that failed, which the record of a call tells as a miss."""
+        self.lookup_failed = self.lookup_failed or event.outcome == "error"
+
+
+# The class of an event fixes the method that takes it, which no type checker can follow through a lookup.
+_COUNTED: "Mapping[type[Event], Callable[[CallFigures, Any], None]]" = {
+    SendSettled: CallFigures.cost,
+    RetryScheduled: CallFigures.retry,
+    HedgeSettled: CallFigures.hedge,
+    ModelSkipped: CallFigures.fallback,
+    CircuitOpened: CallFigures.transition,
+    CircuitHalfOpened: CallFigures.transition,
+    CircuitClosed: CallFigures.transition,
+    PermitGranted: CallFigures.permit,
+    CacheLookedUp: CallFigures.looked_up,
+}

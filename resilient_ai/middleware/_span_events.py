@@ -1,0 +1,125 @@
+"""What the span of a call is told of events on the way."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from resilient_ai.core import semconv as names
+from resilient_ai.core.events import (
+    CallJoined,
+    CircuitClosed,
+    CircuitHalfOpened,
+    CircuitOpened,
+    Event,
+    HedgeSent,
+    ModelSkipped,
+    PermitGranted,
+    RetryScheduled,
+    RetrySuppressed,
+    SendSettled,
+    StreamResumed,
+)
+from resilient_ai.middleware._outcome import delay_source, error_type
+from resilient_ai.middleware._span_attributes import Attributes
+
+if TYPE_CHECKING:
+    from resilient_ai.middleware._call_span import CallSpan
+
+_SHORT_WAIT = 0.005  # seconds in a queue that are not worth a span
+_STOP_REASONS = {
+    "budget": "budget",
+    "ceiling": "exhausted",
+    "circuit": "circuit",
+    "deadline": "deadline",
+    "wait": "wait",
+}
+_CIRCUIT_STATES: Mapping[type[Event], str] = {
+    CircuitOpened: "open",
+    CircuitHalfOpened: "half_open",
+    CircuitClosed: "closed",
+}
+
+
+def _retried(trace: "CallSpan", event: RetryScheduled) -> None:
+    trace.retries += 1
+    trace.stop_reason = "exhausted"  # unless another reason is told, or an answer comes
+    attributes: Attributes = {
+        names.ATTEMPT_NUMBER: event.attempt,
+        names.RETRY_DELAY: event.wait,
+        names.RETRY_DELAY_SOURCE: delay_source(event),
+        names.ERROR_TYPE: error_type(event.error),
+    }
+    _note(trace, names.EVENT_RETRY, attributes)
+
+
+def _gave_up(trace: "CallSpan", event: RetrySuppressed) -> None:
+    trace.stop_reason = _STOP_REASONS[event.reason]
+
+
+def _hedged(trace: "CallSpan", event: HedgeSent) -> None:
+    trace.hedges += 1
+    _note(trace, names.EVENT_HEDGE, {names.ATTEMPT_NUMBER: trace.attempts + 1, names.HEDGE_DELAY: event.after})
+
+
+def _skipped(trace: "CallSpan", event: ModelSkipped) -> None:
+    trace.stop_reason = None
+    trace.fallbacks.add(event.next_model)
+    attributes: Attributes = {names.FALLBACK_FROM: event.model, names.FALLBACK_TO: event.next_model}
+    _note(trace, names.EVENT_FALLBACK, attributes | {names.ERROR_TYPE: error_type(event.error)})
+
+
+def _resumed(trace: "CallSpan", event: StreamResumed) -> None:
+    attributes: Attributes = {names.RESUME_HOW: event.how, names.RESUME_NUMBER: event.number}
+    _note(trace, names.EVENT_RESUME, attributes | {names.ERROR_TYPE: error_type(event.error)})
+
+
+def _turned(trace: "CallSpan", event: CircuitOpened | CircuitHalfOpened | CircuitClosed) -> None:
+    state = _CIRCUIT_STATES[type(event)]
+    _note(trace, names.EVENT_CIRCUIT, {names.CIRCUIT_NAME: event.model, names.CIRCUIT_STATE: state})
+
+
+def _joined(trace: "CallSpan", event: CallJoined) -> None:
+    leader: Any = event.leader_span
+    if leader is not None:
+        trace.span.add_link(leader.get_span_context(), {names.LINK_TYPE: "coalesced_leader"})
+
+
+def _let_through(trace: "CallSpan", event: PermitGranted) -> None:
+    """Add up the wait; a long one becomes a span, which is made now that its end is known."""
+    trace.waited += event.waited
+    if event.waited <= _SHORT_WAIT:
+        return
+    otel, end = trace.otel, trace.times.now()
+    attributes: Attributes = {names.LIMITER_NAME: event.limit, names.ATTEMPT_MODEL: event.model}
+    start = end - int(event.waited * 1e9)
+    span = otel.start(names.SPAN_LIMITER_WAIT, otel.internal, attributes, at=start, parent=trace.context)
+    if span is not None:
+        span.end(end)
+
+
+def _settled(trace: "CallSpan", event: SendSettled) -> None:
+    usage = event.usage
+    if event.used or usage is None:
+        return
+    discarded = trace.discarded
+    for name, tokens in ((names.DISCARDED_INPUT, usage.input_tokens), (names.DISCARDED_OUTPUT, usage.output_tokens)):
+        if tokens is not None:
+            discarded[name] = discarded.get(name, 0) + tokens
+
+
+def _note(trace: "CallSpan", name: str, attributes: Attributes) -> None:
+    trace.span.add_event(name, attributes, trace.times.now())
+
+
+WRITERS: Mapping[type[Event], Callable[["CallSpan", Any], None]] = {
+    CallJoined: _joined,
+    CircuitClosed: _turned,
+    CircuitHalfOpened: _turned,
+    CircuitOpened: _turned,
+    HedgeSent: _hedged,
+    ModelSkipped: _skipped,
+    PermitGranted: _let_through,
+    RetryScheduled: _retried,
+    RetrySuppressed: _gave_up,
+    SendSettled: _settled,
+    StreamResumed: _resumed,
+}
