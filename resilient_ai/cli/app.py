@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from resilient_ai._version import __version__
 from resilient_ai.cli import failures
+from resilient_ai.cli.boards import boards
 from resilient_ai.cli.budgets import budgets
 from resilient_ai.cli.cache import cache
 from resilient_ai.cli.chat import chat
@@ -108,7 +109,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (chat, embed, image, models, route, costs, budgets, trace, doctor, simulate, demo):
+for command in (chat, embed, image, models, route, costs, budgets, trace, boards, doctor, simulate, demo):
     app.command()(command)
 app.add_typer(cache, name="cache")
 

@@ -171,8 +171,8 @@ BUDGET_NAME = "resilient_ai.budget.name"
 CACHE_LAYER = "resilient_ai.cache.layer"
 TELEMETRY_COMPONENT = "resilient_ai.telemetry.component"
 
-# Upper bounds of histogram buckets, as advice. The first two are those of the conventions. Ours begin at a millisecond, as
-# hits of the cache do, and end beyond five minutes, as calls of models that think long.
+# Upper bounds of histogram buckets, as advice. The first two are those of the conventions. Ours begin at a millisecond, as hits
+# of the cache do, and end beyond five minutes, as calls of models that think long.
 CLIENT_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 CLIENT_TOKEN_COUNTS = tuple(4**power for power in range(14))
 SECONDS = (0.001, 0.0025, 0.005, *CLIENT_SECONDS, 163.84, 327.68)

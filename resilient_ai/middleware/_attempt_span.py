@@ -1,6 +1,6 @@
 """The span of one attempt, and the race that two of them may run."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from typing_extensions import override
@@ -13,16 +13,15 @@ from resilient_ai.core.streams import StreamEnd, StreamResult
 from resilient_ai.middleware._call_span import CallSpan
 from resilient_ai.middleware._outcome import Outcome, outcome_of, stream_outcome
 from resilient_ai.middleware._span_attributes import (
-    Attribute,
     Attributes,
     add_error,
-    start_of_attempt,
+    server_of,
     who_attributes,
 )
 from resilient_ai.middleware._spans import Ending, Otel, let_go, trace_headers
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span, SpanContext
+    from opentelemetry.trace import Link, Span
 
     from resilient_ai.middleware.tracing import Tracing
 
@@ -55,7 +54,7 @@ class AttemptSpans:
 
 
 async def _spanned(otel: Otel, attempt: "_AttemptSpan", call: Call[R], proceed: Next[R]) -> R:
-    token = otel.attach(otel.context_of(attempt.span))
+    token = otel.attach(otel.context_of(attempt.span, None))
     try:
         result = await proceed(call)
     except BaseException as error:
@@ -74,7 +73,7 @@ async def _spanned(otel: Otel, attempt: "_AttemptSpan", call: Call[R], proceed: 
 class _Race:
     """The attempts that are made for one answer: one, or two side by side.
 
-    It knows numbers and not the attempts, which know it: their spans are freed without the garbage collector.
+    It knows spans and numbers and not the attempts, which know it: all is freed without the garbage collector.
 
     Attributes:
         runners: The spans that have run in it, each with whether it is a hedge.
@@ -85,7 +84,7 @@ class _Race:
     __slots__ = ("runners", "under_way", "winner")
 
     def __init__(self) -> None:
-        self.runners: list[tuple[SpanContext, bool]] = []
+        self.runners: list[tuple[Span, bool]] = []
         self.under_way = 0
         self.winner: int | None = None
 
@@ -120,8 +119,8 @@ class _AttemptSpan(Ending):
 
     def close(self, outcome: Outcome, error: BaseException | None, cost: Cost | None) -> None:
         """End the span. What lost a race did not fail, whether it was cancelled or came second."""
-        race, told = self.race, str(outcome)
-        if race.winner not in {None, self.number} and outcome != "error":
+        race, winner, told = self.race, self.race.winner, str(outcome)
+        if winner is not None and winner != self.number and outcome != "error":
             told, error = "lost", None
         elif outcome == "success" and len(race.runners) > 1:
             told = "won"
@@ -141,18 +140,22 @@ def _trace_of(call: Call[Any], tracing: "Tracing") -> CallSpan | None:
 
 def _started(otel: Otel, trace: CallSpan, call: Call[Any]) -> _AttemptSpan | None:
     """Start the span of an attempt under the span of its call, wherever it runs: a hedge has a task of its own."""
-    key = (call.part, call.attempt)
+    key, model = (call.part, call.attempt), call.model
     race = trace.races.get(key)
     # A request that waits in line may be overtaken by the one that was to help it.
     if not isinstance(race, _Race) or any(hedge is call.hedge for _, hedge in race.runners):
         race = _Race()
-    links = [otel.link(sibling, {names.LINK_TYPE: "hedge_sibling"}) for sibling, _ in race.runners]
-    number, previous = trace.attempts + 1, call.attempt - 1 + len(race.runners)
-    attributes: Mapping[str, Attribute] = start_of_attempt(
-        number, _kind_of(call, trace), call.model, previous, call.origin
-    )
+    number, beside = trace.attempts + 1, race.runners
+    attributes: Attributes = {
+        names.ATTEMPT_NUMBER: number,
+        names.ATTEMPT_KIND: _kind_of(call, trace, model),
+        names.ATTEMPT_MODEL: model,
+        names.ATTEMPT_PREVIOUS: call.attempt - 1 + len(beside),
+        **server_of(call.origin),
+    }
     if call.tags:
-        attributes = {**attributes, **who_attributes(call.tags)}
+        attributes |= who_attributes(call.tags)
+    links = [_link_to(otel, sibling) for sibling, _ in beside] if beside else ()
     span = otel.start(
         names.SPAN_ATTEMPT, otel.internal, attributes, at=trace.times.now(), parent=trace.context, links=links
     )
@@ -160,9 +163,13 @@ def _started(otel: Otel, trace: CallSpan, call: Call[Any]) -> _AttemptSpan | Non
         return None
     trace.attempts = number
     trace.races[key] = race
-    race.runners.append((span.get_span_context(), call.hedge))
+    beside.append((span, call.hedge))
     race.under_way += 1
     return _AttemptSpan(trace, span, race, key, number)
+
+
+def _link_to(otel: Otel, sibling: "Span") -> "Link":
+    return otel.link(sibling.get_span_context(), {names.LINK_TYPE: "hedge_sibling"})
 
 
 def _end_attributes(outcome: str, error: BaseException | None, cost: Cost | None) -> Attributes:
@@ -176,9 +183,9 @@ def _end_attributes(outcome: str, error: BaseException | None, cost: Cost | None
     return found
 
 
-def _kind_of(call: Call[Any], trace: CallSpan) -> _Kind:
+def _kind_of(call: Call[Any], trace: CallSpan, model: str) -> _Kind:
     if call.hedge:
         return "hedge"
-    if call.model in trace.fallbacks:
+    if trace.fallbacks and model in trace.fallbacks:
         return "fallback"
     return "retry" if call.attempt > 1 else "initial"

@@ -28,6 +28,7 @@ from resilient_ai.middleware._spans import Ending, Otel, Times
 from resilient_ai.middleware._telemetry_faults import passed_over
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.trace import Span
 
 _STREAM_OUTCOMES = {"completed": "completed", "closed": "abandoned", "failed": "interrupted", "abandoned": "abandoned"}
@@ -94,12 +95,12 @@ class CallSpan(Ending):
         "waited",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - a call by names costs more, and there is one
         self,
         otel: Otel,
         span: "Span",
         times: Times,
-        *,
+        context: "Context",
         tracing: object,
         style: Style,
         call: Call[Any],
@@ -107,19 +108,19 @@ class CallSpan(Ending):
     ) -> None:
         super().__init__(otel, span, times)
         self.begun = begun
-        self.context = otel.context_of(span)
+        self.context = context
         self.tracing = tracing
         self.style = style
         self.call = call
         self.races: dict[tuple[str, int], object] = {}
         self.attempts = 0
-        self.fallbacks: set[str] = set()
+        self.fallbacks: set[str] | None = None
         self.hedge_winner: int | None = None
         self.hedges = 0
         self.retries = 0
         self.stop_reason: str | None = None
         self.waited = 0.0
-        self.discarded: dict[str, int] = {}
+        self.discarded: dict[str, int] | None = None
         self.chunks = 0
         self.first_chunk: float | None = None
         self.first_content: float | None = None
@@ -178,7 +179,7 @@ class CallSpan(Ending):
         call, style = self.call, self.style
         found: Attributes = {names.OUTCOME: outcome}
         add_request(found, call, style.tags)
-        add_record(found, call, result, self.fallbacks)
+        add_record(found, call, result, self.fallbacks or ())
         if result is not None:
             add_result(found, result, style.conventions, cached=call.record.cache in FOR_NOTHING)
         elif style.conventions == "latest" and isinstance(call.operation, Sampling):
@@ -215,7 +216,8 @@ class CallSpan(Ending):
             found[names.RESPONSE_TIME_TO_FIRST_CHUNK] = self.first_chunk
         if self.first_content is not None:
             found[names.STREAM_FIRST_CONTENT] = self.first_content
-        found |= self.discarded
+        if self.discarded:
+            found |= self.discarded
 
     def why_not_again(self, error: BaseException) -> str | None:
         """Return why a call that failed was not tried again, as far as anybody said."""

@@ -37,8 +37,10 @@ class CallFigures:
         "context",
         "first_chunk",
         "instruments",
+        "kind",
         "lookup_failed",
         "marks",
+        "model",
         "recorder",
         "sets",
         "started",
@@ -53,6 +55,9 @@ class CallFigures:
         self.sets = recorder.sets
         self.state = recorder.state
         self.call = call
+        # Kept, as `call.model` is a function that is asked often.
+        self.kind = call.operation.kind
+        self.model = call.operation.model
         self.started = call.clock.monotonic()
         self.tenant = self.sets.tenant_of(call.tags)
         # Of what is recorded while the span of the call is not current; else the current context is the right one.
@@ -60,7 +65,7 @@ class CallFigures:
         self.first_chunk: float | None = None
         self.lookup_failed = False
         self.waited: dict[str, float] | None = None
-        self.marks = self.state.marks_of(call.operation.kind, call.model)
+        self.marks = self.state.marks_of(self.kind, self.model)
         self.marks.add(id(self))
 
     def __call__(self, event: Event) -> None:
@@ -75,15 +80,15 @@ class CallFigures:
     def attempted(self, call: Call[Any], started: float, outcome: Outcome, error: BaseException | None) -> None:
         """Record one request."""
         try:
-            kind = "retry" if call.attempt > 1 else "initial"
-            if call.model != self.call.model:
+            kind, model = "retry" if call.attempt > 1 else "initial", call.operation.model
+            if model != self.model:
                 kind = "fallback"
             elif call.hedge:
                 kind = "hedge"
             # Next to the provider nothing is refused: what ends a request there has failed it.
             how = "error" if outcome == "refused" else outcome
             word = None if error is None else error_type(error)
-            attributes = self.sets.of_attempt(call.model, kind, how, word)
+            attributes = self.sets.of_attempt(model, kind, how, word)
             self.instruments.attempt_duration.record(self.since(started), attributes, self.context)
         except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
             passed_over("metrics", "record an attempt", fault)
@@ -127,9 +132,7 @@ class CallFigures:
         call, instruments, context = self.call, self.instruments, self.context
         record, elapsed = call.record, self.since(self.started)
         cache = "error" if self.lookup_failed and record.cache == "miss" else record.cache
-        of = self.sets.of_call(
-            (call.operation.kind, call.origin, call.model, model, outcome, cache, error, self.tenant)
-        )
+        of = self.sets.of_call((self.kind, call.origin, self.model, model, outcome, cache, error, self.tenant))
         instruments.request_duration.record(elapsed, of.request, context)
         if record.sends:
             instruments.request_attempts.record(record.sends, of.attempts, instruments.apart)
@@ -142,20 +145,22 @@ class CallFigures:
                 self.recorder.saved(of.saved, record.saved)
         if outcome == "refused":
             instruments.rejections.add(1, {names.REJECTION_REASON: error or ""}, context)
-        for waiting, seconds in (self.waited or {}).items():
-            instruments.retry_wait.record(seconds, {names.ATTEMPT_MODEL: waiting}, context)
+        if self.waited:
+            for waiting, seconds in self.waited.items():
+                instruments.retry_wait.record(seconds, {names.ATTEMPT_MODEL: waiting}, context)
 
     def since(self, started: float) -> float:
         """Return the seconds since a point of the clock; 0 where it has stopped with its loop."""
-        return max(0.0, time_of(self.call.clock) - started)
+        now = time_of(self.call.clock)
+        return now - started if now > started else 0.0
 
     # What happens on the way
 
     def cost(self, event: SendSettled) -> None:
         """Add what a request cost; what is not known adds nothing."""
         if event.cost:
-            kind = event.kind or self.call.operation.kind
-            self.recorder.cost_of(kind, self.call.model, event.model, self.tenant, used=event.used).add(event.cost)
+            kind = event.kind or self.kind
+            self.recorder.cost_of(kind, self.model, event.model, self.tenant, used=event.used).add(event.cost)
 
     def retry(self, event: RetryScheduled) -> None:
         """Count a retry, and what it waits."""
@@ -186,7 +191,7 @@ class CallFigures:
 
     def transition(self, event: Event) -> None:
         """Count a change of a breaker's state."""
-        attributes = self.state.transition(event, self.call.operation.kind)
+        attributes = self.state.transition(event, self.kind)
         self.instruments.transitions.add(1, attributes, self.context)
 
     def permit(self, event: PermitGranted) -> None:

@@ -11,7 +11,7 @@ from resilient_ai.core import semconv as names
 from resilient_ai.core.call import Call
 from resilient_ai.core.errors import AttemptTimeout, BudgetExceeded, BudgetUnavailable, DeadlineExceeded
 from resilient_ai.core.operations import Conversation, Embed, Image, Sampling
-from resilient_ai.core.results import ChatResult, Cost, EmbedResult, ImageResult, Result, Usage
+from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult, Result, Usage
 from resilient_ai.middleware._conventions import Conventions
 from resilient_ai.middleware._outcome import error_type
 
@@ -30,6 +30,7 @@ _SETTINGS = (
     ("presence_penalty", names.REQUEST_PRESENCE_PENALTY),
     ("service_tier", names.SERVICE_TIER),
 )
+_SAMPLING_FIELDS = frozenset({*dict(_SETTINGS), "n", "reasoning_effort", "response_format", "seed", "stop"})
 _OUTPUT_TYPES = {"text": "text", "regex": "text", "json_object": "json", "json_schema": "json"}
 _WHO = {"user": names.USER_ID, "session": names.SESSION_ID}
 _TAGS = {**_WHO, "conversation": names.CONVERSATION_ID, "tenant": names.TENANT}
@@ -57,8 +58,9 @@ def server_of(origin: str) -> Mapping[str, Attribute]:
 def start_of(kind: str, provider: str, model: str, origin: str) -> tuple[str, Mapping[str, Attribute]]:
     """Return the name of the span of a call, and the five attributes that a sampler may decide by.
 
-    >>> start_of("embed", "deepinfra", "", "")
-    ('embeddings', mappingproxy({'gen_ai.operation.name': 'embeddings', 'gen_ai.provider.name': 'deepinfra', 'gen_ai.request.model': ''}))
+    >>> name, begun = start_of("embed", "deepinfra", "BAAI/bge-m3", "")
+    >>> name, begun["gen_ai.operation.name"]
+    ('embeddings BAAI/bge-m3', 'embeddings')
     """
     operation = names.OPERATION_NAMES[kind]
     begun: Attributes = {
@@ -68,19 +70,6 @@ def start_of(kind: str, provider: str, model: str, origin: str) -> tuple[str, Ma
         **server_of(origin),
     }
     return f"{operation} {model}".rstrip(), MappingProxyType(begun)
-
-
-@lru_cache(maxsize=_MOST_KEPT)
-def start_of_attempt(number: int, kind: str, model: str, previous: int, origin: str) -> Mapping[str, Attribute]:
-    """Return the attributes that the span of an attempt begins with."""
-    begun: Attributes = {
-        names.ATTEMPT_NUMBER: number,
-        names.ATTEMPT_KIND: kind,
-        names.ATTEMPT_MODEL: model,
-        names.ATTEMPT_PREVIOUS: previous,
-        **server_of(origin),
-    }
-    return MappingProxyType(begun)
 
 
 # The functions from here on add to what is `found`, and only what is known: a span would keep None as if it were a value. One
@@ -118,11 +107,13 @@ def _add_tags(found: Attributes, tags: Mapping[str, str], shown: Sequence[str]) 
 
 
 def _add_sampling(found: Attributes, operation: Sampling[Any]) -> None:
+    if operation.kind == "stream":
+        found[names.REQUEST_STREAM] = True
+    if _SAMPLING_FIELDS.isdisjoint(operation.model_fields_set):
+        return  # as most calls set none, this counts
     _add_number_and_seed(found, operation)
     if operation.response_format is not None:
         found[names.OUTPUT_TYPE] = _OUTPUT_TYPES[operation.response_format.type]
-    if operation.kind == "stream":
-        found[names.REQUEST_STREAM] = True
     if operation.stop:
         found[names.REQUEST_STOP_SEQUENCES] = list(operation.stop)
     for field, name in _SETTINGS:
@@ -152,11 +143,10 @@ def add_result(found: Attributes, result: Result, conventions: Conventions, *, c
         found[names.RESPONSE_ID] = result.request_id
     found[names.RESPONSE_MODEL] = result.model
     if isinstance(result, ChatResult):
-        unknown = "error" if conventions == "latest" else None
-        reasons = [choice.finish_reason or unknown for choice in result.choices]
-        known = [reason for reason in reasons if reason is not None]
-        if known:
-            found[names.RESPONSE_FINISH_REASONS] = known
+        tells_all = conventions == "latest"
+        reasons = [choice.finish_reason or "error" for choice in result.choices if choice.finish_reason or tells_all]
+        if reasons:
+            found[names.RESPONSE_FINISH_REASONS] = reasons
     elif isinstance(result, EmbedResult):
         found[names.EMBEDDINGS_DIMENSION_COUNT] = result.dimensions
     elif isinstance(result, ImageResult):
@@ -197,11 +187,8 @@ def add_record(found: Attributes, call: Call[Any], result: Result | None, fallba
     if fallbacks and result is not None and result.served_by in fallbacks:
         found[names.FALLBACK_MODEL] = result.served_by
     cost = record.cost_of(result)
-    if cost is not None:
-        _add_cost(found, cost)
-
-
-def _add_cost(found: Attributes, cost: Cost) -> None:
+    if cost is None:
+        return
     found[names.COST_AMOUNT] = float(cost.amount)
     found[names.COST_CURRENCY] = cost.currency
     found[names.COST_SOURCE] = cost.source

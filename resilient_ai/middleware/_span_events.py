@@ -62,7 +62,7 @@ def _hedged(trace: "CallSpan", event: HedgeSent) -> None:
 
 def _skipped(trace: "CallSpan", event: ModelSkipped) -> None:
     trace.stop_reason = None
-    trace.fallbacks.add(event.next_model)
+    trace.fallbacks = {*(trace.fallbacks or ()), event.next_model}
     attributes: Attributes = {names.FALLBACK_FROM: event.model, names.FALLBACK_TO: event.next_model}
     _note(trace, names.EVENT_FALLBACK, attributes | {names.ERROR_TYPE: error_type(event.error)})
 
@@ -100,7 +100,7 @@ def _settled(trace: "CallSpan", event: SendSettled) -> None:
     usage = event.usage
     if event.used or usage is None:
         return
-    discarded = trace.discarded
+    discarded = trace.discarded = trace.discarded or {}
     for name, tokens in ((names.DISCARDED_INPUT, usage.input_tokens), (names.DISCARDED_OUTPUT, usage.output_tokens)):
         if tokens is not None:
             discarded[name] = discarded.get(name, 0) + tokens

@@ -27,7 +27,7 @@ class ToolSpan(Ending):
         self.error: BaseException | None = None
 
     def __enter__(self) -> Self:
-        self.token = self.otel.attach(self.otel.context_of(self.span))
+        self.token = self.otel.attach(self.otel.context_of(self.span, None))
         return self
 
     def __call__(self, output: str, error: BaseException | None, /) -> None:

@@ -2,10 +2,10 @@
 
 import os
 import sys
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 from resilient_ai.core import semconv as names
 from resilient_ai.core.call import Call, Next
@@ -106,12 +106,16 @@ class Tracing:
         object.__setattr__(self, "_style", Style(conventions, backends, tuple(self.tags), content))
         object.__setattr__(self, "inner_half", AttemptSpans(self))
 
-    def __call__(self, call: Call[R], proceed: Next[R], /) -> Coroutine[Any, Any, R]:
+    async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
         """Put a span around a call."""
         otel = self.otel()
-        suppressed = "all" if otel is None else otel.suppressed()
-        if otel is None or suppressed == "all":
-            return cast("Coroutine[Any, Any, R]", proceed(call))
+        if otel is None:
+            return await proceed(call)
+        around = otel.current()
+        suppressed = otel.suppressed(around)
+        # Without a provider the API still hands on the span of somebody else that is current.
+        if suppressed == "all" or (not around and otel.is_idle()):
+            return await proceed(call)
         operation, style = call.operation, self._style
         name, begun = start_of(operation.kind, self.provider_name, operation.model, call.origin)
         kind = otel.client
@@ -119,13 +123,26 @@ class Tracing:
             style = style._replace(is_described=True)
             name, kind, begun = names.SPAN_REQUEST, otel.internal, without_gen_ai(begun)
         times = Times(call.clock)
-        span = otel.start(name, kind, begun, at=times.start)
+        span = otel.start(name, kind, begun, at=times.start, parent=around)
         if span is None or not (span.is_recording() or span.get_span_context().is_valid):
-            return cast("Coroutine[Any, Any, R]", proceed(call))
+            return await proceed(call)
         if not span.is_recording():  # not sampled, and what is below must know it
-            return inside(otel, otel.context_of(span), call.replace(span=span), proceed)
-        trace = CallSpan(otel, span, times, tracing=self, style=style, call=call, begun=begun)
-        return _traced(otel, trace, call.replace(span=span, listeners=(*call.listeners, trace)), proceed)
+            return await inside(otel, otel.context_of(span, around), call.replace(span=span), proceed)
+        trace = CallSpan(otel, span, times, otel.context_of(span, around), self, style, call, begun)
+        traced = call.replace(span=span, listeners=(*call.listeners, trace))
+        token = otel.attach(trace.context)
+        try:
+            result = await proceed(traced)
+        except BaseException as error:
+            let_go(otel, token)
+            trace.failed(error)
+            raise
+        otel.detach(token)
+        if isinstance(result, StreamResult):
+            trace.handed_over(result)
+        else:
+            trace.succeeded(result)
+        return result
 
     def around_tool(
         self, call: ToolCall, tool: Tool, clock: Clock
@@ -138,7 +155,7 @@ class Tracing:
             clock: Tells the time.
         """
         otel = self.otel()
-        if otel is None or otel.suppressed() is not None:
+        if otel is None or otel.suppressed(otel.current()) is not None:
             return None
         times = Times(clock)
         span = otel.start(
@@ -158,22 +175,6 @@ class Tracing:
             return None
         self._kept.append(load(self.tracer_provider, _schema_url(self._style.conventions)))
         return self._kept[0]
-
-
-async def _traced(otel: Otel, trace: CallSpan, call: Call[R], proceed: Next[R]) -> R:
-    token = otel.attach(trace.context)
-    try:
-        result = await proceed(call)
-    except BaseException as error:
-        let_go(otel, token)
-        trace.failed(error)
-        raise
-    otel.detach(token)
-    if isinstance(result, StreamResult):
-        trace.handed_over(result)
-    else:
-        trace.succeeded(result)
-    return result
 
 
 def _schema_url(conventions: Conventions) -> str | None:

@@ -4,28 +4,31 @@ import asyncio
 from dataclasses import replace
 
 from resilient_ai import AsyncClient, Budget, CallRejected, ProviderError, Settings, default_stack
-from resilient_ai.middleware import ConcurrencyLimit, Hedge, Retry, Tracing
+from resilient_ai.middleware import ConcurrencyLimit, Hedge, Metrics, Retry, Tracing
 from resilient_ai.simulator import Fault
 
-CHAT, SMALL, SPARE = (
-    "meta-llama/Llama-3.3-70B-Instruct-Turbo",
-    "meta-llama/Meta-Llama-3.1-8B-Instruct-Turbo",
-    "zai-org/GLM-5.2",
-)
-EMBEDDER = "BAAI/bge-m3"
+CHAT, SMALL = "meta-llama/Llama-3.3-70B-Instruct-Turbo", "meta-llama/Meta-Llama-3.1-8B-Instruct-Turbo"
+SPARE, EMBEDDER = "zai-org/GLM-5.2", "BAAI/bge-m3"
 
 
 class Troubles:
-    """A client whose figures go to `telemetry`, and a simulated service that goes wrong."""
+    """A client whose figures go to `telemetry`, by the names of some conventions, and a simulated service that goes wrong.
 
-    def __init__(self, sim, telemetry, home):
+    Attributes:
+        calls: How many calls were made.
+    """
+
+    def __init__(self, sim, telemetry, home, conventions="1.41"):
         self._sim = sim
+        self.calls = 0
         budgets = [
             Budget(limit="5 USD", per="day"),
             Budget(limit="0.000001 USD", per="day", scope={"tenant": "poor"}, name="poor"),
         ]
         stack = telemetry.applied_to(default_stack(Settings(home=home, budgets=budgets)))
-        self.ai = AsyncClient("key-of-the-test", base_url=sim.base_url, stack=[_eager(layer) for layer in stack])
+        self.ai = AsyncClient(
+            "key-of-the-test", base_url=sim.base_url, stack=[_suited(layer, conventions) for layer in stack]
+        )
         self._broken = AsyncClient("key-of-the-test", base_url=sim.base_url, stack=[Tracing(_Broken())])
 
     async def __aenter__(self):
@@ -55,18 +58,20 @@ class Troubles:
         """Answers of which half come late and are hedged, so that some second requests win and some lose."""
         for number in range(12):
             slow = [Fault.delay(0.3)] if number % 2 else [Fault.delay(0.15), Fault.delay(0.5)]
-            if number > 3:
-                for fault in slow:
-                    self._sim.faults.script(SMALL, fault)
+            for fault in slow if number > 3 else ():
+                self._sim.faults.script(SMALL, fault)
             await self._all(self.ai.chat(SMALL, f"{seed}/{number}", max_tokens=5))
             self._sim.faults.clear()
 
     async def _repetition(self, seed):
-        """The same again: out of the cache, and together with others who ask it."""
+        """The same again: out of the cache, together with others who ask it, and with the beginning of a prompt."""
         texts = [f"{seed} {number}" for number in range(20)]
-        await self.ai.embed(EMBEDDER, texts)
-        await self.ai.embed(EMBEDDER, texts)
+        for _ in range(2):
+            await self._all(self.ai.embed(EMBEDDER, texts))
         await self._all(*(self.ai.chat(CHAT, f"same {seed}", temperature=0, max_tokens=9) for _ in range(5)))
+        history = "tides rise and fall twice a day " * 40
+        for number in range(3):
+            await self._all(self.ai.chat(SPARE, f"{history} {seed}/{number}", max_tokens=9))
 
     async def _outage(self, seed):
         """A model that is down, so that its circuit opens and others are asked."""
@@ -85,6 +90,7 @@ class Troubles:
             await stream.result()
 
     async def _all(self, *calls):
+        self.calls += len(calls)
         for result in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(result, BaseException) and not isinstance(result, ProviderError | CallRejected):
                 raise result
@@ -100,8 +106,10 @@ class _Broken:
         raise OSError("no span")
 
 
-def _eager(layer):
-    """Let a layer do soon what it does at length."""
+def _suited(layer, conventions):
+    """Let a layer do soon what it does at length, and report by the right names."""
+    if isinstance(layer, Metrics):
+        return replace(layer, conventions=conventions)
     if isinstance(layer, Retry):
         hedge = Hedge(samples=1, quantile=0.5, extra=1.0, delay_min=0.05)
         return replace(layer, wait_initial=0.05, hedge=hedge)
