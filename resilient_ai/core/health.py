@@ -7,6 +7,8 @@ from typing import Literal
 
 from typing_extensions import override
 
+from resilient_ai.core.money import EXACT
+
 CircuitState = Literal["closed", "open", "half_open", "isolated"]
 
 
@@ -120,7 +122,7 @@ class BudgetState:
     @property
     def left(self) -> Decimal:
         """US dollars that are left, at least 0."""
-        return max(Decimal(0), self.limit - self.spent)
+        return max(Decimal(0), EXACT.subtract(self.limit, self.spent))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

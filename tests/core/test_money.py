@@ -1,9 +1,10 @@
 """Sums of money."""
 
-from decimal import Decimal, localcontext
+from decimal import ROUND_UP, Decimal, localcontext
 
 from resilient_ai.core.budgets import dollars, units
 from resilient_ai.core.call import CallRecord
+from resilient_ai.core.health import BudgetState
 from resilient_ai.core.money import total
 from resilient_ai.core.results import Cost
 
@@ -24,3 +25,10 @@ def test_the_precision_of_a_program_does_not_matter():
 def test_nothing_adds_up_to_nothing():
     """A sum over no amounts is zero."""
     assert total([]) == 0
+
+
+def test_what_is_left_of_a_budget_does_not_follow_the_program_s_context():
+    """A program that rounds to two digits has as much left as any other."""
+    state = BudgetState(key=("budget", "b", ""), spent=Decimal("1.234"), limit=Decimal(25), hard=True)
+    with localcontext(prec=2, rounding=ROUND_UP):
+        assert state.left == Decimal("23.766")
