@@ -26,7 +26,8 @@ class Spending:
     >>> from resilient_ai.middleware._machines.budget_window import BudgetWindow
     >>> today, spending = BudgetWindow("day").at(5.0), Spending([50, 100])
     >>> spending.reserve(today, 70)
-    >>> spending.saw(today, 70)
+    >>> spending.saw(today, 70)  # nothing was lost
+    False
     >>> spending.settle(today, 60 - 70, 70), spending.settle(today, 30, 0), spending.settle(today, 10, 0)
     ([0], [], [1])
     """
