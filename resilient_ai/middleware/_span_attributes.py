@@ -156,10 +156,12 @@ def add_result(found: Attributes, result: Result, conventions: Conventions, *, c
 
 
 def _add_usage(found: Attributes, usage: Usage, conventions: Conventions) -> None:
-    if usage.input_tokens is not None:
-        found[names.USAGE_INPUT_TOKENS] = usage.input_tokens
-    if usage.output_tokens is not None:
-        found[names.USAGE_OUTPUT_TOKENS] = usage.output_tokens
+    for name, tokens in (
+        (names.USAGE_INPUT_TOKENS, usage.input_tokens),
+        (names.USAGE_OUTPUT_TOKENS, usage.output_tokens),
+    ):
+        if tokens is not None:
+            found[name] = tokens
     if usage.cached_tokens:
         found[names.USAGE_CACHE_READ] = usage.cached_tokens
     if usage.reasoning_tokens:

@@ -139,16 +139,13 @@ async def inside(otel: Otel, context: "Context", call: Call[R], proceed: Next[R]
     """
     token = otel.attach(context)
     try:
-        result = await proceed(call)
-    except BaseException:
+        return await proceed(call)
+    finally:
         let_go(otel, token)
-        raise
-    otel.detach(token)
-    return result
 
 
 def let_go(otel: Otel, token: Any) -> None:
-    """Make current again what was before, after a failure.
+    """Make current again what was before, also after a failure.
 
     A coroutine whose loop has died is closed by the garbage collector, in whatever context that happens to run. What was
     attached is gone with the context of its task then, and `detach` would complain.
@@ -216,14 +213,11 @@ class Ending:
 
         def close() -> None:
             try:
+                if failed:
+                    span.set_status(otel.failed)
                 span.set_attributes(describe(*about))
             except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
                 passed_over("tracing", "describe a call", fault)
-            try:
-                if failed:
-                    span.set_status(otel.failed)
-            except Exception as fault:  # noqa: BLE001 - as above
-                passed_over("tracing", "set a status", fault)
             try:
                 span.end(at)
             except Exception as fault:  # noqa: BLE001 - as above
