@@ -16,7 +16,16 @@ from typing_extensions import override
 from resilient_ai._cost_files import FORMATS, NotExactError, in_thread, write_sends
 from resilient_ai.core.errors import InvalidInput
 from resilient_ai.core.kinds import check_filter
-from resilient_ai.core.ledger import Column, CostBook, LedgerCall, LedgerRow, LedgerSend, LedgerTotal, SavedTotal
+from resilient_ai.core.ledger import (
+    Column,
+    CostBook,
+    LedgerCall,
+    LedgerRow,
+    LedgerSend,
+    LedgerTotal,
+    SavedTotal,
+    check_period,
+)
 
 Moment = float | datetime | date | str
 
@@ -47,8 +56,8 @@ class ClientCosts:
         tags: What all questions are about; for everything where there are none.
 
     Raises:
-        InvalidInput: By every question, if a moment or a tag is of the wrong type, there is no such `kind`, or a tag has two
-            values.
+        InvalidInput: By every question, if a moment or a tag is of the wrong type, `since` comes after `until`, there is no such
+            `kind`, or a tag has two values.
 
     >>> import asyncio
     >>> from resilient_ai.core.ledger import SendClosed, SendOpened
@@ -113,8 +122,7 @@ class ClientCosts:
             One row per group, sorted by their keys. A request without a tag has None in its place, which comes first.
 
         Raises:
-            InvalidInput: If a moment or a tag is of the wrong kind.
-            ValueError: If there is no column, or one is not known.
+            InvalidInput: If a moment or a tag is of the wrong kind, there is no column, or one is not known or named twice.
         """
         keys: tuple[Column, ...] = (*columns, "day") if day and "day" not in columns else columns
         return await self._book.by(*keys, **self._which(since, until, tags, named))
@@ -140,8 +148,7 @@ class ClientCosts:
             named: The same as keywords.
 
         Raises:
-            InvalidInput: If a moment or a tag is of the wrong kind.
-            ValueError: If `limit` is less than 1.
+            InvalidInput: If a moment or a tag is of the wrong kind, or `limit` is less than 1, or no whole number.
         """
         check_filter(None if call_id is None else {"call_id": call_id})
         return await self._book.sends(
@@ -169,8 +176,7 @@ class ClientCosts:
             named: The same as keywords.
 
         Raises:
-            InvalidInput: If a moment or a tag is of the wrong kind.
-            ValueError: If `limit` is less than 1.
+            InvalidInput: If a moment or a tag is of the wrong kind, or `limit` is less than 1, or no whole number.
         """
         return await self._book.calls(limit=limit, **self._which(since, until, tags, named))
 
@@ -260,11 +266,9 @@ class ClientCosts:
     def _which(
         self, since: Moment | None, until: Moment | None, tags: Mapping[str, str] | None, named: Mapping[str, str]
     ) -> _Which:
-        return {
-            "since": _seconds("since", since),
-            "until": _seconds("until", until),
-            "tags": narrowed(self._tags, tags, named),
-        }
+        begin, end = _seconds("since", since), _seconds("until", until)
+        check_period(begin, end, given=(since, until))
+        return {"since": begin, "until": end, "tags": narrowed(self._tags, tags, named)}
 
     @override
     def __repr__(self) -> str:

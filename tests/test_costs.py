@@ -224,10 +224,26 @@ class TestQuestions:
 
     async def test_columns_and_limits_are_the_book_s_matter(self, costs):
         """It refuses what it does not know."""
-        with pytest.raises(ValueError, match="columns must be some of model"):
+        with pytest.raises(InvalidInput, match="columns must be some of model"):
             await costs.by()
-        with pytest.raises(ValueError, match="limit must be >= 1, got 0"):
+        with pytest.raises(InvalidInput, match="limit must be >= 1, got 0"):
             await costs.sends(limit=0)
+
+    async def test_a_period_that_ends_before_it_begins_is_refused(self, costs, tmp_path):
+        """By every question, in the words of whoever asks; an empty one has nothing in it."""
+        period = {"since": "2027-01-16", "until": date(2027, 1, 15)}
+        asks = [costs.total, costs.sends, costs.calls, costs.wasted, costs.saved_by_cache]
+        for ask in [
+            *asks,
+            lambda **which: costs.by("model", **which),
+            lambda **which: costs.export(tmp_path / "c.csv", **which),
+        ]:
+            with pytest.raises(
+                InvalidInput, match="since: must not come after until, got '2027-01-16' and datetime"
+            ) as told:
+                await ask(**period)
+            assert (told.value.field, told.value.value) == ("since", "2027-01-16")
+        assert (await costs.total(since=NOON, until=NOON)).sends == 0
 
     async def test_waste(self, filled):
         """Exact, and of some sends where asked for."""

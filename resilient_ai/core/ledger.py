@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal, Protocol
 
+from resilient_ai.core.errors import InvalidInput
 from resilient_ai.core.results import Usage
 
 SendOutcome = Literal["settled", "estimated", "unknown", "never_sent"]
@@ -220,7 +221,8 @@ class CostBook(Protocol):
     `since` and `until` are seconds since 1970-01-01 UTC: sends from that moment on, and sends before that moment. `tags` counts
     only sends with all of these tags; "model" and "kind" may be named there as if they were tags.
 
-    Where it cannot be asked it raises `BookUnavailable`, and `InvalidInput` where "kind" is one that there is not.
+    Where it cannot be asked it raises `BookUnavailable`, and `InvalidInput` where "kind" is one that there is not, `since` comes
+    after `until`, a column is not known or named twice, or `limit` is less than 1.
     """
 
     async def total(
@@ -277,3 +279,19 @@ class CostBook(Protocol):
 
 class CostLedger(Ledger, CostBook, Protocol):
     """A ledger that can be asked."""
+
+
+def check_period(since: float | None, until: float | None, *, given: tuple[object, object] | None = None) -> None:
+    """Check that a period does not end before it begins; one that is empty has nothing in it.
+
+    Args:
+        since: When it begins, None for ever.
+        until: When it ends, None for ever.
+        given: The two as the caller has written them.
+
+    Raises:
+        InvalidInput: If it ends before it begins.
+    """
+    if since is not None and until is not None and since > until:
+        begin, end = given or (since, until)
+        raise InvalidInput(f"since: must not come after until, got {begin!r} and {end!r}", field="since", value=begin)

@@ -1,6 +1,7 @@
 """What is spent of each budget, those for each value of a tag included."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeGuard
@@ -45,7 +46,7 @@ async def survey(
     """Ask what is spent of the budgets against which a call with exactly these tags may count; of all without any.
 
     Args:
-        tally: The budgets, and what this process has seen of them.
+        tally: The budgets, and what this process has seen of them; it is told the answer.
         book: Where they are counted.
         tags: Those of a call. It has a model and a kind beside them, whether they are named or not.
         clock: Tells which windows are now.
@@ -60,6 +61,7 @@ async def survey(
     check_filter(tags)
     given = tags or {}
     scopes: list[tuple[Budget, Mapping[str, str]]] = []
+    named: set[frozenset[tuple[str, str]]] = set()
     hidden, unlisted = 0, list[tuple[Budget, tuple[str, ...]]]()
     for budget in tally.budgets:
         if given and not _may_count(budget, given):
@@ -71,6 +73,7 @@ async def survey(
         }
         if not open_tags:
             scopes.append((budget, scope))
+            named.add(frozenset(scope.items()))
             continue
         found: list[Mapping[str, str]] = []
         if costs is not None and _are_columns(open_tags):
@@ -83,8 +86,10 @@ async def survey(
         seen = [one for one in tally.seen(budget) if fixed.items() <= one.items()]
         found += [one for one in seen if frozenset(one.items()) not in known]
         scopes += [(budget, one) for one in found[:most]]
+        if _OF_EVERY_CALL.issuperset(open_tags):  # there are few models and kinds, while tenants may be any number
+            named |= {frozenset(one.items()) for one in found[:most]}
         hidden += len(found) - len(found[:most])
-    return Survey(await _states(tally, book, scopes, clock), hidden, tuple(unlisted))
+    return Survey(await _states(tally, book, scopes, named, clock), hidden, tuple(unlisted))
 
 
 def _may_count(budget: Budget, tags: Mapping[str, str]) -> bool:
@@ -115,11 +120,19 @@ async def _sent(
 
 
 async def _states(
-    tally: Tally, book: BudgetBook, scopes: Sequence[tuple[Budget, Mapping[str, str]]], clock: Clock
+    tally: Tally,
+    book: BudgetBook,
+    scopes: Sequence[tuple[Budget, Mapping[str, str]]],
+    named: AbstractSet[frozenset[tuple[str, str]]],
+    clock: Clock,
 ) -> tuple[BudgetState, ...]:
+    """Ask the book, and have the tally take note of the answer; new counters are kept where their scope is among the named."""
     counters = tally.counters_of(scopes)
     slots = tally.slots(counters, clock)
+    asked = tally.ask(counters, slots)
     spent = await book.spent([counter.charge(slot, 0) for counter, slot in zip(counters, slots, strict=True)])
+    keep = [frozenset(counter.scope.items()) in named for counter in counters]
+    tally.learned(counters, slots, spent, asked=asked, keep=keep)
     found = zip(counters, slots, spent, strict=True)
     return tuple(state for counter, slot, amount in found for state in counter.states(slot, amount))
 

@@ -112,6 +112,29 @@ class Tally:
         if lost is not None:
             self._complain(lost)
 
+    def learned(
+        self,
+        counters: Sequence[Counter],
+        slots: Sequence[Slot],
+        spent: Iterable[int],
+        *,
+        asked: Sequence[int | None],
+        keep: Sequence[bool],
+    ) -> None:
+        """Take note of what the book told somebody who added nothing, also of those new counters that are to be kept.
+
+        Of a counter that a request of this process changes meanwhile, that request is told it exactly.
+        """
+        with self.turns:
+            for counter, slot, amount, since, is_kept in zip(counters, slots, spent, asked, keep, strict=True):
+                spending = counter.spending
+                if spending.awaits or spending.asks(slot) != since:
+                    continue
+                spending.saw(slot, amount, since)
+                # To have spent nothing is what is taken for granted. A question makes nobody forget what calls have seen.
+                if is_kept and amount and counter.key not in self._counters and len(self._counters) < _MOST_COUNTERS:
+                    self._keep(counter)
+
     def reserved(self, counters: Sequence[Counter], slots: Sequence[Slot]) -> list[dict[int, int]]:
         """Return what of each counter requests of this client under way have reserved, by slice."""
         with self.turns:
@@ -153,7 +176,7 @@ class Tally:
             return found
 
     def counters_of(self, scopes: Iterable[tuple[Budget, Mapping[str, str]]]) -> list[Counter]:
-        """Return the counters of budgets with the values of their scopes, each once; those that are not known are not kept."""
+        """Return the counters of budgets with the values of their scopes, each once; those not known yet are not kept."""
         rules = {id(budget): _Rule(place, budget) for place, budget in enumerate(self.budgets)}
         found: dict[str, Counter] = {}
         with self.turns:
@@ -197,9 +220,13 @@ class Tally:
         if counter is None:
             if len(self._counters) >= _MOST_COUNTERS:
                 self._forget()
-            counter = self._counters[key] = self._new(key, rule, scope)
-            counter.spending.told_until = self._told.pop(key, ())
+            counter = self._keep(self._new(key, rule, scope))
         self._keys[names] = key
+        return counter
+
+    def _keep(self, counter: Counter) -> Counter:
+        counter.spending.told_until = self._told.pop(counter.key, ())
+        self._counters[counter.key] = counter
         return counter
 
     def _new(self, key: str, rule: "_Rule", scope: Mapping[str, str]) -> Counter:

@@ -161,10 +161,11 @@ class Route(Generic[R]):
 
     def _failure(self, last: Exception) -> Exception:
         """Return the error of the call: that of a budget where nothing else is in the way, else one that names all models."""
-        errors = list(self._asked().values())
-        if errors and all(isinstance(error, BudgetExceeded) for error in errors):
+        errors = self._asked().values()
+        spent = [error for error in errors if isinstance(error, BudgetExceeded)]
+        if spent and len(spent) == len(errors):
             self._refused.clear()  # else the error and its frames would hold each other
-            return errors[-1]
+            return min(reversed(spent), key=_wait_of)
         failure = NoModelAvailable(self._refused)
         failure.__cause__ = last
         return failure
@@ -203,6 +204,10 @@ def _may_next_do_better(error: Exception) -> bool:
     if isinstance(error, BudgetExceeded) and error.sent:
         return False  # batches were paid, which another model would be paid for once more
     return isinstance(error, _NEXT_MODEL) or (isinstance(error, ProviderError) and error.retryable)
+
+
+def _wait_of(error: BudgetExceeded) -> float:
+    return math.inf if error.retry_after is None else error.retry_after
 
 
 def _named(result: R, model: str) -> R:

@@ -127,11 +127,11 @@ class Budgets:
             if worst > limit:
                 return f"it could cost more than the whole budget {named(counter)}"
             if spent + worst > limit:
-                return f"the budget {named(counter)} has {left_of(counter, spent)} USD left"
+                return f"the budget {named(counter)} has {left_of(counter, spent):f} USD left"
         return None
 
     def health(self) -> list[BudgetState]:
-        """Return what this process has seen last of every counter it has used."""
+        """Return what this process has seen last of the counters that it has used, and of those it has asked about."""
         return self._tally.states()
 
     async def state(
@@ -142,6 +142,10 @@ class Budgets:
         costs: CostBook | None = None,
     ) -> tuple[BudgetState, ...]:
         """Ask the book what is spent of each budget.
+
+        The answer is known from then on, as if a request of this process had seen it: `health` tells it, and a router puts
+        models behind for which it leaves too little. Of budgets for each value of a tag this process keeps those that it uses
+        itself, those of "model" and "kind", and those whose value is given.
 
         Of a budget for each value of a tag, the value given in `tags` counts, or else every value with which something was sent
         in the window, as `costs` tells, and every one that this process has seen.

@@ -31,7 +31,8 @@ class Routing:
     for it, as a cheaper one may fit. It is not asked where it would refuse as well, or where it would be wrong to: bad requests,
     wrong keys, no balance, the deadline, cancellation, a stream that broke after content had been handed over. Which model
     answered is `served_by`, and why others did not is `refused`. Where budgets alone refused every model that was asked, the
-    call raises the last `BudgetExceeded`; where there were other reasons as well, `NoModelAvailable`.
+    call raises the `BudgetExceeded` of the model for which there may be room the soonest, of equals the last; where there were
+    other reasons as well, `NoModelAvailable`.
 
     A list that a call names is asked in the caller's order. What "auto" stands for is asked in the order of `prefer`:
 
@@ -48,7 +49,8 @@ class Routing:
     takes three times as long as is usual for its model and the length of its answer (longer where that varies:
     `max(3 * mean, mean + 3 * deviation)`), and a quarter of a second longer; also while it is still under way. Without a
     preference nothing is measured, and none is in trouble. At the end go models that would refuse the call now or let it wait,
-    because of their circuit, limit, rate or budget, and those known not to offer its service tier.
+    because of their circuit, limit, rate or budget, and those known not to offer its service tier. What is left of a budget
+    others share is known from the requests of this process, and from `Budgets.state`.
 
     What was measured of a model counts half after a minute (health, speed) or an hour (price). A share of the calls, `explore`,
     goes first to the model that was asked the longest ago, if it costs at most twice as much as the first. So one that has

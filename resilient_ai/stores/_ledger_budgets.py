@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from copy import copy
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,21 +20,23 @@ _BUSY = 5  # SQLITE_BUSY, written out as only whoever opens a file imports `sqli
 _LARGEST = 2**62  # a counter has 64 bits
 # An SQLite before 3.32 takes 999 values in a statement. Where more are asked for, all are added up, which is less work.
 _MOST_VALUES = 500
+_AT_ONCE = 100  # with every statement Python's lock is let go, and must be had back from a loop that is busy
 
 _HELD = """
 SELECT coalesce(sum(spent), 0), count(*), coalesce(max(slice = :slice), 0),
     coalesce(max(CASE WHEN slice = :slice THEN life END), max(life))
 FROM budget_counters WHERE key = :key AND slice BETWEEN :first AND :slice
 """
+_THERE = "EXISTS (SELECT 1 FROM budget_counters WHERE key = ? AND slice BETWEEN ? AND ?)"
 _SLICES = "SELECT slice, spent FROM budget_counters WHERE key = :key AND slice BETWEEN :first AND :slice"
 _ADD = """
 INSERT INTO budget_counters (key, slice, spent, until, life) VALUES (?, ?, max(0, ?), ?, ?)
 ON CONFLICT (key, slice) DO UPDATE SET spent = max(0, spent + ?)
 """
-# The counters of a window have one life, so a slice that is new has that of the others.
+# The counters of a window have one life, so a slice that is new has that of the others, a newer one's as well.
 _SETTLE = """
 INSERT INTO budget_counters (key, slice, spent, until, life) VALUES (:key, :slice, max(0, :whole), :until, coalesce(
-    (SELECT life FROM budget_counters WHERE key = :key AND slice BETWEEN :first AND :slice LIMIT 1), :new
+    (SELECT life FROM budget_counters WHERE key = :key AND slice >= :first ORDER BY slice DESC LIMIT 1), :new
 ))
 ON CONFLICT (key, slice) DO UPDATE SET
     spent = min(:largest, max(0, spent + CASE WHEN :life IS NULL OR :life = life THEN :amount ELSE :whole END))
@@ -59,6 +63,29 @@ class SeedsMissing(Exception):
         self.charges = charges
 
 
+class Ask:
+    """Charges to be added together or not at all, and what whoever asks for that hears of it.
+
+    Args:
+        charges: What is to be added.
+        give_up_at: Until when it may wait for other processes, as `time.monotonic` tells it.
+        seeds: What new counters begin with, as far as that was looked up; None looks up all that is missing.
+    """
+
+    def __init__(self, charges: Sequence[Charge], give_up_at: float, seeds: Mapping[Span, Seed] | None = None) -> None:
+        self.charges = charges
+        self.give_up_at = give_up_at
+        self.seeds = seeds
+        self.answer: Future[Admission] = Future()
+
+    def tell(self, found: "Admission | Exception") -> None:
+        """Hand the answer over."""
+        if isinstance(found, Exception):
+            self.answer.set_exception(found)
+        else:
+            self.answer.set_result(found)
+
+
 class _Held(NamedTuple):
     spent: int
     counters: int
@@ -66,47 +93,123 @@ class _Held(NamedTuple):
     life: int | None  # of that counter, or else of the others
 
 
-def charge(
-    connection: "sqlite3.Connection",
-    charges: Sequence[Charge],
-    give_up_at: float,
-    seeds: Mapping[Span, Seed] | None = None,
-) -> Admission:
-    """Add all charges in one transaction, or none of them where one does not fit.
+def charge(connection: "sqlite3.Connection", asks: Sequence[Ask]) -> None:
+    """Add what everyone asks for in one transaction, in order, each as if it came alone; then tell them.
 
-    Args:
-        connection: To the ledger.
-        charges: What is to be added.
-        give_up_at: Until when it may wait for other processes, as `time.monotonic` tells it.
-        seeds: What new counters begin with, as far as that was looked up; None looks up all that is missing.
+    Whoever asks for what cannot be added fails alone, and all do where the transaction fails. They hear
 
-    Raises:
-        SeedsMissing: If something is missing in `seeds`.
-        sqlite3.Error: If the file is locked for that long, or cannot be written.
-        OverflowError: If a counter would become too large, which is beyond nine million dollars.
+    - `SeedsMissing`, if new counters begin with what is not in the seeds,
+    - `sqlite3.Error`, if the file is locked for that long, or cannot be written,
+    - `OverflowError`, if a counter would become too large, which is beyond nine million dollars.
     """
-    # Looked up before the file is locked, as there may be many sends.
-    seeds = _seeds(connection, charges, seeds)
-    _begin(connection, give_up_at)
+    wanted = [ask for ask in asks if ask.answer.set_running_or_notify_cancel()]
+    waiting = _begin(connection, _seeded(connection, wanted))
+    if not waiting:
+        return
     try:
-        life = new_life()
-        held = [_open(connection, one, seeds, life) for one in charges]
-        spent = tuple(each.spent for each in held)
-        admitted = all(
-            one.limit is None or before + one.amount <= one.limit for one, before in zip(charges, spent, strict=True)
-        )
-        if admitted:
-            lives = tuple(life if each.life is None else each.life for each in held)
-            _add(connection, charges, lives)
-            admission = Admission(admitted=True, spent=spent, lives=lives)
+        found = _add_all(connection, waiting)
+    except Exception as error:  # noqa: BLE001  # it belongs to those who ask
+        fail(waiting, error)
+    else:
+        # Not before the commit: until then nothing is reserved for anybody.
+        for ask, each in zip(waiting, found, strict=True):
+            ask.tell(each)
+
+
+def fail(asks: Iterable[Ask], error: Exception) -> None:
+    """Tell everyone of an error; each has one of its own, as raising it writes into it."""
+    for ask in asks:
+        ask.tell(copy(error))
+
+
+def _seeded(connection: "sqlite3.Connection", asks: Sequence[Ask]) -> list[Ask]:
+    """Return who has all seeds that are needed, and tell the others what is missing.
+
+    This is outside of the transaction, so that nobody waits for a lock to hear it.
+    """
+    unknown = [(ask, one) for ask in asks if ask.seeds is not None for one in ask.charges if span(one) not in ask.seeds]
+    try:
+        there = _there(connection, [one for _, one in unknown])
+    except Exception as error:  # noqa: BLE001  # as above
+        if len(asks) > 1:
+            return [seeded for ask in asks for seeded in _seeded(connection, [ask])]
+        fail(asks, error)
+        return []
+    missing: dict[Ask, list[Charge]] = {}
+    for (ask, one), known in zip(unknown, there, strict=True):
+        if not known:
+            missing.setdefault(ask, []).append(one)
+    for ask, charges in missing.items():
+        ask.tell(SeedsMissing(charges))
+    return [ask for ask in asks if ask not in missing]
+
+
+def _there(connection: "sqlite3.Connection", charges: Sequence[Charge]) -> list[int]:
+    found: list[int] = []
+    for first in range(0, len(charges), _AT_ONCE):
+        some = charges[first : first + _AT_ONCE]
+        values = [value for one in some for value in (one.key, one.first, one.slice)]
+        asked = f"SELECT {', '.join([_THERE] * len(some))}"
+        found += connection.execute(asked, values).fetchone()
+    return found
+
+
+def _begin(connection: "sqlite3.Connection", waiting: Sequence[Ask]) -> list[Ask]:
+    """Begin the transaction, and return who has waited for that; nobody waits longer than it may, and then hears why."""
+    left = list(waiting)
+    while left:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except Exception as error:  # noqa: BLE001  # as above
+            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == _BUSY
+            now = time.monotonic()
+            fail([ask for ask in left if not busy or ask.give_up_at <= now], error)
+            left = [ask for ask in left if busy and ask.give_up_at > now]
         else:
-            admission = refused(spent, charges, partial(_slices, connection))
+            break
+    return left
+
+
+def _add_all(connection: "sqlite3.Connection", asks: Sequence[Ask]) -> "list[Admission | Exception]":
+    try:
+        found = [_alone(connection, ask) for ask in asks]
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    return admission
+    return found
+
+
+def _alone(connection: "sqlite3.Connection", ask: Ask) -> "Admission | Exception":
+    connection.execute("SAVEPOINT alone")
+    found: Admission | Exception
+    try:
+        found = _add_together(connection, ask.charges, ask.seeds)
+    except Exception as error:
+        if not connection.in_transaction:  # all was taken back, as it is where the disk is full
+            raise
+        connection.execute("ROLLBACK TO alone")
+        found = error
+    connection.execute("RELEASE alone")
+    return found
+
+
+def _add_together(
+    connection: "sqlite3.Connection", charges: Sequence[Charge], seeds: Mapping[Span, Seed] | None
+) -> Admission:
+    if seeds is None:
+        seeds = seeds_of(connection, [one for one in charges if not _held(connection, one).counters])
+    life = new_life()
+    held = [_open(connection, one, seeds, life) for one in charges]
+    spent = tuple(each.spent for each in held)
+    if any(
+        one.limit is not None and before + one.amount > one.limit for one, before in zip(charges, spent, strict=True)
+    ):
+        return refused(spent, charges, partial(_slices, connection))
+    lives = tuple(life if each.life is None else each.life for each in held)
+    _add(connection, charges, lives)
+    return Admission(admitted=True, spent=spent, lives=lives)
 
 
 def spent(connection: "sqlite3.Connection", charges: Sequence[Charge]) -> tuple[int, ...]:
@@ -141,19 +244,6 @@ def _values(one: Charge, life: int) -> dict[str, object]:
         "new": life,
         "largest": _LARGEST,
     }
-
-
-def _seeds(
-    connection: "sqlite3.Connection", charges: Sequence[Charge], seeds: Mapping[Span, Seed] | None
-) -> Mapping[Span, Seed]:
-    # Where one has a counter in its window, whatever was sent since was charged: it is not counted twice.
-    new = [one for one in charges if not _held(connection, one).counters]
-    if seeds is None:
-        return seeds_of(connection, new)
-    missing = [one for one in new if span(one) not in seeds]
-    if missing:
-        raise SeedsMissing(missing)
-    return seeds
 
 
 def _open(connection: "sqlite3.Connection", one: Charge, seeds: Mapping[Span, Seed], life: int) -> _Held:
@@ -228,14 +318,3 @@ def _costs(
     for at, *tags, cost in connection.execute(sql, (*slot_values, *column_values, *values)):
         found.setdefault(tuple(tags), []).append((at, units(Decimal(cost))))
     return found
-
-
-def _begin(connection: "sqlite3.Connection", give_up_at: float) -> None:
-    while True:
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except connection.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != _BUSY or time.monotonic() >= give_up_at:
-                raise
-        else:
-            return

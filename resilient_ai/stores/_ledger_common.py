@@ -10,10 +10,20 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from decimal import Decimal
 from functools import partial
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
 
+from resilient_ai.core.errors import InvalidInput
 from resilient_ai.core.kinds import check_filter, covered
-from resilient_ai.core.ledger import COLUMNS, Column, LedgerCall, LedgerRow, LedgerSend, LedgerTotal, SavedTotal
+from resilient_ai.core.ledger import (
+    COLUMNS,
+    Column,
+    LedgerCall,
+    LedgerRow,
+    LedgerSend,
+    LedgerTotal,
+    SavedTotal,
+    check_period,
+)
 
 T = TypeVar("T")
 Connection = TypeVar("Connection")
@@ -132,7 +142,7 @@ class AskableLedger(ABC, Generic[Connection]):
 
         Raises:
             BookUnavailable: If the book cannot be asked; so does every other question.
-            InvalidInput: If `tags` name a kind that there is not; so does every other question.
+            InvalidInput: If `tags` name a kind that there is not, or `since` comes after `until`; so does every other question.
         """
         which = _filter(since, until, tags)
         return await self._ask(lambda connection: self._queries.total(connection, which))
@@ -156,7 +166,7 @@ class AskableLedger(ABC, Generic[Connection]):
             One row per group, sorted by their keys; a send without a tag has None in its place, which comes first.
 
         Raises:
-            ValueError: If there is no column, or one is not known.
+            InvalidInput: If there is no column, or one is not known or named twice.
         """
         which = _filter(since, until, tags)
         _check_columns(columns)
@@ -181,7 +191,7 @@ class AskableLedger(ABC, Generic[Connection]):
             tags: Only sends with all of these tags.
 
         Raises:
-            ValueError: If `limit` is less than 1.
+            InvalidInput: If `limit` is less than 1, or no whole number.
         """
         which = _filter(since, until, tags)
         _check_limit(limit)
@@ -275,18 +285,24 @@ def finish_at_exit(ledger: AskableLedger[Any]) -> None:
 
 def _filter(since: float | None, until: float | None, tags: Mapping[str, str] | None) -> Filter:
     check_filter(tags)
+    check_period(since, until)
     return Filter(since, until, tags)
 
 
 def _check_columns(columns: Sequence[str]) -> None:
     unknown = [column for column in columns if column not in COLUMNS]
     if unknown or not columns:
-        raise ValueError(f"columns must be some of {', '.join(COLUMNS)}, got {unknown or 'none'}")
+        raise InvalidInput(
+            f"columns must be some of {', '.join(COLUMNS)}, got {unknown or 'none'}", field="columns", value=columns
+        )
+    if len(set(columns)) < len(columns):
+        raise InvalidInput(f"columns must be named once each, got {list(columns)}", field="columns", value=columns)
 
 
 def _check_limit(limit: int | None) -> None:
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be >= 1, got {limit}")
+    given = cast("object", limit)
+    if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
+        raise InvalidInput(f"limit must be >= 1, got {given!r}", field="limit", value=given)
 
 
 def _await_all(futures: Iterable[Future[None]], within: float) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resilient_ai.core.errors import ConfigurationError
+from resilient_ai.core.ledger import SendOpened
 from resilient_ai.stores._ledger_budgets import Settlement, settle
-from resilient_ai.stores._ledger_intents import intents_of, left_behind
+from resilient_ai.stores._ledger_intents import intents_of, left_behind, remove
 from resilient_ai.stores._ledger_rows import Report, recover, write
 from resilient_ai.stores._ledger_schema import MEMORY, check, connect, end
 from resilient_ai.stores._owed import Owed, bounded
@@ -186,16 +187,25 @@ class LedgerFile:
 
 def _bring_in(connection: sqlite3.Connection, session: int, place: Path) -> None:
     """Write what dead processes were about to send and could not write down."""
-    for path, rows in left_behind(place):
-        try:
-            recover(connection, session, rows)
-        except sqlite3.OperationalError:
-            raise
-        except Exception as error:  # noqa: BLE001  # nobody else goes without a ledger for what it says
-            _log.warning("%s has sends of a process that died, which cannot be written: %s", path, error)
-            continue
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+    for files in left_behind(place):
+        _bring_in_files(connection, session, files)
+
+
+def _bring_in_files(
+    connection: sqlite3.Connection, session: int, files: Sequence[tuple[Path, list[SendOpened]]]
+) -> None:
+    try:
+        recover(connection, session, [row for _, rows in files for row in rows])
+    except sqlite3.OperationalError:
+        raise
+    except Exception as error:  # noqa: BLE001  # nobody else goes without a ledger for what it says
+        if len(files) == 1:
+            _log.warning("%s has sends of a process that died, which cannot be written: %s", files[0][0], error)
+            return
+        for file in files:
+            _bring_in_files(connection, session, [file])
+    else:
+        remove(files)
 
 
 def _carry(memory: sqlite3.Connection, file: sqlite3.Connection, session: int, owed: Owed) -> None:

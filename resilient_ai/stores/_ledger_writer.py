@@ -5,12 +5,15 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from resilient_ai.core.budgets import Admission, Charge
 from resilient_ai.core.ledger import SendOpened
+from resilient_ai.stores._budget_seeds import Seed, Span
 from resilient_ai.stores._forks import using_file
+from resilient_ai.stores._ledger_budgets import Ask, charge, fail
 from resilient_ai.stores._ledger_file import LedgerFile
 from resilient_ai.stores._ledger_intents import Intents, intents_of
 from resilient_ai.stores._ledger_rows import Report
@@ -23,6 +26,7 @@ _log = logging.getLogger("resilient_ai.stores")
 _GATHER = 0.005
 _APART = 0.025  # so that a commit, which waits for the disk, is shared by many calls where there are many
 _MOST = 1_000
+_TOGETHER = 200  # charges in one transaction, so that other processes, and a fork, need not wait long for its end
 _LOUD_EVERY = 10_000
 _PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0)
 
@@ -41,8 +45,7 @@ class _Question:
             return
         try:
             if connection is None or (refused is not None and self._in_file):
-                # As if SQLite had said so.
-                raise sqlite3.OperationalError(refused or "the file cannot be opened")  # noqa: TRY301
+                raise _unopened(refused)  # noqa: TRY301
             self.future.set_result(self._ask(connection))
         except Exception as error:  # noqa: BLE001  # it belongs to whoever asked
             self.future.set_exception(error)
@@ -67,7 +70,7 @@ class LedgerWriter:
         self._told = 0
         self._max_waiting = max_waiting
         self._losing = threading.RLock()
-        self._worker: Worker[Report | _Question] = Worker(
+        self._worker: Worker[Report | Ask | _Question] = Worker(
             "resilient-ai-ledger", self._work, self._end, gather=_GATHER, apart=_APART, most=_MOST
         )
         self._waiting = self._worker.count_waiting
@@ -117,24 +120,57 @@ class LedgerWriter:
         self._worker.put(asked, awaited=True)
         return asked.future
 
+    def charge(
+        self, charges: Sequence[Charge], give_up_at: float, seeds: Mapping[Span, Seed] | None
+    ) -> "Future[Admission]":
+        """Ask for charges to be added once everything reported before is written, as `Ask` has it.
+
+        Those that come while others are written share the next transaction, as a commit may wait for the disk.
+        """
+        ask = Ask(charges, give_up_at, seeds)
+        self._worker.put(ask, awaited=True)
+        return ask.answer
+
     def finish(self, within: float) -> "Future[None]":
         """Write everything and close the file; what cannot be written within so many seconds is lost."""
         return self._worker.finish(within)
 
-    def _work(self, items: Sequence[Report | _Question]) -> None:
+    def _work(self, items: Sequence[Report | Ask | _Question]) -> None:
         reports: list[Report] = []
+        asks: list[Ask] = []
+        later: list[Report] = []
         for item in items:
             if isinstance(item, _Question):
                 # It sees what was reported before it, and nothing that came after it.
-                self._write(reports)
-                reports = []
+                self._write_all(reports, asks, later)
+                reports, asks, later = [], [], []
                 self._answer(item)
+            elif isinstance(item, Ask):
+                asks.append(item)
+                reports += later
+                later = []
             else:
-                reports.append(item)
+                later.append(item)
+        self._write_all(reports, asks, later)
+
+    def _write_all(self, reports: Sequence[Report], asks: Sequence[Ask], later: Sequence[Report]) -> None:
+        # What came after the last charge must not keep it waiting.
         self._write(reports)
+        for first in range(0, len(asks), _TOGETHER):
+            self._charge(asks[first : first + _TOGETHER])
+        self._write(later)
+
+    def _charge(self, asks: Sequence[Ask]) -> None:
+        connection = self._until_open(lambda: all(ask.answer.cancelled() for ask in asks))
+        with using_file():
+            if connection is not None and self._file.refused is None:
+                charge(connection, asks)
+                return
+            error = _unopened(self._file.refused)
+            fail([ask for ask in asks if ask.answer.set_running_or_notify_cancel()], error)
 
     def _answer(self, question: _Question) -> None:
-        connection = self._until_open(question)
+        connection = self._until_open(question.future.cancelled)
         with using_file():
             question.answer(connection, self._file.refused)
 
@@ -166,14 +202,17 @@ class LedgerWriter:
             self._write([report])
 
     def _kept(self, reports: Sequence[Report]) -> None:
-        if self._intents is not None:
-            self._intents.drop(reports)
-            if not self._file.in_memory:  # else there is a complaint already
-                self._intents.complain(self.path)
+        if self._intents is None:
+            return
+        if self._file.refused is not None:  # what is only in memory a kill would take
+            self._intents.hold(reports)
+            return
+        self._intents.drop(reports)
+        self._intents.complain(self.path)
 
-    def _until_open(self, question: _Question) -> "sqlite3.Connection | None":
+    def _until_open(self, cancelled: Callable[[], bool]) -> "sqlite3.Connection | None":
         for pause in _pauses():
-            if question.future.cancelled():
+            if cancelled():
                 break
             try:
                 with using_file():
@@ -191,6 +230,8 @@ class LedgerWriter:
         with using_file():
             self._file.close()
         if self._intents is not None:
+            if self._file.refused is None:
+                self._intents.drop(())
             self._intents.close()
         if self.lost != self._told:
             self._say_lost("that was the last of them")
@@ -216,6 +257,11 @@ class LedgerWriter:
 
 def _pauses() -> Iterator[float]:
     return itertools.chain(_PAUSES, itertools.repeat(_PAUSES[-1]))
+
+
+def _unopened(refused: str | None) -> sqlite3.OperationalError:
+    # As if SQLite had said so.
+    return sqlite3.OperationalError(refused or "the file cannot be opened")
 
 
 def _passes(error: Exception) -> bool:

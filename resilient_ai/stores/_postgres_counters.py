@@ -45,8 +45,8 @@ WITH told AS (
 )
 INSERT INTO {schema}.counters (key, slice, spent, until, life)
 SELECT key, slice, greatest(0, amount), until, coalesce((
-    SELECT max(known.life) FROM {schema}.counters AS known
-    WHERE known.key = given.key AND known.slice BETWEEN given.first AND given.slice
+    SELECT known.life FROM {schema}.counters AS known
+    WHERE known.key = given.key AND known.slice >= given.first ORDER BY known.slice DESC LIMIT 1
 ), %s) FROM given WHERE (key, slice) NOT IN (SELECT key, slice FROM changed)
 """
 _SPENT_BEFORE = """

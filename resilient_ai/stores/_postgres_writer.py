@@ -5,12 +5,11 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from resilient_ai.core.ledger import SendOpened
-from resilient_ai.stores._ledger_intents import Intents, left_behind
+from resilient_ai.stores._ledger_intents import Intents, left_behind, remove
 from resilient_ai.stores._postgres_address import Target
 from resilient_ai.stores._postgres_faults import of_data
 from resilient_ai.stores._postgres_link import Link
@@ -167,17 +166,17 @@ class PostgresWriter:
 
     def _bring_in(self, place: Path) -> None:
         """Write what dead processes of this machine were about to send and could not write down."""
-        for path, rows in left_behind(place):
+        for files in left_behind(place):
+            rows = [row for _, some in files for row in some]
             try:
                 self._link.transact(partial(self._rows.recover, session=self._link.session, rows=rows))
             except Exception as error:  # noqa: BLE001  # as in `_beat`
                 reason = self._target.without_secrets(error)
-                _log.warning("ledger %s: %d sends of a dead process wait: %s", self._target.place, len(rows), reason)
+                _log.warning("ledger %s: %d sends of dead processes wait: %s", self._target.place, len(rows), reason)
                 self._link.drop()
                 self._link.skip()
                 return
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+            remove(files)
 
     def _end(self) -> None:
         try:

@@ -106,6 +106,20 @@ class Noting(MemoryBudgets):
         super().settle(charges)
 
 
+class Slow(MemoryBudgets):
+    """Looks at once what is spent, and answers when it may."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.answers = asyncio.Event(), asyncio.Event()
+
+    async def spent(self, charges):
+        found = await super().spent(charges)
+        self.asked.set()
+        await self.answers.wait()
+        return found
+
+
 class Losing(MemoryBudgets):
     """Loses its counters where it is told to, as a Redis that is emptied."""
 
@@ -1072,6 +1086,50 @@ async def test_what_stands_against_a_call():
     priceless = pipe.call(Chat(model="unknown", messages="hi"), tags={"tenant": "a"})
     assert pipe.budgets.stands_against(priceless) == "no price of it is known, which a hard budget needs"
     assert await spent(pipe, tenant="a") == [WORST, WORST]
+
+
+@pytest.mark.parametrize("asked", [{}, {"tenant": "a"}])
+@pytest.mark.parametrize("scope", [{}, {"tenant": "a"}, {"model": "*"}, {"model": "*", "kind": "*"}, {"tenant": "*"}])
+async def test_what_was_asked_for_stands_against_a_call(tmp_path, clock, scope, asked):
+    """What others have spent is known once it was asked for; of one tenant of many where that one was."""
+    ledger = SQLiteLedger(tmp_path / "ledger.sqlite")
+    book, budget = Knowing(ledger), Budget(limit=LIMIT, per="day", scope=scope)
+
+    def process():
+        layer = Budgets(budgets=[budget], book=book, prices=Prices())
+        return Pipeline(ScriptedProvider(costing("0.0025")), [layer, CostAccounting(ledger=ledger)], clock=clock), layer
+
+    other, _ = process()
+    await other.send(CHAT, tags={"tenant": "a"})
+    call = other.call(CHAT, tags={"tenant": "a"})
+    assert process()[1].stands_against(call) is None
+    _, layer = process()
+    assert [state.spent for state in await layer.state(asked, clock=clock)] == [WORST]
+    is_kept = scope != {"tenant": "*"} or bool(asked)
+    assert [state.spent for state in layer.health()] == ([WORST] if is_kept else [])
+    assert (layer.stands_against(call) is not None) is is_kept
+    await ledger.aclose()
+
+
+async def test_nothing_that_was_asked_for_is_kept_of_those_who_spent_nothing():
+    """A value that nobody has used does not become one that this process has seen."""
+    pipe = budgeted(budgets=[Budget(limit=LIMIT, per="day", scope={"team": "*"})])
+    assert await spent(pipe, team="nobody") == [0]
+    assert pipe.budgets.health() == []
+    assert await spent(pipe) == []
+
+
+async def test_an_answer_that_a_request_has_overtaken_is_not_kept(clock):
+    """The request knows what it has reserved, of which the answer may have been too early to know."""
+    book = Slow()
+    pipe = budgeted(costing("0.0025"), book=book, clock=clock)
+    asking = asyncio.create_task(pipe.budgets.state(clock=clock))
+    await book.asked.wait()
+    await pipe.send(CHAT)
+    book.answers.set()
+    assert [state.spent for state in await asking] == [0]
+    assert [state.spent for state in pipe.budgets.health()] == [WORST]
+    assert pipe.budgets.stands_against(pipe.call(CHAT)) is not None
 
 
 async def test_a_window_that_is_over_stands_against_nobody(clock):

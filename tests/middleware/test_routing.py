@@ -250,6 +250,14 @@ async def test_where_budgets_alone_refused_the_last_of_them_says_so(clock, lacks
     assert (models, outcome) == (list("abc")[: len(errors)], errors[-1])
 
 
+@pytest.mark.parametrize("waits", [[None, 60.0, 30.0], [30.0, 60.0, None], [60.0, 30.0, None], [30.0, None, 60.0]])
+async def test_where_budgets_alone_refused_the_soonest_wait_counts(clock, waits):
+    """When the call may be sent again is no matter of the order of its models."""
+    errors = [spent(wait) for wait in waits]
+    models, outcome = await send(clock, errors)
+    assert (models, outcome) == (["a", "b", "c"], errors[waits.index(30.0)])
+
+
 async def test_where_a_budget_was_one_reason_of_several_all_are_named(clock):
     """A model that failed may serve later, which a budget alone does not say."""
     errors = [BOOM, spent(60.0), spent(60.0)]

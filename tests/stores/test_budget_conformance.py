@@ -230,6 +230,23 @@ async def test_twenty_at_once(book):
     assert await book.spent([charge()]) == (TIGHT["amount"],)
 
 
+async def test_a_thousand_tenants_at_once(book):
+    """Each is new, and has a budget beside the one of all; none is kept waiting for too long."""
+    tenants = [charge(1, 1, key=f"t{number}", scope={"tenant": f"t{number}"}) for number in range(1000)]
+    everyone = charge(1, 1000, key="all")
+    found = await asyncio.gather(*(book.charge([tenant, everyone]) for tenant in tenants))
+    assert all(each.admitted for each in found)
+    assert sorted(each.spent[1] for each in found) == list(range(1000))
+    assert await book.spent([everyone, *tenants]) == (1000, *[1] * 1000)
+
+
+async def test_a_thousand_at_once_for_one_counter(book):
+    """Exactly as many are admitted as fit."""
+    found = await asyncio.gather(*(book.charge([charge(4, 1001)]) for _ in range(1000)))
+    assert sum(each.admitted for each in found) == 250
+    assert await book.spent([charge()]) == (1000,)
+
+
 def test_many_threads_at_once(book):
     """Each with a loop of its own."""
     start, admitted = threading.Barrier(4), []

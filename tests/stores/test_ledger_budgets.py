@@ -14,7 +14,7 @@ import pytest
 from resilient_ai.core.budgets import Admission, Charge, units
 from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.core.ledger import SendClosed, SendOpened
-from resilient_ai.stores._ledger_budgets import charge, spent
+from resilient_ai.stores._ledger_budgets import Ask, SeedsMissing, charge, spent
 from resilient_ai.stores._ledger_rows import write
 from resilient_ai.stores._ledger_schema import MEMORY, connect
 from resilient_ai.stores._owed import LARGEST
@@ -29,6 +29,13 @@ def book():
     connection, _ = connect(MEMORY, full=False)
     with closing(connection):
         yield connection
+
+
+def charged(connection, charges):
+    """What becomes of charges that come alone."""
+    ask = Ask(charges, 0.0)
+    charge(connection, [ask])
+    return ask.answer.result(0)
 
 
 def send(connection, at, cost, name=None):
@@ -49,10 +56,10 @@ def counters(connection):
 
 def test_what_may_be_forgotten_is_deleted(book):
     """Once a later slice begins; nothing else asks what time it is."""
-    charge(book, [ONE, replace(ONE, key="long", until=100 * DAY)], 0.0)
-    charge(book, [replace(ONE, slice=ONE.until - 1, first=ONE.until - 1, key="early")], 0.0)
+    charged(book, [ONE, replace(ONE, key="long", until=100 * DAY)])
+    charged(book, [replace(ONE, slice=ONE.until - 1, first=ONE.until - 1, key="early")])
     assert [key for key, *_ in counters(book)] == ["b", "early", "long"]
-    charge(book, [replace(ONE, slice=ONE.until, first=ONE.until, key="later", until=12 * DAY)], 0.0)
+    charged(book, [replace(ONE, slice=ONE.until, first=ONE.until, key="later", until=12 * DAY)])
     assert [key for key, *_ in counters(book)] == ["later", "long"]
 
 
@@ -60,12 +67,12 @@ def test_slices_of_a_window_that_rolls_are_forgotten(book):
     """Also where it always has a counter in its window; by the clock of the machine they are over as well."""
     for hour in range(5):
         start = ONE.slice + HOUR * hour
-        charge(book, [replace(ONE, slice=start, first=start - HOUR, until=start + 2 * HOUR)], 0.0)
+        charged(book, [replace(ONE, slice=start, first=start - HOUR, until=start + 2 * HOUR)])
     assert [start - ONE.slice for _, start, _ in counters(book)] == [3 * HOUR, 4 * HOUR]
     now = int(time.time()) + DAY
     for hour in range(5):
         start = now + HOUR * hour
-        charge(book, [replace(ONE, slice=start, first=start - HOUR, until=start + 2 * HOUR)], 0.0)
+        charged(book, [replace(ONE, slice=start, first=start - HOUR, until=start + 2 * HOUR)])
     assert len(counters(book)) == 5
 
 
@@ -77,7 +84,7 @@ def test_a_budget_that_rolls_begins_with_its_whole_window(book):
         send(book, float(at), cost)
     assert spent(book, [asked]) == (units(Decimal(30)),)
     assert counters(book) == []
-    assert charge(book, [asked], 0.0).spent == (units(Decimal(30)),)
+    assert charged(book, [asked]).spent == (units(Decimal(30)),)
     for minutes, left in [(0, 30), (1, 28), (59, 28), (60, 16)]:
         later = replace(asked, slice=now + 60 * minutes, first=now + 60 * minutes - HOUR)
         # A new slice counts the sends in it, and there are none.
@@ -88,7 +95,7 @@ def test_a_short_window_that_rolls(book):
     """Its slices are a second at least."""
     send(book, ONE.slice - 5.0, "1")
     send(book, ONE.slice - 4.5, "2")
-    assert charge(book, [replace(ONE, first=ONE.slice - 10, limit=None)], 0.0).spent == (units(Decimal(3)),)
+    assert charged(book, [replace(ONE, first=ONE.slice - 10, limit=None)]).spent == (units(Decimal(3)),)
     assert [(slot - ONE.slice, amount) for _, slot, amount in counters(book)] == [(-5, units(Decimal(3))), (0, 10)]
 
 
@@ -96,11 +103,11 @@ def test_a_counter_is_a_whole_number(book):
     """One that would become too large for the file is not added to, nor made a fraction."""
     most = 2**63 - 1
     huge = replace(ONE, amount=most, limit=None)
-    assert charge(book, [huge], 0.0) == Admission(admitted=True, spent=(0,))
+    assert charged(book, [huge]) == Admission(admitted=True, spent=(0,))
     with pytest.raises(sqlite3.IntegrityError):
-        charge(book, [replace(ONE, key="first", limit=None), replace(huge, amount=1)], 0.0)
+        charged(book, [replace(ONE, key="first", limit=None), replace(huge, amount=1)])
     with pytest.raises(OverflowError):
-        charge(book, [replace(huge, key="too large", amount=most + 1)], 0.0)
+        charged(book, [replace(huge, key="too large", amount=most + 1)])
     assert not book.in_transaction
     assert counters(book) == [("b", ONE.slice, most)]
 
@@ -111,7 +118,115 @@ def test_a_transaction_that_the_database_took_back(book):
         "CREATE TRIGGER full BEFORE INSERT ON budget_counters BEGIN SELECT RAISE(ROLLBACK, 'disk is full'); END"
     )
     with pytest.raises(sqlite3.Error, match="disk is full"):
-        charge(book, [ONE], 0.0)
+        charged(book, [ONE])
+
+
+class TestTogether:
+    """Charges of several who ask, in one transaction."""
+
+    def test_each_is_as_if_it_came_alone(self, book):
+        """In order: one that is refused, or has no seeds, adds nothing, and the next one finds what those before have added."""
+        new = replace(ONE, key="new")
+        charged(book, [ONE])
+        asks = [
+            Ask([replace(ONE, amount=80)], 0.0),
+            Ask([replace(ONE, key="other"), replace(ONE, amount=11)], 0.0),
+            Ask([ONE, new], 0.0, {}),
+            Ask([ONE], 0.0, {}),
+            Ask([ONE], 0.0),
+        ]
+        charge(book, asks)
+        assert [
+            (found.admitted, found.spent) for found in (asks[place].answer.result(0) for place in (0, 1, 3, 4))
+        ] == [
+            (True, (10,)),
+            (False, (0, 90)),
+            (True, (90,)),
+            (False, (100,)),
+        ]
+        with pytest.raises(SeedsMissing) as missing:
+            asks[2].answer.result(0)
+        assert missing.value.charges == [new]
+        assert counters(book) == [("b", ONE.slice, 100), ("other", ONE.slice, 0)]
+
+    def test_one_that_fails_fails_alone(self, book):
+        """What it had added is taken back, also where it is found before the transaction that nobody can ask for it."""
+        much = replace(ONE, key="much", amount=2**63 - 1, limit=None)
+        asks = [
+            Ask([ONE], 0.0),
+            Ask([much], 0.0),
+            Ask([ONE, replace(much, amount=1)], 0.0),
+            Ask([replace(ONE, slice=2**63)], 0.0, {}),
+            Ask([ONE], 0.0, {}),
+            Ask([ONE], 0.0),
+        ]
+        charge(book, asks[:3] + asks[5:])
+        charge(book, asks[3:5])
+        errors = [ask.answer.exception(0) for ask in asks]
+        assert list(map(type, errors)) == [
+            type(None),
+            type(None),
+            sqlite3.IntegrityError,
+            OverflowError,
+            type(None),
+            type(None),
+        ]
+        assert counters(book) == [("b", ONE.slice, 30), ("much", ONE.slice, 2**63 - 1)]
+
+    def test_nobody_is_told_before_the_commit(self, tmp_path):
+        """Whoever hears of an admission finds it in the file."""
+        connection, _ = connect(str(tmp_path / "ledger.db"), full=False)
+        asks, seen = [Ask([ONE], 0.0), Ask([ONE], 0.0)], []
+        with closing(connection), closing(sqlite3.connect(tmp_path / "ledger.db")) as other:
+            asks[0].answer.add_done_callback(lambda _: seen.extend(counters(other)))
+            charge(connection, asks)
+        assert seen == [("b", ONE.slice, 20)]
+
+    @pytest.mark.parametrize("when", ["commit", "full"])
+    def test_a_transaction_that_fails(self, book, when):
+        """All of them hear it, each with an error of its own, and nothing was added."""
+        book.execute("PRAGMA foreign_keys = ON")
+        book.execute("CREATE TABLE here (id INTEGER PRIMARY KEY)")
+        book.execute("CREATE TABLE there (id REFERENCES here DEFERRABLE INITIALLY DEFERRED)")
+        fault = {"commit": "INSERT INTO there VALUES (1)", "full": "SELECT RAISE(ROLLBACK, 'disk is full')"}[when]
+        book.execute(f"CREATE TRIGGER fault BEFORE INSERT ON budget_counters WHEN new.key = 'last' BEGIN {fault}; END")
+        asks = [Ask([ONE], 0.0), Ask([replace(ONE, key="last")], 0.0), Ask([ONE], 0.0)]
+        charge(book, asks)
+        errors = [ask.answer.exception(0) for ask in asks]
+        assert {str(error) for error in errors} == {
+            {"commit": "FOREIGN KEY constraint failed", "full": "disk is full"}[when]
+        }
+        assert len(set(map(id, errors))) == 3
+        assert (book.in_transaction, counters(book)) == (False, [])
+        book.execute("DROP TRIGGER fault")
+        assert charged(book, [ONE]) == Admission(admitted=True, spent=(0,))
+
+    def test_a_transaction_that_cannot_begin(self, book):
+        """All of them hear why, but for those that needed none."""
+        book.execute("BEGIN")
+        asks = [Ask([ONE], 0.0), Ask([ONE], 0.0, {})]
+        charge(book, asks)
+        book.execute("ROLLBACK")
+        assert list(map(type, (ask.answer.exception(0) for ask in asks))) == [sqlite3.OperationalError, SeedsMissing]
+
+    def test_whoever_is_cancelled_adds_nothing(self, book):
+        """As nobody hears of it."""
+        asks = [Ask([ONE], 0.0), Ask([ONE], 0.0)]
+        assert asks[0].answer.cancel()
+        charge(book, asks)
+        assert asks[1].answer.result(0) == Admission(admitted=True, spent=(0,))
+
+    def test_nobody_waits_longer_for_the_others(self, tmp_path):
+        """Of a file that is locked each hears it when its own time is over."""
+        connection, _ = connect(str(tmp_path / "ledger.db"), full=False)
+        now = time.monotonic()
+        asks, at = [Ask([ONE], now + 60.0), Ask([ONE], now)], []
+        with closing(connection), closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            asks[1].answer.add_done_callback(lambda _: at.append(asks[0].answer.done()) or other.execute("ROLLBACK"))
+            charge(connection, asks)
+            assert asks[0].answer.result(0) == Admission(admitted=True, spent=(0,))
+        assert (str(asks[1].answer.exception(0)), at) == ("database is locked", [False])
 
 
 class TestLocks:

@@ -362,8 +362,21 @@ class TestQuestions:
     @pytest.mark.parametrize("columns", [[], ["colour"], ["model", "at; DROP TABLE sends"]])
     async def test_columns_are_checked(self, book, columns):
         """None, and one that is not known, are refused by name."""
-        with pytest.raises(ValueError, match=r"columns must be some of model, kind, day.*, got (none|\[')"):
+        with pytest.raises(InvalidInput, match=r"columns must be some of model, kind, day.*, got (none|\[')") as told:
             await book.by(*columns)
+        assert told.value.field == "columns"
+
+    async def test_a_column_is_named_once(self, book):
+        """Twice it would group by nothing more."""
+        with pytest.raises(InvalidInput, match=r"columns must be named once each, got \['tenant', 'tenant'\]"):
+            await book.by("tenant", "tenant")
+
+    @pytest.mark.parametrize("question", ["total", "by", "sends", "calls", "saved", "scan"])
+    async def test_a_period_does_not_end_before_it_begins(self, book, question):
+        """It is refused, as the answer would be nothing."""
+        period, columns = {"since": 2.0, "until": 1.0}, ["model"] if question == "by" else []
+        with pytest.raises(InvalidInput, match=r"since: must not come after until, got 2\.0 and 1\.0"):
+            await (scanned(book, **period) if question == "scan" else getattr(book, question)(*columns, **period))
 
     async def test_a_period_has_its_begin_and_not_its_end(self, book):
         """`since` belongs to it, `until` does not, in every question."""
@@ -460,11 +473,13 @@ class TestQuestions:
             await (scanned(book, **tags) if question == "scan" else getattr(book, question)(*columns, **tags))
         assert [(await book.total(tags={"kind": kind})).sends for kind in ("chat", "stream", "image")] == [3, 1, 0]
 
+    @pytest.mark.parametrize("limit", [0, True, 1.5, "2"])
     @pytest.mark.parametrize("question", ["sends", "calls"])
-    async def test_the_limit_is_checked(self, book, question):
-        """It is at least 1."""
-        with pytest.raises(ValueError, match="limit must be >= 1, got 0"):
-            await getattr(book, question)(limit=0)
+    async def test_the_limit_is_checked(self, book, question, limit):
+        """It is a whole number, and at least 1."""
+        with pytest.raises(InvalidInput, match=f"limit must be >= 1, got {limit!r}") as told:
+            await getattr(book, question)(limit=limit)
+        assert told.value.field == "limit"
 
 
 class TestSavings:

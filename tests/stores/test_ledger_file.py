@@ -13,7 +13,7 @@ from resilient_ai.core.budgets import Charge
 from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.core.ledger import CallSpared, SendClosed, SendOpened
 from resilient_ai.stores import SQLiteLedger
-from resilient_ai.stores._ledger_budgets import Settlement, charge
+from resilient_ai.stores._ledger_budgets import Ask, Settlement, charge
 from resilient_ai.stores._ledger_file import LedgerFile, _passes
 from resilient_ai.stores._ledger_schema import MEMORY
 from resilient_ai.stores._owed import LARGEST
@@ -26,6 +26,12 @@ SPARED = CallSpared(call_id="c", at=1.0, kind="chat", model="m", outcome="hit", 
 
 def opened(name="s"):
     return SendOpened(send_id=name, call_id="c", at=1.0, kind="chat", model="m", attempt=1)
+
+
+def charged(connection, charges):
+    ask = Ask(charges, 0.0)
+    charge(connection, [ask])
+    return ask.answer.result(0)
 
 
 def names(connection):
@@ -141,7 +147,7 @@ class TestPathsThatCannotBeWritten:
         assert (file.in_memory, counters(file.open())) == (True, [])
         blocked.unlink()
         other = file_at(path)
-        charge(other.open(), [ONE, asked(40, key="c")], 0.0)
+        charged(other.open(), [ONE, asked(40, key="c")])
         file.open()
         assert file.in_memory  # it is not tried all the time
         file._again_at = 0.0
@@ -211,12 +217,12 @@ class TestFilesThatAreTakenAway:
     def test_deleted(self, path, file_at, caplog, suffixes):
         """All who have it open go on in one new file, with a warning for each."""
         one, two = file_at(path), file_at(path)
-        charge(one.open(), [ONE], 0.0)
+        charged(one.open(), [ONE])
         two.open()
         for suffix in suffixes:
             path.with_name(path.name + suffix).unlink()
         with caplog.at_level(logging.WARNING, LOG):
-            found = [charge(file.open(), [ONE], 0.0) for file in (two, one, file_at(path))]
+            found = [charged(file.open(), [ONE]) for file in (two, one, file_at(path))]
             assert [(each.admitted, each.spent) for each in found] == [(True, (0,)), (False, (60,)), (False, (60,))]
         assert [record.getMessage() for record in caplog.records] == [
             f"ledger {path} was deleted, moved or replaced while it was in use, so it is begun anew"

@@ -7,11 +7,15 @@ from contextlib import closing
 
 import pytest
 
+from resilient_ai.core.budgets import Charge
 from resilient_ai.core.ledger import SendClosed, SendOpened
 from resilient_ai.stores._ledger_schema import MEMORY
 from resilient_ai.stores._ledger_writer import LedgerWriter
 
 LOG = "resilient_ai.stores"
+
+
+ONE = Charge(key="b", slice=0, first=0, amount=1, limit=300, until=2**40)
 
 
 def opened(number=0):
@@ -62,6 +66,24 @@ def test_reports_gather_in_groups_of_a_thousand(writer_on, held):
     later = writer.ask(count)
     goes_on.set()
     assert (seen.result(), later.result()) == (2500, 2501)
+
+
+def test_charges_that_wait_share_transactions(writer_on, held):
+    """With what was reported before the last of them, each is admitted as if it came alone."""
+    writer, done = writer_on(), []
+    goes_on = held(writer)
+    writer.ask(lambda connection: connection.set_trace_callback(done.append))
+    asked = []
+    for number in range(400):
+        writer.put(opened(number))
+        asked.append(writer.charge([ONE], 0.0, None))
+    writer.put(opened("late"))
+    seen = writer.ask(count)
+    goes_on.set()
+    assert seen.result() == 401
+    assert sum(answer.result(0).admitted for answer in asked) == 300
+    writer.ask(lambda connection: connection.set_trace_callback(None)).result()
+    assert done.count("COMMIT") == 4  # of reports, twice of charges, and of the report after them
 
 
 def test_only_so_many_reports_wait(writer_on, held, caplog):
@@ -230,6 +252,29 @@ class TestLocks:
             writer.finish(0.0).result()
         with pytest.raises(sqlite3.OperationalError, match="the file cannot be opened"):
             answer.result()
+        lock("ROLLBACK")
+
+    def test_a_charge_to_a_file_that_never_opened(self, writer_on, lock, caplog):
+        """It fails as well, unless nobody waits for it."""
+        writer = writer_on()
+        lock("BEGIN IMMEDIATE")
+        answers = [writer.charge([ONE], 0.0, None) for _ in range(2)]
+        assert answers[0].cancel()
+        with caplog.at_level(logging.CRITICAL, LOG):
+            writer.finish(0.0).result()
+        with pytest.raises(sqlite3.OperationalError, match="the file cannot be opened"):
+            answers[1].result(0)
+        lock("ROLLBACK")
+
+    def test_charges_that_nobody_waits_for_are_given_up(self, writer_on, lock):
+        """They do not keep a thread busy that cannot open its file."""
+        writer = writer_on()
+        lock("BEGIN IMMEDIATE")
+        answers = [writer.charge([ONE], 0.0, None) for _ in range(2)]
+        while writer.trouble is None:
+            pass
+        assert all(answer.cancel() for answer in answers)
+        writer.finish(60.0).result(10)
         lock("ROLLBACK")
 
     def test_a_session_that_cannot_be_ended_is_left_to_others(self, writer_on, lock):
