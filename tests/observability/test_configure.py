@@ -120,7 +120,7 @@ except ConfigurationError as error:
         assert run(program).stdout.splitlines() == [sentence, "Telemetry('bar')", sentence]
 
     @pytest.mark.parametrize("signal", ["tracer", "meter", "logger"])
-    def test_the_providers_of_an_application_are_left_alone(self, signal):
+    def test_the_providers_of_an_application_are_left_alone(self, signal, tmp_path):
         """The sentence says what to do; a port that was taken is free again, and no handler is left."""
         program = """
 from opentelemetry import _logs, metrics, trace
@@ -134,7 +134,7 @@ with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
 try:
-    configure("shop", export="otlp", signals=["traces", "metrics", "logs"], prometheus=port, trace_file="spans.jsonl")
+    configure("shop", export="otlp", signals=["traces", "metrics", "logs"], prometheus=port, trace_file=sys.argv[2])
 except ConfigurationError as error:
     print(error)
 socket.create_server(("127.0.0.1", port)).close()
@@ -146,7 +146,7 @@ print([thread.name for thread in threading.enumerate() if "Otel" in thread.name]
 with configure("shop", prometheus=0, globally=False) as telemetry:
     print(telemetry.meter_provider is not None)
 """
-        told, handlers, backends, threads, apart = run(program, signal).stdout.splitlines()
+        told, handlers, backends, threads, apart = run(program, signal, str(tmp_path / "spans.jsonl")).stdout.splitlines()
         assert told.startswith(f"the process has a {signal} provider already, {signal.capitalize()}Provider, to which")
         assert "globally=False" in told
         assert (handlers, backends, threads, apart) == ("['NullHandler']", "()", "[]", "True")

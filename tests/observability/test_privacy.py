@@ -365,7 +365,7 @@ async def test_08_nothing_that_was_said_is_exported(name, watched, tmp_path):
 
     async def asked(ask):
         # By a client of its own, or else one would open the circuit for all that follow.
-        async with watched.client(server.url, tmp_path / ask.__name__, patience=0.1 if name in SLOW else 10.0) as ai:
+        async with watched.client(server.url, tmp_path / ask.__name__, patience=0.5 if name in SLOW else 10.0) as ai:
             found = await outcome(ask, ai)
             watched.shown += [repr(ai), str(ai), repr(ai.describe()), str(ai.describe()), repr(ai.health())]
             return found
