@@ -19,11 +19,12 @@ async def states_of(settings: "Settings", tags: Mapping[str, str], *, most: int 
 
     Raises:
         BookUnavailable: If what was spent cannot be asked for.
+        WrongUseError: If no process writes down what was spent.
     """
     from resilient_ai.inspection import Survey, survey_of  # noqa: PLC0415 - slow to import
 
     if not settings.budgets:
         return Survey()
-    async with opened() as (ledger, _):
+    async with opened(though_off=settings.budget_redis_url is not None) as (ledger, _):
         found = await survey_of(settings, ledger, tags, most=most)
     return replace(found, states=tuple(sorted(found.states, key=lambda state: (-state.spent / state.limit, state.key))))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from resilient_ai.cli._costs_book import opened
+from resilient_ai.cli._price_file import day_of
 from resilient_ai.cli.terminal import counted, seconds
 from resilient_ai.core.budgets import Charge
 from resilient_ai.core.errors import ResilientAIError
@@ -37,7 +38,8 @@ def _prices(settings: Settings, note: Note) -> None:
     except ResilientAIError as error:
         note("prices", "wrong", f"price_file: {error}")
         return
-    note("prices", "good", f"{settings.price_file} has those of {counted(len(overrides.models), 'model')}")
+    models = counted(len(overrides.models), "model")
+    note("prices", "good", f"{settings.price_file} has those of {models}, {day_of(overrides)}")
 
 
 async def _ledger(settings: Settings, note: Note) -> None:

@@ -2,10 +2,11 @@
 
 import re
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, TypedDict
 
 import typer
@@ -13,7 +14,7 @@ import typer
 from resilient_ai.cli.failures import WrongUseError
 
 if TYPE_CHECKING:
-    from resilient_ai.core.ledger import Column
+    from resilient_ai.core.ledger import Column, LedgerRow
     from resilient_ai.inspection import Book
     from resilient_ai.settings import Settings
 
@@ -82,17 +83,26 @@ def _moment(seconds: float) -> str:
 
 
 @asynccontextmanager
-async def opened() -> "AsyncGenerator[tuple[Book, str]]":
+async def opened(*, though_off: bool = False) -> "AsyncGenerator[tuple[Book, str]]":
     """Open the book of the settings for the time of a question, and say where it is.
 
     Where there is no file yet, the book is an empty one, and none is made.
 
+    Args:
+        though_off: Whether to open what a book that is off still holds, for names that are counted elsewhere.
+
     Raises:
-        WrongUseError: If there can be no file, as the home cannot be used.
+        WrongUseError: If processes keep no book, as it is off or the home cannot be used.
     """
     from resilient_ai.settings import Settings  # noqa: PLC0415 - slow to import, and only needed by some commands
 
-    ledger, place = _book(Settings())
+    settings = Settings()
+    if settings.ledger == "off" and settings.ledger_url is None and not though_off:
+        raise WrongUseError(
+            'ledger: is "off", so no process writes down what calls cost, and each counts budgets by itself; with'
+            " RESILIENT_AI_LEDGER=on this command shows what was written before"
+        )
+    ledger, place = _book(settings)
     try:
         yield ledger, place
     finally:
@@ -109,9 +119,29 @@ def _book(settings: "Settings") -> "tuple[Book, str]":
         raise WrongUseError(
             f"home: {home} cannot be used ({trouble}), so there is no book of costs: processes keep it in memory"
         )
-    # A book that calls no longer write can still be read.
     ledger = ledger_of(settings.model_copy(update={"ledger": "on"}), home if path.is_file() else None)
     return ledger, ledger.place if isinstance(ledger, PostgresLedger) else str(path)
+
+
+def merged(rows: "Iterable[LedgerRow]") -> "list[LedgerRow]":
+    """Return rows in which a tag without a value is none, those that are one then added up, in the order of their first."""
+    found: dict[tuple[str | None, ...], LedgerRow] = {}
+    for row in rows:
+        key = tuple(name or None for name in row.key)
+        found[key] = replace(row, key=key) if key not in found else _together(found[key], row)
+    return list(found.values())
+
+
+def _together(one: "LedgerRow", other: "LedgerRow") -> "LedgerRow":
+    known = [cost for cost in (one.cost, other.cost) if cost is not None]
+    return replace(
+        one,
+        cost=sum(known, Decimal(0)) if known else None,
+        **{
+            name: getattr(one, name) + getattr(other, name)
+            for name in ("sends", "wasted", "unknown", "input_tokens", "output_tokens")
+        },
+    )
 
 
 def moment(option: str, text: str) -> float:

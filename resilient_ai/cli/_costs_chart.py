@@ -1,5 +1,6 @@
 """The picture of spend over time as a PNG file, drawn by matplotlib."""
 
+import textwrap
 import warnings
 from decimal import Decimal
 from pathlib import Path
@@ -24,7 +25,7 @@ _COLOURS = (
     "#999999",
 )  # Okabe and Ito's, for all eyes
 _MOST_LETTERS = 66  # that fit below the axis with room between
-_LONGEST_NAME = 44
+_LONGEST_LINE = 44  # of a name in the legend
 _INK, _FAINT = "#222222", "#d0d0d0"
 _LOOK = {
     "text.parse_math": False,  # two dollar signs are no formula
@@ -94,5 +95,5 @@ def _draw(over: "OverTime", figure: Any) -> None:
 
 def _name(text: str) -> str:
     # matplotlib leaves names out that begin with an underscore.
-    name = terminal.one_line(text, _LONGEST_NAME)
+    name = textwrap.fill(terminal.one_line(text), _LONGEST_LINE)
     return f"\u200b{name}" if name.startswith("_") else name

@@ -70,7 +70,7 @@ def picture(over: "OverTime", console: "Console") -> "RenderableType":
     if over.remark:
         parts.append(Text(over.remark, style="" if plain else "dim"))
     if over.column is not None:
-        entries = [_entry(row, one.name, console.width, plain=plain) for row, one in enumerate(over.series)]
+        entries = [_entry(row, one.name, plain=plain) for row, one in enumerate(over.series)]
         parts.append(Columns(entries, padding=(0, 2)))
     return Group(*parts)
 
@@ -152,7 +152,7 @@ def _block(series: int, *, plain: bool) -> str:
     return _TEXTURES[series] if plain else "█"
 
 
-def _entry(series: int, name: str, width: int, *, plain: bool) -> Text:
-    text = Text(no_wrap=True, overflow="ellipsis")
+def _entry(series: int, name: str, *, plain: bool) -> Text:
+    text = Text(overflow="fold")
     text.append(_block(series, plain=plain) + " ", "" if plain else f"color({_COLOURS[series]})")
-    return text.append(terminal.one_line(name, width - 4))
+    return text.append(terminal.one_line(name))

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resilient_ai.cli import terminal
-from resilient_ai.cli._stacked import NARROWEST_NAME, facts, stacked
+from resilient_ai.cli._stacked import facts, stacked
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,18 +18,19 @@ if TYPE_CHECKING:
     from resilient_ai.core.ledger import LedgerRow, LedgerTotal, SavedTotal
 
 _BETWEEN = 2  # spaces from one column to the next
-_NARROW = 76  # columns of a terminal, below which a table does without tokens
 
 
 def table(
     total: "LedgerTotal", rows: "Sequence[LedgerRow]", columns: Sequence[str], *, wasted: bool, width: int
 ) -> "RenderableType":
-    """Return a line per group and their sum; what was wasted is shown where it is asked for, or where there is any."""
-    narrow = width < _NARROW
-    shown = _Shown(tokens=not narrow, wasted=wasted or bool(total.wasted), unknown=bool(total.unknown))
-    longest = max(len(text) for text in (", ".join(columns), *(key or "" for row in rows for key in row.key)))
-    if width - _room_for_numbers([total, *rows], shown) < min(NARROWEST_NAME, longest):
-        names = [*(Text(", ").join(map(_key, row.key)) for row in rows), Text("Total", "bold")]
+    """Return a line per group and their sum; what was wasted is shown where it is asked for, or where there is any.
+
+    Where not all of it has room in one line, names stand above their numbers.
+    """
+    shown = _Shown(wasted=wasted or bool(total.wasted), unknown=bool(total.unknown))
+    keys = [[_key(key) for key in row.key] for row in rows]
+    if width < _room_for_names(columns, keys) + _room_for_numbers([total, *rows], shown) - _BETWEEN:
+        names = [*(Text(", ").join(key) for key in keys), Text("Total", "bold")]
         return stacked((name, facts(shown.of(row))) for name, row in zip(names, [*rows, total], strict=True))
     grid = Table(
         box=None,
@@ -39,14 +40,12 @@ def table(
         show_footer=True,
         footer_style="bold",
     )
-    heads = [", ".join(columns)] if narrow else list(columns)
-    for position, head in enumerate(heads):
-        grid.add_column(head.capitalize(), "" if position else "Total", overflow="fold")
+    for position, head in enumerate(columns):
+        grid.add_column(head.capitalize(), "" if position else "Total", no_wrap=True)
     for name, value in shown.of(total).items():
         grid.add_column(name, value, justify="right", no_wrap=True)
-    for row in rows:
-        keys = [_key(key) for key in row.key]
-        grid.add_row(*([Text("\n").join(keys)] if narrow else keys), *shown.of(row).values())
+    for key, row in zip(keys, rows, strict=True):
+        grid.add_row(*key, *shown.of(row).values())
     return grid
 
 
@@ -83,6 +82,12 @@ def document(
     }
 
 
+def _room_for_names(columns: Sequence[str], keys: Sequence[Sequence[Text]]) -> int:
+    names = zip(*([key.cell_len for key in row] for row in keys), strict=True)
+    widths: list[int] = [max(len(head), *found) for head, found in zip(columns, names, strict=True)]
+    return max(widths[0], len("Total")) + sum(widths[1:]) + len(widths) * _BETWEEN
+
+
 def _room_for_numbers(rows: "Sequence[LedgerTotal]", shown: "_Shown") -> int:
     columns = zip(*(shown.of(row).items() for row in rows), strict=True)
     return sum(max(max(len(name), len(value)) for name, value in column) + _BETWEEN for column in columns)
@@ -97,15 +102,16 @@ def _key(key: str | None) -> Text:
 class _Shown:
     """Which numbers a table has."""
 
-    tokens: bool
     wasted: bool
     unknown: bool
 
     def of(self, row: "LedgerTotal") -> dict[str, str]:
-        numbers = {"Requests": f"{row.sends:,}"}
-        if self.tokens:
-            numbers |= {"Tokens in": f"{row.input_tokens:,}", "Tokens out": f"{row.output_tokens:,}"}
-        numbers["Cost"] = "unknown" if row.unknown and not row.cost else terminal.usd(row.cost)
+        numbers = {
+            "Requests": f"{row.sends:,}",
+            "Tokens in": f"{row.input_tokens:,}",
+            "Tokens out": f"{row.output_tokens:,}",
+            "Cost": "unknown" if row.unknown and not row.cost else terminal.usd(row.cost),
+        }
         if self.wasted:
             numbers["Wasted"] = terminal.usd(row.wasted)
         if self.unknown:

@@ -45,7 +45,7 @@ def table(models: "Sequence[ModelInfo]", *, with_status: bool, width: int) -> "R
     else:
         heads = ["Model", *prices]
         folded = [_folded(model, row, beside) for model, row in zip(models, rows, strict=True)]
-        if width - _room(prices, folded) < NARROWEST_NAME:
+        if width < _room(prices, folded) + max(NARROWEST_NAME, *(len(row["Model"]) for row in rows)):
             return stacked((Text(row["Model"]), _below(row, prices)) for row in folded)
         rows = folded
     grid = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _BETWEEN, 0, 0))

@@ -16,16 +16,19 @@ def noted(found: "Sequence[Considered]", operation: "Operation[Any]", catalogue:
     abilities = CatalogueAbilities(catalogue)
     told: list[Considered] = []
     for one in found:
-        notes, place = list(_notes(one.model, operation, catalogue)), one.place
-        lack = None if place is None else abilities.lacks(operation.on(one.model))
-        if lack is not None:
-            notes, place = [f"lacks {lack}", *notes], None
+        place, lack = one.place, abilities.lacks(operation.on(one.model))
+        notes = [] if lack is None else [f"lacks {lack}"]
+        notes += _status(one.model, catalogue)
+        if lack is None:
+            notes += _lengths(catalogue.get(catalogue.replacement(one.model) or one.model), operation)
+        else:
+            place = None
         said = [note for note in notes if note not in one.why]
         told.append(one.model_copy(update={"place": place, "why": "; ".join([one.why, *said])}))
     return told
 
 
-def _notes(model: str, operation: "Operation[Any]", catalogue: "Catalogue") -> Iterator[str]:
+def _status(model: str, catalogue: "Catalogue") -> Iterator[str]:
     info = catalogue.get(model)
     if info is None:
         if not model.startswith("deploy_id:"):
@@ -36,12 +39,12 @@ def _notes(model: str, operation: "Operation[Any]", catalogue: "Catalogue") -> I
     elif info.retired:
         instead = catalogue.replacement(info.id)
         yield "retired" if instead is None else f"retired, use {instead}"
-        info = info if instead is None else catalogue.get(instead) or info
-    yield from _lengths(info, operation)
 
 
-def _lengths(info: "ModelInfo", operation: "Operation[Any]") -> Iterator[str]:
+def _lengths(info: "ModelInfo | None", operation: "Operation[Any]") -> Iterator[str]:
     """Yield whether the call may be too long, by a guess at its tokens; what is so long in any language, the model lacks."""
+    if info is None:
+        return
     from resilient_ai.core.operations import Embed, Sampling  # noqa: PLC0415 - as above
     from resilient_ai.inspection import prompt_tokens  # noqa: PLC0415 - as above
 

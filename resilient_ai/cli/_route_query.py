@@ -24,7 +24,10 @@ def query_of(text: str, kind: str, catalogue: "Catalogue") -> "ModelQuery":
     from resilient_ai.deepinfra.catalogue import ModelQuery  # noqa: PLC0415 - slow to import
 
     wanted: dict[str, Any] = {"kind": {"embed": "embedding"}.get(kind, kind)}
-    for part in filter(None, map(str.strip, text.split(","))):
+    parts = [part for part in map(str.strip, text.split(",")) if part]
+    if not parts:
+        raise WrongUseError(f"--query: names no condition, got {text!r}; there are {CONDITIONS}")
+    for part in parts:
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals and name in _FLAGS:
             wanted[name] = True

@@ -24,6 +24,15 @@ def stacked(entries: Iterable[tuple[Text, Text]]) -> Group:
     return Group(*lines)
 
 
+def longest_word(texts: Iterable[str]) -> int:
+    """Return how many columns of a terminal these texts need, so that no word of them is broken.
+
+    >>> longest_word(["25 USD per day", ""])
+    3
+    """
+    return max((len(word) for text in texts for word in text.split()), default=0)
+
+
 def facts(values: Mapping[str, str]) -> Text:
     """Return values with what they are called, those that are empty left out.
 

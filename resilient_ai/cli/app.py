@@ -1,5 +1,6 @@
 """The commands together, and what every one of them does about errors, Ctrl-C, warnings and closed pipes."""
 
+import inspect
 import os
 import sys
 import warnings
@@ -34,8 +35,23 @@ The key is read from DEEPINFRA_API_KEY, settings from RESILIENT_AI_... and the f
 _EPILOG = "Exit codes: 0 all went well, 1 the service or a policy failed, 2 wrong use or configuration, 130 Ctrl-C."
 
 
-class Commands(TyperGroup):
-    """A group of commands that ends in one line and an exit code, whatever happens."""
+class Group(TyperGroup):
+    """A group of commands, of whose wrong arguments it is known which command they were given to."""
+
+    @override
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            # What breaks while arguments are read may lack the command, to whose help the complaint shall lead.
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            if command is not None and getattr(error, "ctx", error) is None:
+                error.ctx = typer.Context(command, info_name=ctx.invoked_subcommand, parent=ctx)  # type: ignore[attr-defined]
+            raise
+
+
+class Commands(Group):
+    """All commands; they end in one line and an exit code, whatever happens."""
 
     @override
     def main(self, *args: Any, **extra: Any) -> NoReturn:
@@ -99,6 +115,11 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
+def _unbroken(text: str | None) -> str:
+    """Return paragraphs without line breaks, which typer would keep from the second on."""
+    return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(text or "").split("\n\n"))
+
+
 app = typer.Typer(
     name="resilient-ai",
     cls=Commands,
@@ -110,8 +131,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 for command in (chat, embed, image, models, route, costs, budgets, trace, boards, doctor, simulate, demo):
-    app.command()(command)
-app.add_typer(cache, name="cache")
+    app.command(help=_unbroken(command.__doc__))(command)
+app.add_typer(cache, name="cache", cls=Group)
+for info in cache.registered_commands:
+    info.help = _unbroken(getattr(info.callback, "__doc__", None))
 
 
 @app.callback()

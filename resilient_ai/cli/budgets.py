@@ -12,7 +12,7 @@ from rich.text import Text
 
 from resilient_ai.cli import terminal
 from resilient_ai.cli._budget_states import states_of
-from resilient_ai.cli._stacked import NARROWEST_NAME, facts, stacked
+from resilient_ai.cli._stacked import NARROWEST_NAME, facts, longest_word, stacked
 from resilient_ai.cli.options import Json, filters_of, meant_by
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from resilient_ai.core.health import BudgetState
     from resilient_ai.inspection import Survey
-    from resilient_ai.settings import Settings
 
 _WIDE = 110  # columns of a terminal in which everything of a budget has one line
 _BETWEEN = 2  # spaces from one column to the next
@@ -74,24 +73,22 @@ def budgets(
     elif not found.unlisted:
         none = f"no budget counts such calls{meant_by(tags)}"
         terminal.say(none if tags else "no call has counted against a budget yet", "dim")
-    for text, style in _remarks(found, settings):
-        terminal.say(text, style)
+    for text in _remarks(found):
+        terminal.say(text, "dim")
 
 
-def _remarks(found: "Survey", settings: "Settings") -> Iterator[tuple[str, str]]:
+def _remarks(found: "Survey") -> Iterator[str]:
     if found.hidden:
-        yield f"and {found.hidden:,} more, of which less is spent; --tag shows one, --json all of them", "dim"
+        yield f"and {found.hidden:,} more, of which less is spent; --tag shows one, --json all of them"
     for budget, missing in found.unlisted:
         names = " ".join(f"--tag {name}=..." for name in missing)
-        yield f"{budget.title}: there is one for each {' and '.join(missing)}; {names} shows it", "dim"
-    elsewhere = (settings.ledger_url, settings.budget_redis_url) != (None, None)
-    if found.states and settings.ledger == "off" and not elsewhere:
-        yield 'the ledger is "off", so every process counts by itself, and none of them is seen here', "yellow"
+        yield f"{budget.title}: there is one for each {' and '.join(missing)}; {names} shows it"
 
 
 def _table(states: "Sequence[BudgetState]", *, width: int) -> "RenderableType":
-    wide = width >= _WIDE
-    if not wide and width - _room_for_numbers(states) < NARROWEST_NAME:
+    word = max(NARROWEST_NAME, longest_word(_name(state).plain for state in states))
+    wide = width >= max(_WIDE, word + _room(states, wide=True))
+    if not wide and width < word + _room(states, wide=False):
         return stacked((_name(state), _below(state)) for state in states)
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _BETWEEN, 0, 0))
     table.add_column("Budget", overflow="fold")
@@ -120,10 +117,13 @@ def _below(state: "BudgetState") -> Text:
     return numbers.append(f"\n{_note(state)}", "dim")
 
 
-def _room_for_numbers(states: "Sequence[BudgetState]") -> int:
-    columns = [("Spent", *(_amounts(one)[0] for one in states)), ("Left", *(_amounts(one)[2] for one in states))]
-    columns.append(("Used", *(_percent(_share(one)) for one in states)))
-    return sum(max(map(len, column)) + _BETWEEN for column in columns)
+def _room(states: "Sequence[BudgetState]", *, wide: bool) -> int:
+    """Return the columns of a terminal that everything beside the names takes."""
+    spent, limits, left = zip(*map(_amounts, states), strict=True)
+    columns = [("Spent", *spent), ("Left", *left), ("Used", *(_percent(_share(one)) for one in states))]
+    if wide:
+        columns += [("Limit", *limits), ("Until", *map(_until, states)), tuple(map(_kind, states))]
+    return sum(max(map(len, column)) + _BETWEEN for column in columns) + (_BAR + 1 if wide else 0)
 
 
 def _name(state: "BudgetState") -> Text:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from resilient_ai.cli import terminal
-from resilient_ai.cli._costs_book import Question, moment, opened
+from resilient_ai.cli._costs_book import Question, merged, moment, opened
 from resilient_ai.cli._costs_files import Files
 from resilient_ai.cli._costs_over_time import over_time
 from resilient_ai.cli._costs_picture import NARROWEST, can_draw, can_show, most_steps, picture
@@ -109,7 +109,7 @@ class _Found:
 async def _find(question: Question, files: Files, *, most: int | None, wasted: bool) -> _Found:
     """Ask the book everything that is to be shown, and write what is to be written."""
     async with opened() as (book, place):
-        rows = await book.by(*question.columns, **question.which)
+        rows = merged(await book.by(*question.columns, **question.which))
         return _Found(
             place=place,
             total=await book.total(**question.which),

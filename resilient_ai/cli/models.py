@@ -7,8 +7,9 @@ import typer
 from resilient_ai.cli import terminal
 from resilient_ai.cli._models_known import kept, refreshed, show_changes, tell_news
 from resilient_ai.cli._models_table import ABILITIES, table, unit_of
+from resilient_ai.cli._price_file import prices_of_file
 from resilient_ai.cli.failures import WrongUseError
-from resilient_ai.cli.options import BaseUrl, Json, catalogue_kind, one_of
+from resilient_ai.cli.options import BaseUrl, Json, catalogue_kinds, one_of
 
 if TYPE_CHECKING:
     from resilient_ai.deepinfra.catalogue import ModelInfo, ModelKind
@@ -18,7 +19,10 @@ _CHEAPEST = 10
 
 def models(
     *,
-    kind: Annotated[str | None, typer.Option("--kind", "-k", help="Such as chat, embedding, image.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", "-k", help="Such as chat, embedding, image; or of calls: embed, stream, complete."),
+    ] = None,
     search: Annotated[str | None, typer.Option("--search", "-s", help="Part of the id.")] = None,
     tools: Annotated[bool, typer.Option("--tools", help="Calls functions.")] = False,
     vision: Annotated[bool, typer.Option("--vision", help="Reads pictures.")] = False,
@@ -62,9 +66,12 @@ def models(
     """
     from resilient_ai.deepinfra.catalogue.changes import prices_of  # noqa: PLC0415 - data that other commands need not read
     from resilient_ai.deepinfra.catalogue.models import KINDS  # noqa: PLC0415 - as above
+    from resilient_ai.settings import Settings  # noqa: PLC0415 - slow to import
 
-    if kind is not None:
-        kind = one_of("--kind", catalogue_kind(kind), KINDS)
+    if kind is None:
+        kinds = ("chat",) if cheapest else KINDS
+    else:
+        kinds = tuple(one_of("--kind", one, KINDS) for one in catalogue_kinds(kind))
     if changes and (cheapest or limit is not None):
         raise WrongUseError("--changes shows all of them: leave --cheapest and --limit out")
     known = refreshed(base_url) if refresh else kept()
@@ -72,7 +79,7 @@ def models(
         tell_news(known.news)
     catalogue = known.catalogue
     found = catalogue.find(
-        cast("ModelKind | None", kind or ("chat" if cheapest else None)),
+        cast("ModelKind", kinds[0]) if len(kinds) == 1 else None,
         tools=tools or None,
         vision=vision or None,
         json=json_mode or None,
@@ -83,6 +90,7 @@ def models(
         min_context=context if min_context is None else max(min_context, context or 0),
         text=search,
     )
+    found = tuple(model for model in found if model.kind in kinds)
     if changes:
         narrowed = len(found) < len(catalogue)
         show_changes(known, json=json, only={model.id for model in found} if narrowed else None)
@@ -97,7 +105,9 @@ def models(
         screen = terminal.out()
         screen.print(table(shown, with_status=everything, width=screen.width))
     of_those = f" of {len(fit)} that fit," if len(shown) < len(fit) else ""
-    prices = f"prices in {unit_of(shown)}, as of {catalogue.as_of}"
+    prices = (
+        f"prices in {unit_of(shown)}, as of {catalogue.as_of}{prices_of_file(Settings(), (one.id for one in shown))}"
+    )
     terminal.say(f"{len(shown)}{of_those} of {len(catalogue)} models; {prices}", "dim")
 
 

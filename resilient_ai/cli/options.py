@@ -11,7 +11,8 @@ EMBEDDING_MODEL = "BAAI/bge-m3"
 IMAGE_MODEL = "black-forest-labs/FLUX-1-schnell"
 
 _ALIKE = 0.75
-_MODELS_OF = {"embed": "embedding", "complete": "completion"}
+_TEXT = ("chat", "completion", "ocr")
+_MODELS_OF = {"embed": ("embedding",), "stream": _TEXT, "complete": _TEXT}
 
 BaseUrl: TypeAlias = Annotated[
     str | None, typer.Option("--base-url", metavar="URL", help="The server, instead of DeepInfra.", show_default=False)
@@ -80,13 +81,13 @@ def meant_by(tags: Iterable[str]) -> str:
     return f"; did you mean {meant}?" if meant else ""
 
 
-def catalogue_kind(kind: str) -> str:
-    """Return what the catalogue calls the models of a kind of calls.
+def catalogue_kinds(kind: str) -> tuple[str, ...]:
+    """Return what the catalogue calls the models that serve a kind of calls; what it calls models stands for itself.
 
-    >>> catalogue_kind("embed"), catalogue_kind("chat")
-    ('embedding', 'chat')
+    >>> catalogue_kinds("embed"), catalogue_kinds("stream"), catalogue_kinds("chat")
+    (('embedding',), ('chat', 'completion', 'ocr'), ('chat',))
     """
-    return _MODELS_OF.get(kind, kind)
+    return _MODELS_OF.get(kind, (kind,))
 
 
 def one_of(option: str, value: str, allowed: Sequence[str]) -> str:

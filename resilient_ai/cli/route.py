@@ -8,9 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from resilient_ai.cli import terminal
+from resilient_ai.cli._price_file import prices_of_file
 from resilient_ai.cli._route_notes import noted
 from resilient_ai.cli._route_query import CONDITIONS, query_of
-from resilient_ai.cli._stacked import NARROWEST_NAME, facts, stacked
+from resilient_ai.cli._stacked import NARROWEST_NAME, facts, longest_word, stacked
 from resilient_ai.cli.failures import FAILED, WrongUseError
 from resilient_ai.cli.options import Json, one_of, tags_of
 from resilient_ai.cli.session import text_of
@@ -29,8 +30,7 @@ _KINDS = ("chat", "embed", "image")
 _CALLS_OF = {"embedding": "embed"}  # by what the catalogue calls its models
 _PREFERENCES = ("cheapest", "fastest", "balanced")
 _MOST = 20  # lines
-_NARROW = 80
-_PLACE, _TIME = 6, 9  # columns of the place and of the time, and of what is between
+_PLACE, _TIME, _BETWEEN = 5, 9, 2  # columns of a terminal, those between included
 
 
 def route(
@@ -90,6 +90,9 @@ def route(
     catalogue = live_catalogue(settings)
     operation = _operation(kind, model or [_AUTO], text_of(prompt), max_tokens)
     candidates = _candidates(models, query, kind, catalogue)
+    if candidates is not None and _AUTO not in (model or [_AUTO]):
+        given = "--models" if query is None else "--query"
+        raise WrongUseError(f"{given} says what auto stands for, and --model names others; give one of them")
     if operation.model == _AUTO and candidates is None and not settings.auto_models:
         raise WrongUseError("auto stands for nothing: give --models or --query, or set RESILIENT_AI_AUTO_MODELS")
     routing = _routing(settings, catalogue, candidates, prefer)
@@ -97,21 +100,21 @@ def route(
     if json:
         terminal.write_json([one.model_dump() for one in found])
     else:
-        _show(found, operation, catalogue)
+        _show(found, operation, catalogue, own=prices_of_file(settings, (one.model for one in found[:_MOST])))
     if all(one.place is None for one in found):
         terminal.say("none of these models can serve this call", "yellow")
         raise typer.Exit(FAILED)
 
 
-def _show(found: "Sequence[Considered]", operation: "Operation[Any]", catalogue: "Catalogue") -> None:
+def _show(found: "Sequence[Considered]", operation: "Operation[Any]", catalogue: "Catalogue", *, own: str) -> None:
     screen = terminal.out()
     screen.print(_table(found[:_MOST], width=screen.width))
     if len(found) > _MOST:
         terminal.say(f"and {len(found) - _MOST:,} more; --json has all of them", "dim")
     footer = (
-        f"nothing was sent; costs are for {_assumed(operation)}, by prices as of {catalogue.as_of}. What running processes have"
-        " measured, such as how long answers are, and whether a circuit, limit or budget of theirs stands against a model, is"
-        " not known here; in them, ai.explain(operation) says it."
+        f"nothing was sent; costs are for {_assumed(operation)}, by prices as of {catalogue.as_of}{own}."
+        " What running processes have measured, such as how long answers are, and whether a circuit, limit or budget of"
+        " theirs stands against a model, is not known here; in them, ai.explain(operation) says it."
     )
     terminal.err().print(Text(footer, "dim"))  # wrapped between words, which `say` leaves to the terminal
 
@@ -180,14 +183,16 @@ def _routing(
 
 
 def _table(found: "Sequence[Considered]", *, width: int) -> "RenderableType":
-    narrow = width < _NARROW
     timed = any(one.seconds is not None for one in found)
     numbers = max(len("Cost"), *(len(terminal.usd(one.cost)) for one in found)) + (_TIME if timed else 0) + _PLACE
-    if width - numbers < NARROWEST_NAME:
+    longest = max(len(terminal.one_line(one.model)) for one in found)
+    reason = max(NARROWEST_NAME, longest_word(one.why for one in found))
+    narrow = width < numbers + longest + _BETWEEN + reason
+    if narrow and width < numbers + max(longest, reason):
         return stacked((Text(f"{_place(one)} {terminal.one_line(one.model)}"), _below(one)) for one in found)
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("", justify="right", no_wrap=True)
-    table.add_column("Model", overflow="fold")
+    table.add_column("Model", no_wrap=not narrow)
     for head in ("Cost", "Time") if timed else ("Cost",):
         table.add_column(head, justify="right", no_wrap=True)
     if not narrow:

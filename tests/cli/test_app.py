@@ -32,6 +32,8 @@ def test_version_is_told(offline):
         (["sing"], "error: No such command 'sing'; see `resilient-ai --help`\n"),
         (["--loud"], "error: No such option: --loud; see `resilient-ai --help`\n"),
         (["models", "--min-context", "x"], "see `resilient-ai models --help`\n"),
+        (["doctor", "--base-url"], "requires an argument; see `resilient-ai doctor --help`\n"),
+        (["cache", "clear", "--tenant"], "requires an argument; see `resilient-ai cache clear --help`\n"),
     ],
 )
 def test_wrong_arguments_are_one_line(offline, args, sentence):

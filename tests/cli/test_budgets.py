@@ -176,18 +176,33 @@ def test_hundreds_of_budgets_are_cut_short(offline):
     assert len(json.loads(budgets(offline, each, args=["--json"]).stdout)) == 60
 
 
-def test_without_a_ledger_processes_count_alone(offline):
-    """It is said that what they count cannot be seen."""
-    result = offline.run("budgets", RESILIENT_AI_BUDGETS=DAY, RESILIENT_AI_LEDGER="off")
-    assert 'the ledger is "off", so every process counts by itself' in result.stderr
+@pytest.mark.parametrize("args", [(), ("--json",)])
+def test_without_a_ledger_nothing_is_known(ledger, args):
+    """Processes count by themselves, and what an old file holds is none of what they count."""
+    result = ledger.run("budgets", *args, RESILIENT_AI_BUDGETS=DAY, RESILIENT_AI_LEDGER="off")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith('error: ledger: is "off", so no process writes down what calls cost')
+
+
+def test_a_long_name_stands_above_its_numbers(ledger):
+    """A model's id in a budget is not broken where a line has room for it."""
+    scope = {"model": "meta-llama/Llama-3.3-70B-Instruct-Turbo-" + "x" * 20}
+    (first, *_), wide = (
+        lines(budgets(ledger, {"limit": "1 USD", "per": "day", "scope": scope}, COLUMNS=width))
+        for width in ("80", "160")
+    )
+    assert first == f"1 USD per day model={scope['model']}"
+    assert wide[1].startswith(first)
 
 
 def test_a_redis_that_counts_is_asked(offline):
     """One that cannot be reached is a failure, without its password."""
     pytest.importorskip("redis")
     url = "redis://:s3cret@127.0.0.1:1/0"
-    result = offline.run("budgets", RESILIENT_AI_BUDGETS=DAY, RESILIENT_AI_BUDGET_REDIS_URL=url)
-    assert (result.exit_code, "127.0.0.1:1" in result.stderr, "s3cret" in result.output) == (1, True, False)
+    for ledger in ("on", "off"):
+        env = {"RESILIENT_AI_BUDGET_REDIS_URL": url, "RESILIENT_AI_LEDGER": ledger}
+        result = offline.run("budgets", RESILIENT_AI_BUDGETS=DAY, **env)
+        assert (result.exit_code, "127.0.0.1:1" in result.stderr, "s3cret" in result.output) == (1, True, False)
 
 
 @pytest.mark.parametrize(

@@ -168,13 +168,16 @@ def test_a_very_narrow_terminal_has_the_names_above(ledger):
     result = ledger.run("costs", "--by", "tenant", "--by", "model", "--tag", "model=m", COLUMNS="30")
     assert [line.rstrip() for line in result.stdout.splitlines()] == [
         "a, m",
-        "  Requests 2 · Cost $0.75 ·",
+        "  Requests 2 · Tokens in 20 ·",
+        "  Tokens out 10 · Cost $0.75 ·",
         "  Wasted $0.25",
         "b, m",
-        "  Requests 1 · Cost unknown ·",
-        "  Wasted $0 · Unknown 1",
+        "  Requests 1 · Tokens in 10 ·",
+        "  Tokens out 5 · Cost unknown",
+        "  · Wasted $0 · Unknown 1",
         "Total",
-        "  Requests 3 · Cost $0.75 ·",
+        "  Requests 3 · Tokens in 30 ·",
+        "  Tokens out 15 · Cost $0.75 ·",
         "  Wasted $0.25 · Unknown 1",
     ]
 
@@ -264,12 +267,20 @@ def test_what_the_cache_has_saved_stands_below(ledger):
     assert "saved $0 in 0 calls\n" in ledger.run("costs", "--until", "2026-11-30", "--saved").stderr
 
 
-def test_a_narrow_terminal_has_one_column_of_names(ledger):
-    """In sixty columns tokens are left out, and names stand below one another; no line is broken."""
-    result = ledger.run("costs", "--by", "tenant", "--by", "model", COLUMNS="60")
-    lines = [line.rstrip() for line in result.stdout.splitlines()]
-    assert (lines[0].split()[:3], lines[1].split()[0], lines[2]) == (["Tenant,", "model", "Requests"], "[/][31m", "n")
-    assert max(map(len, lines)) <= 60
+@pytest.mark.parametrize("width", [30, 60, 80, 100, 200])
+def test_every_width_has_all_figures_and_whole_names(offline, width):
+    """Names stand above where a table has no room, and no figure is left out; no name is broken that a line has room for."""
+    write(
+        offline.folder / "home" / "ledger.sqlite",
+        ("2026-11-28T10:00", "0.5", LLAMA, {"tenant": "acme", "tokens": (1234, 567)}),
+        ("2026-11-28T10:00", None, "n", {"tenant": "globex", "tokens": (1, 1)}),
+    )
+    result = offline.run("costs", "--by", "tenant", "--by", "model", COLUMNS=str(width))
+    written = " ".join(result.stdout.split())
+    assert all(figure in written for figure in ("1,234", "567", "$0.50", "1,235", "568"))
+    assert (LLAMA in written) is (width >= 60)
+    assert ("acme, meta" in written) is (width < 100)
+    assert max(map(len, result.stdout.splitlines())) <= width
 
 
 def test_a_picture_is_drawn_where_it_is_asked_for(ledger):
@@ -349,9 +360,40 @@ def test_days_stand_in_their_order(ledger):
     ]
 
 
-def test_a_book_that_is_no_longer_written_can_be_read(ledger):
-    """What was spent before the ledger was turned off is not forgotten."""
-    assert json.loads(ledger.run("costs", "--json", RESILIENT_AI_LEDGER="off").stdout)["total"]["requests"] == 5
+@pytest.mark.parametrize("args", [(), ("--json",)])
+def test_a_book_that_is_off_has_no_figures(ledger, args):
+    """What an old file holds is not what is spent now; how to read it all the same is said."""
+    result = ledger.run("costs", *args, RESILIENT_AI_LEDGER="off")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith('error: ledger: is "off", so no process writes down what calls cost')
+    assert "with RESILIENT_AI_LEDGER=on this command shows what was written before" in result.stderr
+    assert json.loads(ledger.run("costs", "--json", RESILIENT_AI_LEDGER="on").stdout)["total"]["requests"] == 5
+
+
+def test_a_tag_without_a_value_is_none(offline):
+    """Who gives an empty name and who gives none are one row, for people and for programs, and in the order of their costs."""
+    write(
+        offline.folder / "home" / "ledger.sqlite",
+        ("2026-11-28T10:00", "0.5", "m", {"tenant": "a"}),
+        ("2026-11-28T10:00", "0.25", "m", {"tenant": ""}),
+        ("2026-11-28T11:00", None, "m", {"tenant": ""}),
+        ("2026-11-29T10:00", "0.5", "m", {}),
+        ("2026-11-29T10:00", None, "n", {"tenant": ""}),
+        ("2026-11-29T10:00", None, "n", {}),
+    )
+    assert rows(offline.run("costs", "--by", "tenant"))[1:3] == [
+        ["(none)", "5", "50", "25", "$0.75", "3"],
+        ["a", "1", "10", "5", "$0.50"],
+    ]
+    assert "(none), m\n" in offline.run("costs", "--by", "tenant", "--by", "model", COLUMNS="40").stdout.replace(
+        " \n", "\n"
+    )
+    found = json.loads(offline.run("costs", "--by", "tenant", "--by", "model", "--json").stdout)["rows"]
+    assert [(row["tenant"], row["model"], row["cost"], row["unknown"]) for row in found] == [
+        (None, "m", "0.75", 1),
+        ("a", "m", "0.5", 0),
+        (None, "n", None, 2),
+    ]
 
 
 def test_a_bar_of_less_than_a_day_is_told(ledger):

@@ -154,6 +154,8 @@ async def test_no_dollar_is_lost(sends, most, since, until):
     async with book() as rows:
         for hours, cost, name in sends:
             rows.send(NOON - hours * 3600, str(cost), name)
+        if since is not None and until is not None:
+            since, until = max(since, until), min(since, until)
         bounds = [None if hours is None else NOON - hours * 3600 for hours in (since, until)]
         question = Question(columns=("model",), since=bounds[0], until=bounds[1])
         over = await over_time(rows.ledger, question, most=most, now=NOON)

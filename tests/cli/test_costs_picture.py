@@ -85,6 +85,12 @@ def test_names_cannot_command_the_terminal():
     assert lines[-1] == "█ [31m[red]a b[/]"
 
 
+def test_long_names_of_the_legend_are_whole():
+    """What a line has no room for goes on in the next."""
+    lines = draw(replace(OVER, series=(Series("x" * 90, LARGE.amounts),)), 60)
+    assert "".join(lines).count("x") == 90
+
+
 def test_one_series_has_no_legend():
     """What is of one kind needs no name."""
     assert draw(replace(OVER, column=None, series=(Series("", LARGE.amounts),)))[-1].split()[0] == "24"

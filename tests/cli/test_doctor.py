@@ -246,7 +246,7 @@ def test_prices_of_one_s_own_are_read(shell, tmp_path):
     file = tmp_path / "prices.toml"
     file.write_text('[models."me/mine"]\nkind = "chat"\ninput_per_1m = 0.5\n')
     good = checks(shell.run("doctor", "--json", RESILIENT_AI_PRICE_FILE=str(file)))["prices"]
-    assert (good["status"], good["detail"]) == ("good", f"{file} has those of 1 model")
+    assert (good["status"], good["detail"]) == ("good", f"{file} has those of 1 model, without a date")
     missing = shell.run("doctor", RESILIENT_AI_PRICE_FILE="nowhere.toml", COLUMNS="200").stdout
     assert missing.count("nowhere.toml: cannot be read: No such file or directory") == 1
     file.write_text("prices = 1")

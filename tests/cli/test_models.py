@@ -5,7 +5,8 @@ from decimal import Decimal
 import pytest
 
 from resilient_ai.cli._models_table import prices_of, tokens
-from resilient_ai.deepinfra.catalogue import catalogue
+from resilient_ai.core.operations import Complete, Embed, Stream
+from resilient_ai.deepinfra.catalogue import CatalogueAbilities, catalogue
 from resilient_ai.deepinfra.catalogue.models import KINDS
 
 
@@ -79,11 +80,25 @@ def test_the_footer_says_what_prices_are(offline, args, unit):
 
 
 @pytest.mark.parametrize(
-    ("word", "kind"), [("embed", "embedding"), ("embedding", "embedding"), ("complete", "completion")]
+    ("word", "operation"),
+    [
+        ("embed", Embed(model="m", texts=["hi"])),
+        ("stream", Stream(model="m", messages="hi")),
+        ("complete", Complete(model="m", prompt="hi")),
+    ],
 )
-def test_kinds_of_calls_name_models_too(offline, word, kind):
-    """What a call is called, and what the catalogue calls the models for it, are both understood."""
-    assert {model["kind"] for model in listed(offline, "--all", "--kind", word)} == {kind}
+def test_kinds_of_calls_name_all_models_that_serve_them(offline, word, operation):
+    """What a call is called stands for the models that the catalogue says can serve it, and for no other."""
+    abilities = CatalogueAbilities(catalogue)
+    serving = {model.id for model in catalogue.find() if abilities.lacks(operation.on(model.id)) is None}
+    assert serving
+    assert {model["id"] for model in listed(offline, "--kind", word)} == serving
+
+
+@pytest.mark.parametrize("kind", ["embedding", "completion", "chat"])
+def test_kinds_of_models_are_those_alone(offline, kind):
+    """What the catalogue calls models names those that it calls so."""
+    assert {model["kind"] for model in listed(offline, "--all", "--kind", kind)} == {kind}
 
 
 @pytest.mark.parametrize("width", [20, 30, 40, 60, 80, 100])
@@ -158,6 +173,8 @@ def test_help_is_whole_in_a_narrow_terminal(offline):
     assert "--context" in text
     assert "…" not in text
     assert "They are those of the package or of the last --refresh," in text
+    whole = [line.strip() for line in offline.run("models", "--help", COLUMNS="400").output.splitlines()]
+    assert any(line.startswith("They are") and line.endswith("narrows --changes as well.") for line in whole)
 
 
 def test_nothing_found_is_no_error(offline):
@@ -336,3 +353,23 @@ def test_a_price_file_goes_before_all(offline, tmp_path):
     result = offline.run("models", "--search", "llama-3.3", "--json", RESILIENT_AI_PRICE_FILE=str(prices))
 
     assert json.loads(result.stdout)[0]["input_per_1m"] == "0.07"
+
+
+@pytest.mark.parametrize(("said", "day"), [("as_of = 2026-11-01\n", "as of 2026-11-01"), ("", "without a date")])
+def test_prices_of_a_file_are_told_with_its_day(offline, tmp_path, said, day):
+    """Whoever reads a price of one's own learns of which day it is; where none of the file's is shown, it is not named."""
+    prices = tmp_path / "prices.toml"
+    prices.write_text(f'{said}[models."{LLAMA}"]\ninput_per_1m = 0.07\n[models."BAAI/bge-m3"]\ndimensions = 7\n')
+    env = {"RESILIENT_AI_PRICE_FILE": str(prices), "COLUMNS": "1000"}
+    own = f"as of {catalogue.as_of}, those of {prices} {day}"
+
+    for args in (["models", "--search", "llama-3.3"], ["route", "hi", "-m", LLAMA]):
+        assert own in offline.run(*args, **env).stderr
+    for args in (["models", "--search", "bge-m3"], ["route", "hi", "-m", "BAAI/bge-m3", "--kind", "embed"]):
+        assert str(prices) not in offline.run(*args, **env).stderr
+
+
+def test_an_id_is_never_broken_where_a_line_has_room_for_it(offline):
+    """Where id and prices have no room beside one another, the prices stand below."""
+    lines = [line.rstrip() for line in offline.run("models", "--search", LLAMA, COLUMNS="45").stdout.splitlines()]
+    assert lines == [LLAMA, "  In 0.10 · Out 0.32 · 131k tokens · tools", "  json"]

@@ -181,6 +181,25 @@ def test_a_prompt_that_may_be_too_long_is_said_to_be(offline):
     assert "may be too long: about 12,500 tokens, and it takes 8,192" in vector["why"]
 
 
+def test_what_is_too_long_in_any_language_is_told_once(offline):
+    """It lacks the context, and no guess stands beside that."""
+    for args in (["-m", LLAMA], ["--models", f"{LLAMA},{NEMO}"]):
+        result = offline.run("route", "-", *args, "--json", stdin="word " * 200_000)
+        for one in json.loads(result.stdout):
+            assert (one["place"], one["why"].count("tokens"), "may be" in one["why"]) == (None, 1, False)
+            assert "lacks context for at least 166" in one["why"]
+
+
+@pytest.mark.parametrize("width", [50, 80, 90, 200])
+def test_names_and_reasons_are_not_broken_within_a_word(offline, width):
+    """An id is for copying, also one within a reason; where there is no room beside it, the rest stands below."""
+    result = offline.run("route", "hi", "--models", f"{LLAMA},Qwen/QwQ-32B", COLUMNS=str(width))
+    assert f"{LLAMA}" in result.stdout
+    assert "Qwen/Qwen3-32B" in result.stdout
+    assert ("Cost $" in result.stdout) is (width == 50)
+    assert max(map(len, result.stdout.splitlines())) <= width
+
+
 @pytest.mark.parametrize(
     "args", [("-m", "BAAI/bge-m3"), ("--models", "BAAI/bge-m3,BAAI/bge-base-en-v1.5"), ("-m", LLAMA, "--kind", "embed")]
 )
@@ -217,6 +236,13 @@ def test_times_are_shown_where_there_are_any():
         (("--models", " , "), "--models: names no model, got ' , '"),
         (("--models", "a", "--tag", "tenant=a", "--tag", "tenant=b"), "'tenant' is given twice, got 'a' and 'b'"),
         (("--models", "auto,a"), "--models: models must not name 'auto'"),
+        (("--query", ""), "--query: names no condition, got ''"),
+        (("--query", " , "), "--query: names no condition, got ' , '"),
+        (
+            ("--query", "tools", "-m", "a"),
+            "--query says what auto stands for, and --model names others; give one of them",
+        ),
+        (("--models", "a,b", "-m", "c"), "--models says what auto stands for, and --model names others"),
         (("--query", "colour"), "--query: 'colour' is none of tools, "),
         (("--query", "tools=yes"), "--query: 'tools=yes' is none of"),
         (("--query", "context=many"), "--query: 'context=many' needs a number"),
