@@ -1,17 +1,24 @@
-"""A file of slots that is mapped into memory: what is stored there outlives the process, however that ends."""
+"""A file of slots: what was stored there outlives the process, however that ends."""
 
-import mmap
+import errno
 import os
 import struct
+import sys
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from zlib import adler32
 
 import orjson
 
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
+if sys.platform != "win32":
+    from fcntl import LOCK_EX, LOCK_NB, flock
+
+# Windows has none of the first, and tells texts from bytes.
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _HEAD = struct.Struct("<II")  # how long the content of a slot is, and its check value
 _EMPTY = bytes(_HEAD.size)
 # Bytes of a slot: most rows take half of a small one, and the large ones are for many or long tags.
@@ -20,16 +27,29 @@ _SMALL_SLOTS, _LARGE_SLOTS = 4096, 64
 _LARGE_FROM = _SMALL * (1 + _SMALL_SLOTS)  # in front of all others is the slot that names the owner
 _SIZE = _LARGE_FROM + _LARGE * _LARGE_SLOTS
 _FITS_SMALL = _SMALL - _HEAD.size
-_fill_small = struct.Struct(f"<II{_FITS_SMALL}s").pack_into
 LONGEST = _LARGE - _HEAD.size
-_fill_large = struct.Struct(f"<II{LONGEST}s").pack_into
+_seeking = threading.RLock()
+_head = _HEAD.pack
+
+
+def _seek_and_write(descriptor: int, content: bytes, place: int) -> int:  # pragma: no cover  # not on Linux
+    with _seeking:
+        os.lseek(descriptor, place, os.SEEK_SET)
+        return os.write(descriptor, content)
+
+
+_pwrite = getattr(os, "pwrite", _seek_and_write)
+_close = os.close
 
 
 class IntentFile:
     """Slots in a file of this process's own.
 
-    A shared mapping is the kernel's: what was stored there the death of the process does not take, and storing is no system call.
-    A slot that was half written is known by its check value. Slots may be filled by several threads, and are freed by one.
+    What was written to a file is the kernel's, and the death of the process does not take it. It is not mapped into memory, as
+    somebody who cuts a mapped file off ends the process. A slot that was half written is known by its check value. Slots may be
+    filled by several threads, and are freed by one.
+
+    The file is locked for as long as the process lives, which processes see that cannot see each other otherwise.
 
     Args:
         path: The file, which must not exist.
@@ -39,42 +59,49 @@ class IntentFile:
         places: Where the slots are that are filled, by name.
 
     Raises:
-        OSError: If it cannot be made, or has no room. All of it is taken at once, as storing what the disk has no room for would
-            end the process.
-        ValueError: If the file system has no mappings.
+        OSError: If it cannot be made, or has no room. All of it is taken at once, so that a disk that fills up later takes no
+            row.
     """
 
-    __slots__ = ("_large", "_map", "_small", "path", "places")
+    __slots__ = ("_descriptor", "_large", "_place", "_small", "path", "places")
 
     def __init__(self, path: Path, owner: Any) -> None:
         self.path = path
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o600)
+        self._descriptor = -1
+        self._descriptor = os.open(path, _FLAGS, 0o600)
         try:
-            _take_room(descriptor)
-            self._map = mmap.mmap(descriptor, _SIZE)
+            with suppress(OSError):  # a file system without locks
+                _lock(self._descriptor)
+            _take_room(self._descriptor)
+            self._name(owner)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        finally:
-            os.close(descriptor)
+        self._place = _place(self._descriptor)
         self.places: dict[str, int] = {}
         self._small = deque(range(_SMALL, _LARGE_FROM, _SMALL))
         self._large = deque(range(_LARGE_FROM, _SIZE, _LARGE))
-        self._name(owner)
+
+    def __del__(self) -> None:
+        # Not before, as a thread may be about to write to it.
+        if self._descriptor >= 0:
+            _close(self._descriptor)
 
     def put(self, name: str, content: bytes) -> bool:
-        """Fill a slot, by a name that none has; False if there is none left that is large enough."""
-        # The one freed last is taken next, so that few pages of the file are ever touched.
+        """Fill a slot, by a name that none has; False if there is none left that is large enough, or it cannot be written."""
+        size = len(content)
+        if size > LONGEST:
+            return False
+        slots = self._small if size <= _FITS_SMALL else self._large
         try:
-            if len(content) <= _FITS_SMALL:
-                place = self._small.pop()
-                _fill_small(self._map, place, len(content), adler32(content), content)
-            elif len(content) > LONGEST:
-                return False
-            else:
-                place = self._large.pop()
-                _fill_large(self._map, place, len(content), adler32(content), content)
+            # The one freed last is taken next, so that little of the file is ever touched.
+            place = slots.pop()
         except IndexError:
+            return False
+        try:
+            _pwrite(self._descriptor, _head(size, adler32(content)) + content, place)
+        except OSError:  # somebody has cut the file off, and now the disk is full
+            slots.append(place)
             return False
         self.places[name] = place
         return True
@@ -84,21 +111,55 @@ class IntentFile:
         for name in names:
             place = self.places.pop(name, None)
             if place is not None:
-                self._map[place : place + 8] = _EMPTY
+                try:
+                    _pwrite(self._descriptor, _EMPTY, place)
+                except OSError:
+                    continue  # it is not filled again, and what it holds is in the ledger
                 (self._small if place < _LARGE_FROM else self._large).append(place)
+
+    def is_there(self) -> bool:
+        """Tell whether somebody can find it, as nobody has deleted it."""
+        try:
+            about = os.fstat(self._descriptor)
+        except OSError:
+            about = None
+        if about is None or (about.st_dev, about.st_ino) != self._place:
+            self._descriptor = (
+                -1
+            )  # somebody has closed it, as daemons do at their start, and it may be another file by now
+            return False
+        return about.st_nlink > 0
 
     def leave(self, owner: Any) -> None:
         """Let nobody fill a slot any more; where none is filled the file is removed, else it is left to another owner."""
         empty = sum(_drained(free) for free in (self._small, self._large))
+        if not self.is_there():
+            return
         if empty < _SMALL_SLOTS + _LARGE_SLOTS:
             self._name(owner)
             return
-        self._map.close()
+        # Nobody has a slot, so nobody is about to write.
+        descriptor, self._descriptor = self._descriptor, -1
+        _close(descriptor)
         self.path.unlink(missing_ok=True)
 
     def _name(self, owner: Any) -> None:
         content = orjson.dumps(owner)
-        _fill_small(self._map, 0, len(content), adler32(content), content)
+        _pwrite(self._descriptor, _head(len(content), adler32(content)) + content, 0)
+
+
+def is_left(path: Path) -> bool:
+    """Tell whether no process has the file open any more; False where that cannot be told.
+
+    Raises:
+        OSError: If it cannot be opened.
+    """
+    with path.open("rb") as file:
+        try:
+            _lock(file.fileno())
+        except OSError:
+            return False
+    return sys.platform != "win32"
 
 
 def owner_of(path: Path) -> Any:
@@ -118,17 +179,41 @@ def read(path: Path) -> list[Any]:
         OSError: If it cannot be read.
     """
     with path.open("rb") as file:
-        content = file.read(_SIZE)
-    found = (_content(content, place, size) for place, size in _slots())
+        whole = bytearray(_SIZE)
+        places = sorted({place for start, end in _written(file.fileno()) for place in _fetch(file, whole, start, end)})
+    found = (_content(whole, place, _SMALL if place < _LARGE_FROM else _LARGE) for place in places)
     return [each for each in found if each is not None]
 
 
-def _slots() -> Iterator[tuple[int, int]]:
-    yield from ((place, _SMALL) for place in range(_SMALL, _LARGE_FROM, _SMALL))
-    yield from ((place, _LARGE) for place in range(_LARGE_FROM, _SIZE, _LARGE))
+def _written(descriptor: int) -> Iterator[tuple[int, int]]:
+    """Yield from where to where something was ever written, which is little of it as a rule."""
+    size = min(os.fstat(descriptor).st_size, _SIZE)
+    end = 0
+    while end < size:
+        start, end = end, size
+        try:
+            start = os.lseek(descriptor, start, os.SEEK_DATA)
+            end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        except AttributeError:  # pragma: no cover  # not on Linux
+            pass
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing comes any more
+                return
+        yield start, min(end, size)
 
 
-def _content(whole: bytes, place: int, size: int) -> Any:
+def _fetch(file: BinaryIO, whole: bytearray, start: int, end: int) -> Iterator[int]:
+    file.seek(start)
+    content = file.read(end - start)
+    whole[start : start + len(content)] = content
+    for at in range(start - start % _SMALL, start + len(content), _SMALL):
+        if at >= _LARGE_FROM:
+            yield at - (at - _LARGE_FROM) % _LARGE
+        elif at:
+            yield at
+
+
+def _content(whole: bytes | bytearray, place: int, size: int) -> Any:
     if len(whole) < place + _HEAD.size:
         return None
     length, check = _HEAD.unpack_from(whole, place)
@@ -152,6 +237,21 @@ def _drained(free: "deque[int]") -> int:
             count += 1
     except IndexError:
         return count
+
+
+def _lock(descriptor: int) -> None:
+    """Lock a file until it is closed, or its process ends.
+
+    Raises:
+        OSError: If another one has locked it.
+    """
+    if sys.platform != "win32":
+        flock(descriptor, LOCK_EX | LOCK_NB)
+
+
+def _place(descriptor: int) -> tuple[int, int]:
+    about = os.fstat(descriptor)
+    return about.st_dev, about.st_ino
 
 
 def _take_room(descriptor: int) -> None:

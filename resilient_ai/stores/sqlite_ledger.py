@@ -51,8 +51,8 @@ class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
 
     It is a book of budgets as well: counters lie in the same file and are charged by one process at a time, so that a limit
     holds over all processes that share it; with ":memory:" it holds within the process. A budget that is new counts what the
-    sends of its scope have cost so far. Where the file is locked, or its thread has much to do, a charge waits for 2 s. None is
-    admitted where the path cannot be written.
+    sends of its scope have cost so far. Charges that come while others are written share the next transaction. Where the file is
+    locked, or its thread has much to do, a charge waits for 2 s. None is admitted where the path cannot be written.
 
     Args:
         path: The file, created with mode 0600 if missing; ":memory:" keeps the book in memory until `aclose`.
@@ -141,9 +141,7 @@ class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
         give_up_at = time.monotonic() + _WITHIN_LOCKED
 
         async def add(seeds: Mapping[Span, Seed] | None, within: float) -> Admission:
-            asked = self._writer.ask(
-                lambda connection: _ledger_budgets.charge(connection, charges, give_up_at, seeds), in_file=True
-            )
+            asked = self._writer.charge(charges, give_up_at, seeds)
             try:
                 return await self._answer_of(asked, within)
             except BaseException:

@@ -1,10 +1,12 @@
-"""Slots in a file that is mapped into memory: filled, freed, read by others, damaged."""
+"""Slots in a file: filled, freed, read by others, damaged."""
 
+import os
+import resource
 import struct
 
 import pytest
 
-from resilient_ai.stores._intent_file import _LARGE_FROM, LONGEST, IntentFile, owner_of, read
+from resilient_ai.stores._intent_file import _LARGE_FROM, LONGEST, IntentFile, is_left, owner_of, read
 
 OWNER = [1, 2, "us"]
 SLOTS, LARGE_SLOTS = 4096, 64
@@ -124,3 +126,92 @@ def test_a_file_that_is_there_is_not_touched(tmp_path):
     assert (tmp_path / "file").read_text() == "something"
     with pytest.raises(FileNotFoundError):
         IntentFile(tmp_path / "nowhere" / "file", OWNER)
+
+
+def test_a_file_that_is_cut_off_while_it_is_used(file):
+    """Grows again, and has what is stored from then on."""
+    file.put("before", b'"before"')
+    os.truncate(file.path, 0)
+    file.free(["before"])
+    assert file.put("small", b'"small"')
+    assert file.put("large", b'"%s"' % (b"x" * 600))
+    assert read(file.path) == ["small", "x" * 600]
+
+
+def test_a_slot_that_cannot_be_written_is_not_lost(file, in_child):
+    """It is filled as soon as there is room."""
+
+    def work():
+        os.truncate(file.path, 0)
+        most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, most[1]))
+        refused = [file.put(f"{number}", b"1") for number in range(SLOTS)]
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+        return not any(refused) and all(file.put(f"{number}", b"1") for number in range(SLOTS))
+
+    assert in_child(work) == 0
+
+
+def test_what_was_deleted_is_not_there(file):
+    """Until then it is."""
+    assert file.is_there()
+    file.path.unlink()
+    assert not file.is_there()
+
+
+def test_a_descriptor_that_somebody_closed(tmp_path):
+    """Is not used for another file that has the number now."""
+    file = IntentFile(tmp_path / "file", OWNER)
+    file.put("a", b'"a"')
+    path = tmp_path / "other"
+    path.write_bytes(b"theirs")
+    number = file._descriptor
+    theirs = os.open(path, os.O_RDWR)
+    os.dup2(theirs, number)
+    assert not file.is_there()
+    file.free(["a"])
+    assert not file.put("b", b'"b"')
+    file.leave(OWNER)
+    del file
+    assert os.fstat(number).st_ino == path.stat().st_ino
+    assert path.read_bytes() == b"theirs"
+    os.close(number)
+    os.close(theirs)
+
+
+def test_programs_that_are_started_do_not_inherit_it(file):
+    """Else they would keep it locked."""
+    assert not os.get_inheritable(file._descriptor)
+
+
+def test_it_is_locked_until_its_process_ends(file):
+    """Then it is left, whatever it holds."""
+    path = file.path
+    assert not is_left(path)
+    file.put("a", b'"a"')
+    os.close(os.dup(file._descriptor))
+    assert not is_left(path)
+
+
+def test_a_file_whose_owner_is_gone_is_left(tmp_path, in_child):
+    """Nobody else has it open."""
+    path = tmp_path / "file"
+
+    def work():
+        IntentFile(path, OWNER).put("a", b'"a"')
+        return True
+
+    assert in_child(work) == 0
+    assert is_left(path)
+    assert read(path) == ["a"]
+
+
+def test_only_what_was_written_is_read(file):
+    """However many slots were never filled; the first and the last are found."""
+    for number in range(SLOTS):
+        file.put(f"{number}", b"%d" % number)
+    for number in range(LARGE_SLOTS):
+        file.put(f"large {number}", b'"%s"' % (b"x" * 5000))
+    file.free(f"{number}" for number in range(1, SLOTS - 1))
+    file.free(f"large {number}" for number in range(1, LARGE_SLOTS - 1))
+    assert read(file.path) == [SLOTS - 1, 0, "x" * 5000, "x" * 5000]

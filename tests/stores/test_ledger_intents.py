@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,10 +17,12 @@ import pytest
 
 from resilient_ai.core.ledger import SendClosed, SendOpened
 from resilient_ai.stores import SQLiteLedger
-from resilient_ai.stores._intent_file import IntentFile
+from resilient_ai.stores._intent_file import IntentFile, read
 from resilient_ai.stores._ledger_intents import Intents, intents_of, left_behind
+from resilient_ai.stores._process import identity
 
 LOG = "resilient_ai.stores"
+UNTOLD = "of which no row will tell if the process is killed before they are written"
 TAGS = MappingProxyType({"tenant": "acme", "team": "red"})
 
 
@@ -51,7 +54,7 @@ def killed(place, in_child):
 
 
 def found(place):
-    return [one for _, rows in left_behind(place) for one in rows]
+    return [one for group in left_behind(place) for _, rows in group for one in rows]
 
 
 def files(place):
@@ -73,6 +76,27 @@ class TestRows:
         """Are kept as far as they fit, and else the row without them."""
         killed(row("a", tags={"tenant": "x" * 5000}), row("b", tags={"tenant": "x" * 50_000}))
         assert {one.send_id: one.tags for one in found(place)} == {"a": {"tenant": "x" * 5000}, "b": {}}
+
+    def test_rows_for_which_no_large_slot_is_left(self, killed, place):
+        """Are kept without their tags."""
+        tags = {"tenant": "x" * 600}
+        killed(
+            *(row(f"{number}", tags=tags) for number in range(64)),
+            row("a", tags=tags),
+            row("b", model="m\ud800", tags=tags),
+        )
+        assert {one.send_id: one.tags for one in found(place) if one.send_id in {"63", "a", "b"}} == {
+            "63": tags,
+            "a": {},
+            "b": {},
+        }
+
+    def test_a_time_without_a_fraction(self, place):
+        """Is a time as any other."""
+        file = IntentFile(place.with_name(f"{place.name}-1-0"), [1, os.getpid(), "nobody"])
+        file.put("s", orjson.dumps(["s", "c", 2, "chat", "m", 1, None]))
+        (only,) = found(place)
+        assert (only, type(only.at)) == (row("s", at=2.0), float)
 
     def test_text_that_is_no_unicode(self, killed, place):
         """Has question marks, as it has in the ledger."""
@@ -99,6 +123,28 @@ class TestRows:
         intents.drop([row("0"), SendClosed(send_id="1", state="settled")])
         intents.put(row("room again"))
         assert intents.skipped == 3
+
+    def test_that_there_was_no_room_is_told_once_a_minute(self, place, caplog):
+        """With how many sends that were."""
+        intents = Intents(place)
+        with caplog.at_level(logging.WARNING, LOG):
+            for number in range(4100):
+                intents.put(row(f"{number}"))
+            assert caplog.messages == [f"{place}: no room for 1 sends so far, {UNTOLD}"]
+            intents._tell_at = 0.0
+            intents.put(row("more"))
+        assert caplog.messages[1:] == [f"{place}: no room for 5 sends so far, {UNTOLD}"]
+
+    def test_what_is_held_is_kept_until_something_is_dropped(self, place):
+        """As only then the ledger has it."""
+        intents = Intents(place)
+        for name in "abc":
+            intents.put(row(name))
+        intents.hold([row("a"), row("b"), row("never"), SendClosed(send_id="c", state="settled")])
+        (path,) = files(place)
+        assert sorted(content[0] for content in read(path)) == ["a", "b", "c"]
+        intents.drop([])
+        assert [content[0] for content in read(path)] == ["c"]
 
 
 class TestFiles:
@@ -155,7 +201,16 @@ class TestFiles:
             head = each.with_name("draft").read_bytes()[:512]
             each.with_name("draft").unlink()
             each.write_bytes(head + path.read_bytes()[512:])
-        assert [path.name for path, rows in left_behind(place) if rows] == [path.name]
+        assert [path.name for group in left_behind(place) for path, rows in group if rows] == [path.name]
+
+    def test_a_file_that_has_not_said_whose_it_is_for_a_minute(self, place):
+        """Is nobody's, even if the number is that of a living process; what is whole is read."""
+        file = IntentFile(place.with_name(f"{place.name}-{os.getpid()}-0"), None)
+        file.put("s", orjson.dumps(["s", "c", 1.5, "chat", "m", 1, None]))
+        os.truncate(file.path, 3_000_000)
+        assert found(place) == []
+        os.utime(file.path, (1.0, 1.0))
+        assert found(place) == [row("s")]
 
     def test_a_file_of_a_newer_version(self, place):
         """Is left to those who can read it."""
@@ -171,14 +226,65 @@ class TestFiles:
             [1, "c", 1.5, "chat", "m", 1, None],
             ["s", "c", 1.5, "chat", "m", 2**40, None],
             ["s", "c", None, "chat", "m", 1, None],
+            ["s", "c", 1.5, "chat", "m", 1, ["tenant"]],
+            ["s", "c", 1.5, "chat", "m", 1, {"tenant": 5}],
         ],
     )
-    def test_a_slot_that_holds_no_row(self, place, content):
-        """Is left out."""
+    def test_a_slot_that_holds_no_row(self, place, content, caplog):
+        """Is left out, with a word in the log, and the others are read."""
         file = IntentFile(place.with_name(f"{place.name}-1-0"), [1, os.getpid(), "nobody"])
         file.put("s", orjson.dumps(content))
         file.put("t", orjson.dumps(["t", "c", 1.5, "chat", "m", 1, None]))
         assert found(place) == [row("t")]
+        assert caplog.messages == [f"{file.path} has 1 rows that cannot be understood, which are passed over"]
+
+    def test_one_that_is_deleted_while_it_is_used(self, place):
+        """Is begun anew, also where its whole folder is gone."""
+        intents = Intents(place.parent / "home" / "l")
+        intents.put(row("a"))
+        shutil.rmtree(place.parent / "home")
+        intents.drop([row("a")])
+        intents.put(row("b"))
+        (path,) = (place.parent / "home").iterdir()
+        assert [content[0] for content in read(path)] == ["b"]
+
+    def test_it_is_looked_for_at_most_once_a_second(self, place):
+        """As that takes as long as storing a row."""
+        intents = Intents(place)
+        intents.put(row("a"))
+        intents.drop([])
+        files(place)[0].unlink()
+        intents.drop([row("a")])
+        intents.put(row("b"))
+        assert files(place) == []
+        intents._look_at = 0.0
+        intents.drop([row("b")])
+        intents.put(row("c"))
+        assert len(files(place)) == 1
+
+    def test_processes_of_another_namespace(self, place, in_child):
+        """Of the same boot are dead when their file is not locked any more, as their numbers say nothing here."""
+        boot, _, started = identity(os.getpid()).split("/")
+        owner = [1, 1, f"{boot}/pid:[1]/{started}"]
+        content = orjson.dumps(["s", "c", 1.5, "chat", "m", 1, None])
+        lives = IntentFile(place.with_name(f"{place.name}-1-0"), owner)
+        lives.put("s", content)
+        assert found(place) == []
+        path = place.with_name(f"{place.name}-1-1")
+        assert in_child(lambda: IntentFile(path, owner).put("s", content)) == 0
+        assert [[path for path, _ in group] for group in left_behind(place)] == [[path]]
+
+    def test_many_come_in_groups(self, place):
+        """Of so many files, and as soon as there are so many rows."""
+        for number in range(101):
+            IntentFile(place.with_name(f"{place.name}-1-{number:03}"), [1, 1, "nobody"])
+        assert [len(group) for group in left_behind(place)] == [100, 1]
+        place = place.with_name("many rows")
+        for number in range(4):
+            file = IntentFile(place.with_name(f"{place.name}-1-{number}"), [1, 1, "nobody"])
+            for name in range(4000):
+                file.put(f"{name}", orjson.dumps([f"{number} {name}", "c", 1.5, "chat", "m", 1, None]))
+        assert [sum(len(rows) for _, rows in group) for group in left_behind(place)] == [12_000, 4_000]
 
     def test_what_is_no_file_of_ours(self, place, tmp_path, killed):
         """Links, folders and pipes of such a name are passed over."""
@@ -353,6 +459,37 @@ class TestLedger:
         (kept,) = files(intents_of(str(path)))
         assert f"{kept} has sends of a process that died, which cannot be written: birds" in caplog.text
         assert not second.in_memory
+        assert [send.send_id for send in await open_ledger(path).sends()] == ["a"]
+
+    @pytest.mark.anyio
+    async def test_what_cannot_be_brought_in_keeps_nothing_else_out(self, path, open_ledger):
+        """The files beside it come in, and are gone."""
+        first = open_ledger(path)
+        await first.flush()
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute(
+                "CREATE TRIGGER no BEFORE INSERT ON sends WHEN NEW.send_id = 'b' BEGIN SELECT RAISE(ABORT, 'birds'); END"
+            )
+        for number, name in enumerate("abc"):
+            file = IntentFile(path.with_name(f"{path.name}-intents-1-{number}"), [1, 1, "nobody"])
+            file.put(name, orjson.dumps([name, "c", 1.5, "chat", "m", 1, None]))
+        assert sorted([send.send_id for send in await open_ledger(path).sends()]) == ["a", "c"]
+        assert [kept.name for kept in files(intents_of(str(path)))] == [f"{path.name}-intents-1-1"]
+
+    @pytest.mark.anyio
+    async def test_rows_that_are_only_in_memory_are_kept(self, path, open_ledger):
+        """Until they are in a file."""
+        path.parent.mkdir(mode=0o700)
+        path.mkdir()
+        ledger = open_ledger(path)
+        ledger.opened(row("a"))
+        await ledger.flush()
+        assert ledger.in_memory
+        (kept,) = files(intents_of(str(path)))
+        assert [content[0] for content in read(kept)] == ["a"]
+        path.rmdir()
+        await ledger.aclose()
+        assert files(intents_of(str(path))) == []
         assert [send.send_id for send in await open_ledger(path).sends()] == ["a"]
 
     @pytest.mark.anyio
