@@ -146,7 +146,9 @@ print([thread.name for thread in threading.enumerate() if "Otel" in thread.name]
 with configure("shop", prometheus=0, globally=False) as telemetry:
     print(telemetry.meter_provider is not None)
 """
-        told, handlers, backends, threads, apart = run(program, signal, str(tmp_path / "spans.jsonl")).stdout.splitlines()
+        told, handlers, backends, threads, apart = run(
+            program, signal, str(tmp_path / "spans.jsonl")
+        ).stdout.splitlines()
         assert told.startswith(f"the process has a {signal} provider already, {signal.capitalize()}Provider, to which")
         assert "globally=False" in told
         assert (handlers, backends, threads, apart) == ("['NullHandler']", "()", "[]", "True")
