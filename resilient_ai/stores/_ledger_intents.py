@@ -34,7 +34,7 @@ class Intents:
     """Keeps each row from before its bytes leave until the ledger has it.
 
     Ledgers write rows in a thread behind the call, some milliseconds later. A process that is killed in these would leave
-    requests of which no row tells. So each is first stored, in two microseconds and without waiting for a disk, in a file that
+    requests of which no row tells. So each is first stored, in microseconds and without waiting for a disk, in a file that
     whoever opens the ledger next reads: see `left_behind`.
 
     Nothing here fails a call. A row for which there is no slot, as thousands wait to be written, is only counted, and told of in
@@ -59,7 +59,7 @@ class Intents:
         self._held: list[str] = []
 
     def put(self, row: SendOpened) -> None:
-        """Keep a row; takes two microseconds, but for the first one, which makes the file."""
+        """Keep a row; takes microseconds, but for the first one, which makes the file."""
         try:
             file = self._file or self._begin()
             if file is None:
