@@ -20,6 +20,7 @@ from resilient_ai.middleware._conventions import Conventions, conventions_of
 from resilient_ai.middleware._span_attributes import start_of
 from resilient_ai.middleware._span_content import Capture, ContentWriter, capture_of
 from resilient_ai.middleware._spans import Otel, Times, inside, let_go, load
+from resilient_ai.middleware._telemetry_faults import passed_over
 from resilient_ai.middleware._tool_span import ToolSpan, tool_attributes
 
 if TYPE_CHECKING:
@@ -166,14 +167,18 @@ class Tracing:
         return ToolSpan(self._style.content, call, otel, span, times)
 
     def otel(self) -> Otel | None:
-        """Return the API, None where nobody can have set up a provider."""
+        """Return the API, None where nobody can have set up a provider, or that has no tracer to give."""
         if self._kept:
             return self._kept[0]
         # The API costs tens of milliseconds to import. Without it no provider can be set, except by this variable.
         imported = "opentelemetry.trace" in sys.modules or "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
         if self.tracer_provider is None and not imported:
             return None
-        self._kept.append(load(self.tracer_provider, _schema_url(self._style.conventions)))
+        try:
+            self._kept.append(load(self.tracer_provider, _schema_url(self._style.conventions)))
+        except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+            passed_over("tracing", "find a tracer", fault)
+            return None
         return self._kept[0]
 
 

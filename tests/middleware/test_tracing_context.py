@@ -287,3 +287,20 @@ def test_a_clock_that_stopped_with_its_loop_leaves_the_last_known_time():
     attempt, call = traced.spans
     assert call.attributes["resilient_ai.stream.outcome"] == "abandoned"
     assert call.start_time <= attempt.start_time <= attempt.end_time == call.end_time
+
+
+async def test_a_provider_that_has_no_tracer_to_give_fails_no_call(caplog):
+    """It is asked again for the next call; the log says what could not be done, and not what it said."""
+
+    class Broken:
+        asked = 0
+
+        def get_tracer(self, *_, **__):
+            self.asked += 1
+            raise KeyError("secret")
+
+    broken = Broken()
+    pipeline = Pipeline(ScriptedProvider(chat_result("a"), chat_result("b")), [Tracing(broken)])
+    assert [(await pipeline.send(CHAT)).text for _ in range(2)] == ["a", "b"]
+    assert broken.asked == 2
+    assert "secret" not in caplog.text
