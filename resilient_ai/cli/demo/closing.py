@@ -61,7 +61,8 @@ class Closing:
         console.print()
         self._compare(console)
         console.print(
-            f"[dim]spans[/dim]    {self.scene.output / 'trace.jsonl'} [dim]({self.spans.spans} OpenTelemetry spans)[/dim]"
+            f"[dim]spans[/dim]    {self.scene.output / 'trace.jsonl'} [dim]({self.spans.spans} OpenTelemetry spans)[/dim]\n"
+            f"[dim]         `resilient-ai trace {self.scene.output / 'trace.jsonl'}` draws them[/dim]"
         )
         if self.scene.picture is not None:
             console.print(f"[dim]picture[/dim]  {self.scene.picture}")
