@@ -54,15 +54,16 @@ class Deadline:
             call = call.replace(deadline=deadline)
         else:
             deadline = call.deadline
+            total = deadline - call.started
         seconds = deadline - call.clock.monotonic()
         if seconds <= 0:
-            raise _exceeded(deadline, call)
-        result = await within(call.clock, seconds, lambda: proceed(call), lambda: _exceeded(deadline, call))
+            raise _exceeded(total, call)
+        result = await within(call.clock, seconds, lambda: proceed(call), lambda: _exceeded(total, call))
         if isinstance(result, StreamResult):
-            result.limit_until(deadline, lambda: _exceeded(deadline, call))
+            result.limit_until(deadline, lambda: _exceeded(total, call))
         return result
 
 
-def _exceeded(deadline: float, call: Call[R]) -> DeadlineExceeded:
+def _exceeded(timeout: float, call: Call[R]) -> DeadlineExceeded:
     elapsed = call.clock.monotonic() - call.started
-    return DeadlineExceeded(timeout=deadline - call.started, elapsed=elapsed, sent=call.departed.count > 0)
+    return DeadlineExceeded(timeout=timeout, elapsed=elapsed, sent=call.departed.count > 0)

@@ -54,6 +54,14 @@ async def test_a_call_that_takes_too_long_is_stopped(clock, tier, options, timeo
     assert clock.monotonic() - began == pytest.approx(seconds)
 
 
+async def test_the_error_names_the_seconds_as_they_were_given(clock):
+    """However long the machine has been up: a point in time far from zero would round them."""
+    await clock.sleep(33_460.123_456_789)
+    with pytest.raises(DeadlineExceeded) as caught:
+        await send(clock, [10_000.0], timeout=0.001)
+    assert caught.value.timeout == 0.001
+
+
 async def test_everything_below_knows_the_deadline(clock):
     """The call carries the point in time and what is left to it."""
     seen = []
