@@ -59,13 +59,7 @@ class AccountedSend:
         ledger = accounts.ledger
         if ledger is not None:
             row = SendOpened(
-                send_id=self.id,
-                call_id=call.id,
-                at=call.clock.wall(),
-                kind=call.operation.kind,
-                model=call.model,
-                attempt=call.attempt,
-                tags=call.tags,
+                self.id, call.id, call.clock.wall(), call.operation.kind, call.model, call.attempt, call.tags
             )
             try:
                 ledger.opened(row)
@@ -181,17 +175,8 @@ class AccountedSend:
         call, accounts = self.call, self.accounts
         if state != "never_sent":
             call.record.costs.append((cost, source, self.used))
-        row = SendClosed(
-            send_id=self.id,
-            state=state,
-            cost=cost,
-            list_cost=listed,
-            used=self.used,
-            usage=usage,
-            service_tier=tier,
-            error=None if error is None else type(error).__name__,
-            elapsed=self.elapsed(),
-        )
+        name = None if error is None else type(error).__name__
+        row = SendClosed(self.id, state, cost, listed, self.used, usage, tier, name, self.elapsed())
         told = call.on_send_closed if accounts.ledger is None else (accounts.ledger.closed, *call.on_send_closed)
         for tell in told:
             try:

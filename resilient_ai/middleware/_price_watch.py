@@ -28,7 +28,6 @@ class PriceWatch:
 
     def compare(self, call: Call[Any], send_id: str, billed: Decimal, listed: Decimal) -> None:
         """Take in what one send was billed, and tell the listeners where it differs."""
-        drifted = differs(billed, listed)
         key = (call.origin, call.model)
         drift = self._drifts.get(key)
         if drift is None:
@@ -37,9 +36,11 @@ class PriceWatch:
                 drift = self._drifts[key] = PriceDrift()
         # Without a turn: two threads at once may lose one of their sends from an average, which is not worth waiting for.
         drift.record(billed, listed)
-        if drifted and drift.try_warn(time_of(call.clock)):
+        if not differs(billed, listed):
+            return
+        if drift.try_warn(time_of(call.clock)):
             _log.warning("%s is billed at %.3g times what the price table says", call.model, drift.ratio)
-        if drifted and call.listeners:
+        if call.listeners:
             call.emit(PriceDrifted(call_id=call.id, model=call.model, send_id=send_id, cost=billed, list_cost=listed))
 
     def states(self) -> tuple[PriceState, ...]:

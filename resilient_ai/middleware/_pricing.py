@@ -19,7 +19,7 @@ _MOST_MODELS = 1024
 _MOST_MESSAGES = 16
 _OF_TOKENS = frozenset({"chat", "stream", "complete"})
 _WELL_KNOWN = 16
-_ONE_IN = 16
+_ONE_IN = 64
 
 
 def price_of_result(prices: PriceBook, operation: Operation[Any], result: Result) -> Decimal | None:
@@ -88,16 +88,15 @@ class PromptSizes:
     def __init__(self) -> None:
         self._rules: dict[str, TokenRule] = {}
         self._of_all = TokenRule()
-        self._passed_over = 0
+        self._asked = 0
         self._turns = Turns()
 
     def learn(self, operation: Operation[Any], usage: Usage | None) -> None:
-        """Take in a prompt whose tokens were told; of a model that is well known only one in sixteen, as looking costs time."""
+        """Take in a prompt whose tokens were told; of a model that is well known only one in 64, as looking costs time."""
+        self._asked += 1
         rule = self._rules.get(operation.model)
-        if rule is not None and rule.texts > _WELL_KNOWN:
-            self._passed_over += 1
-            if self._passed_over % _ONE_IN:
-                return
+        if self._asked % _ONE_IN and rule is not None and rule.texts > _WELL_KNOWN:
+            return
         if usage is None or usage.input_tokens is None or not isinstance(operation, Complete | Conversation):
             return
         # A look at every message; a conversation of hundreds would cost more than it teaches.

@@ -1,16 +1,15 @@
 """A file of slots: what was stored there outlives the process, however that ends."""
 
+import ctypes
 import errno
 import os
-import struct
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
-from zlib import adler32
 
 import orjson
 
@@ -19,26 +18,46 @@ if sys.platform != "win32":
 
 # Windows has none of the first, and tells texts from bytes.
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-_HEAD = struct.Struct("<II")  # how long the content of a slot is, and its check value
-_EMPTY = bytes(_HEAD.size)
+_END = b"\n"  # of the content of a slot, of which nothing counts behind it
 # Bytes of a slot: most rows take half of a small one, and the large ones are for many or long tags.
 _SMALL, _LARGE = 512, 8192
 _SMALL_SLOTS, _LARGE_SLOTS = 4096, 64
 _LARGE_FROM = _SMALL * (1 + _SMALL_SLOTS)  # in front of all others is the slot that names the owner
 _SIZE = _LARGE_FROM + _LARGE * _LARGE_SLOTS
-_FITS_SMALL = _SMALL - _HEAD.size
-LONGEST = _LARGE - _HEAD.size
+LONGEST = _LARGE
+_LARGEST_OF_32_BITS = 2**31 - 1
 _seeking = threading.RLock()
-_head = _HEAD.pack
 
 
-def _seek_and_write(descriptor: int, content: bytes, place: int) -> int:  # pragma: no cover  # not on Linux
-    with _seeking:
-        os.lseek(descriptor, place, os.SEEK_SET)
-        return os.write(descriptor, content)
+def _write_unhurried(descriptor: int, content: bytes, _: int, place: int) -> int:  # pragma: no cover  # not on Linux
+    try:
+        if sys.platform != "win32":
+            return os.pwrite(descriptor, content, place)
+        with _seeking:
+            os.lseek(descriptor, place, os.SEEK_SET)
+            return os.write(descriptor, content)
+    except OSError:
+        return -1
 
 
-_pwrite = getattr(os, "pwrite", _seek_and_write)
+def _writer() -> Callable[[int, bytes, int, int], int]:
+    """Return what writes bytes, so many of them, at a place of a file, and tells how many it has written.
+
+    It does not let go of Python's lock, as `os.pwrite` does, which so hands it to whatever thread wants it: getting it back costs
+    many times what is done here, which is to copy a few hundred bytes to where the kernel keeps them.
+    """
+    try:
+        write = ctypes.PyDLL(None).pwrite if sys.maxsize > _LARGEST_OF_32_BITS else None
+    except (AttributeError, OSError, TypeError):  # pragma: no cover  # Windows
+        write = None
+    if write is None:  # pragma: no cover  # not on Linux
+        return _write_unhurried
+    write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int64)
+    write.restype = ctypes.c_ssize_t
+    return write
+
+
+_write = _writer()
 _close = os.close
 
 
@@ -46,8 +65,8 @@ class IntentFile:
     """Slots in a file of this process's own.
 
     What was written to a file is the kernel's, and the death of the process does not take it. It is not mapped into memory, as
-    somebody who cuts a mapped file off ends the process. A slot that was half written is known by its check value. Slots may be
-    filled by several threads, and are freed by one.
+    somebody who cuts a mapped file off ends the process. A slot holds a line of JSON, and one without an end is passed over.
+    Slots may be filled by several threads, and are freed by one.
 
     The file is locked for as long as the process lives, which processes see that cannot see each other otherwise.
 
@@ -87,20 +106,19 @@ class IntentFile:
         if self._descriptor >= 0:
             _close(self._descriptor)
 
-    def put(self, name: str, content: bytes) -> bool:
+    def put(self, name: str, line: bytes) -> bool:
         """Fill a slot, by a name that none has; False if there is none left that is large enough, or it cannot be written."""
-        size = len(content)
+        size = len(line)
         if size > LONGEST:
             return False
-        slots = self._small if size <= _FITS_SMALL else self._large
+        slots = self._small if size <= _SMALL else self._large
         try:
             # The one freed last is taken next, so that little of the file is ever touched.
             place = slots.pop()
         except IndexError:
             return False
-        try:
-            _pwrite(self._descriptor, _head(size, adler32(content)) + content, place)
-        except OSError:  # somebody has cut the file off, and now the disk is full
+        if _write(self._descriptor, line, size, place) != size:
+            # Somebody has cut the file off, and now the disk is full.
             slots.append(place)
             return False
         self.places[name] = place
@@ -111,9 +129,7 @@ class IntentFile:
         for name in names:
             place = self.places.pop(name, None)
             if place is not None:
-                try:
-                    _pwrite(self._descriptor, _EMPTY, place)
-                except OSError:
+                if _write(self._descriptor, _END, 1, place) != 1:
                     continue  # it is not filled again, and what it holds is in the ledger
                 (self._small if place < _LARGE_FROM else self._large).append(place)
 
@@ -144,8 +160,9 @@ class IntentFile:
         self.path.unlink(missing_ok=True)
 
     def _name(self, owner: Any) -> None:
-        content = orjson.dumps(owner)
-        _pwrite(self._descriptor, _head(len(content), adler32(content)) + content, 0)
+        line = orjson.dumps(owner, option=orjson.OPT_APPEND_NEWLINE)
+        if _write(self._descriptor, line, len(line), 0) != len(line):
+            raise OSError(f"{self.path} cannot be written")
 
 
 def is_left(path: Path) -> bool:
@@ -214,16 +231,11 @@ def _fetch(file: BinaryIO, whole: bytearray, start: int, end: int) -> Iterator[i
 
 
 def _content(whole: bytes | bytearray, place: int, size: int) -> Any:
-    if len(whole) < place + _HEAD.size:
-        return None
-    length, check = _HEAD.unpack_from(whole, place)
-    if not 0 < length <= size - _HEAD.size:
-        return None
-    content = whole[place + _HEAD.size : place + _HEAD.size + length]
-    if adler32(content) != check:
+    end = whole.find(_END, place, place + size)
+    if end <= place:
         return None
     try:
-        return orjson.loads(content)
+        return orjson.loads(whole[place:end])
     except orjson.JSONDecodeError:
         return None
 

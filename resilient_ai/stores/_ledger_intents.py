@@ -27,6 +27,7 @@ _FILES, _ROWS = 100, 10_000  # brought in together
 _VERSION = 1
 _PARTS = 3  # of what tells a process from all others: boot, namespace, moment of its start
 _LARGEST = 2**31  # what the column of a PostgreSQL takes
+_LINE = orjson.OPT_APPEND_NEWLINE
 _dumps = orjson.dumps
 
 
@@ -70,10 +71,10 @@ class Intents:
             # Written out, as a function for it would cost as much as the rest.
             tags = dict(row.tags) if row.tags else None
             try:
-                content = _dumps((row.send_id, row.call_id, row.at, row.kind, row.model, row.attempt, tags))
+                line = _dumps((row.send_id, row.call_id, row.at, row.kind, row.model, row.attempt, tags), None, _LINE)
             except TypeError:
-                content = _cleaned(row)
-            if not file.put(row.send_id, content) and not (tags and file.put(row.send_id, _without_tags(row))):
+                line = _cleaned(row)
+            if not file.put(row.send_id, line) and not (tags and file.put(row.send_id, _without_tags(row))):
                 self._skip()
         except Exception:  # noqa: BLE001  # the row itself is not lost by it
             self._skip()
@@ -247,7 +248,7 @@ def _are_tags(tags: Any) -> bool:
 
 def _without_tags(row: SendOpened) -> bytes:
     try:
-        return _dumps((row.send_id, row.call_id, row.at, row.kind, row.model, row.attempt, None))
+        return _dumps((row.send_id, row.call_id, row.at, row.kind, row.model, row.attempt, None), None, _LINE)
     except TypeError:
         return _cleaned(replace(row, tags={}))
 
@@ -255,7 +256,7 @@ def _without_tags(row: SendOpened) -> bytes:
 def _cleaned(row: SendOpened) -> bytes:
     """Return a row with question marks for what UTF-8 cannot say."""
     names = (_clean(row.send_id), _clean(row.call_id), row.at, _clean(row.kind), _clean(row.model), row.attempt)
-    return _dumps((*names, {_clean(name): _clean(value) for name, value in row.tags.items()}))
+    return _dumps((*names, {_clean(name): _clean(value) for name, value in row.tags.items()}), None, _LINE)
 
 
 def _clean(text: str) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import resource
-import struct
 
 import pytest
 
@@ -25,8 +24,8 @@ def damage(path, at, content):
 
 def test_what_is_stored_can_be_read(file):
     """While the file is open, and without anything being written explicitly."""
-    file.put("a", b'["a"]')
-    file.put("b", b'["b"]')
+    file.put("a", b'["a"]\n')
+    file.put("b", b'["b"]\n')
     assert (owner_of(file.path), sorted(read(file.path))) == (OWNER, [["a"], ["b"]])
     assert file.path.stat().st_mode & 0o777 == 0o600
 
@@ -34,67 +33,67 @@ def test_what_is_stored_can_be_read(file):
 def test_what_is_freed_is_gone(file):
     """And its slot is filled again; names that are not there do not matter."""
     for name in "abc":
-        file.put(name, b'"%s"' % name.encode())
+        file.put(name, b'"%s"\n' % name.encode())
     file.free(["b", "never"])
     assert sorted(read(file.path)) == ["a", "c"]
     place = file.places["c"]
     file.free("c")
-    file.put("d", b'"d"')
+    file.put("d", b'"d"\n')
     assert (file.places["d"], sorted(read(file.path))) == (place, ["a", "d"])
 
 
 def test_long_contents_have_slots_of_their_own(file):
     """As long as there are any, and up to their size."""
-    long = b'"%s"' % (b"x" * (LONGEST - 2))
+    long = b'"%s"\n' % (b"x" * (LONGEST - 3))
     assert all(file.put(f"long {number}", long) for number in range(LARGE_SLOTS))
-    assert not file.put("one more", b'"%s"' % (b"x" * 600))
+    assert not file.put("one more", b'"%s"\n' % (b"x" * 600))
     file.free(["long 3"])
-    assert not file.put("too long", long + b" ")
+    assert not file.put("too long", b" " + long)
     assert file.put("long 3", long)
-    assert file.put("short", b'"%s"' % (b"y" * 502))
+    assert file.put("short", b'"%s"\n' % (b"y" * 509))
     found = read(file.path)
-    assert sorted(map(len, found)) == [502, *[LONGEST - 2] * LARGE_SLOTS]
+    assert sorted(map(len, found)) == [509, *[LONGEST - 3] * LARGE_SLOTS]
     file.free(["long 7"])
     assert file.put("one more", long)
 
 
 def test_there_are_only_so_many_slots(file):
     """Whoever comes then hears of it, and what was there stays."""
-    assert all(file.put(f"{number}", b"%d" % number) for number in range(SLOTS))
-    assert not file.put("more", b"0")
+    assert all(file.put(f"{number}", b"%d\n" % number) for number in range(SLOTS))
+    assert not file.put("more", b"0\n")
     assert sorted(read(file.path)) == list(range(SLOTS))
     file.free(["17"])
-    assert file.put("more", b"0")
+    assert file.put("more", b"0\n")
 
 
 @pytest.mark.parametrize(
     ("offset", "content"),
     [
-        (0, struct.pack("<I", 3)),  # a length that is not its own
-        (0, struct.pack("<I", 2**32 - 1)),
-        (4, b"????"),  # the check value
-        (9, b"?"),  # the content
-        (8, b"\0" * 3),  # as if the rest had not been stored yet
+        (0, b"\n"),  # freed, as far as that had come
+        (0, b"\0\0\0"),
+        (8, b'"'),
+        (10, b"\0" * 4),  # as if the rest had not been stored yet
+        (8, b"x" * 600),
     ],
 )
 def test_a_slot_that_is_not_whole_is_left_out(file, offset, content):
     """The others are read."""
-    file.put("a", b'"a is whole"')
-    file.put("b", b'"b is not"')
+    file.put("b", b'"b is not"\n')
+    file.put("a", b'"a is whole"\n')
     damage(file.path, file.places["b"] + offset, content)
     assert read(file.path) == ["a is whole"]
 
 
 def test_a_whole_slot_that_says_nothing_is_left_out(file):
     """It is not what anybody has stored."""
-    file.put("a", b"{what")
+    file.put("a", b"{what\n")
     assert read(file.path) == []
 
 
 @pytest.mark.parametrize("length", [0, 3, 100, 512, _LARGE_FROM - 515, _LARGE_FROM + 4])
 def test_a_file_that_was_cut_off(file, tmp_path, length):
     """What is left of it is read."""
-    file.put("last", b'"last"')
+    file.put("last", b'"last"\n')
     cut = tmp_path / "cut"
     cut.write_bytes(file.path.read_bytes()[:length])
     assert owner_of(cut) == (OWNER if length >= 100 else None)
@@ -103,18 +102,18 @@ def test_a_file_that_was_cut_off(file, tmp_path, length):
 
 def test_an_empty_file_is_removed(file):
     """Nobody fills a slot of it any more."""
-    file.put("a", b'"a"')
+    file.put("a", b'"a"\n')
     file.free("a")
     file.leave([1, 2, "nobody"])
     assert not file.path.exists()
-    assert not file.put("b", b'"b"')
+    assert not file.put("b", b'"b"\n')
 
 
 def test_a_file_that_is_not_empty_is_left_to_others(file):
     """They see who has it now, and nothing is added."""
-    file.put("a", b'"a"')
+    file.put("a", b'"a"\n')
     file.leave([1, 2, "nobody"])
-    assert not file.put("b", b'"b"')
+    assert not file.put("b", b'"b"\n')
     assert (owner_of(file.path), read(file.path)) == ([1, 2, "nobody"], ["a"])
 
 
@@ -130,11 +129,11 @@ def test_a_file_that_is_there_is_not_touched(tmp_path):
 
 def test_a_file_that_is_cut_off_while_it_is_used(file):
     """Grows again, and has what is stored from then on."""
-    file.put("before", b'"before"')
+    file.put("before", b'"before"\n')
     os.truncate(file.path, 0)
     file.free(["before"])
-    assert file.put("small", b'"small"')
-    assert file.put("large", b'"%s"' % (b"x" * 600))
+    assert file.put("small", b'"small"\n')
+    assert file.put("large", b'"%s"\n' % (b"x" * 600))
     assert read(file.path) == ["small", "x" * 600]
 
 
@@ -145,9 +144,9 @@ def test_a_slot_that_cannot_be_written_is_not_lost(file, in_child):
         os.truncate(file.path, 0)
         most = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, most[1]))
-        refused = [file.put(f"{number}", b"1") for number in range(SLOTS)]
+        refused = [file.put(f"{number}", b"1\n") for number in range(SLOTS)]
         resource.setrlimit(resource.RLIMIT_FSIZE, most)
-        return not any(refused) and all(file.put(f"{number}", b"1") for number in range(SLOTS))
+        return not any(refused) and all(file.put(f"{number}", b"1\n") for number in range(SLOTS))
 
     assert in_child(work) == 0
 
@@ -162,7 +161,7 @@ def test_what_was_deleted_is_not_there(file):
 def test_a_descriptor_that_somebody_closed(tmp_path):
     """Is not used for another file that has the number now."""
     file = IntentFile(tmp_path / "file", OWNER)
-    file.put("a", b'"a"')
+    file.put("a", b'"a"\n')
     path = tmp_path / "other"
     path.write_bytes(b"theirs")
     number = file._descriptor
@@ -170,7 +169,7 @@ def test_a_descriptor_that_somebody_closed(tmp_path):
     os.dup2(theirs, number)
     assert not file.is_there()
     file.free(["a"])
-    assert not file.put("b", b'"b"')
+    assert not file.put("b", b'"b"\n')
     file.leave(OWNER)
     del file
     assert os.fstat(number).st_ino == path.stat().st_ino
@@ -188,7 +187,7 @@ def test_it_is_locked_until_its_process_ends(file):
     """Then it is left, whatever it holds."""
     path = file.path
     assert not is_left(path)
-    file.put("a", b'"a"')
+    file.put("a", b'"a"\n')
     os.close(os.dup(file._descriptor))
     assert not is_left(path)
 
@@ -198,7 +197,7 @@ def test_a_file_whose_owner_is_gone_is_left(tmp_path, in_child):
     path = tmp_path / "file"
 
     def work():
-        IntentFile(path, OWNER).put("a", b'"a"')
+        IntentFile(path, OWNER).put("a", b'"a"\n')
         return True
 
     assert in_child(work) == 0
@@ -209,9 +208,9 @@ def test_a_file_whose_owner_is_gone_is_left(tmp_path, in_child):
 def test_only_what_was_written_is_read(file):
     """However many slots were never filled; the first and the last are found."""
     for number in range(SLOTS):
-        file.put(f"{number}", b"%d" % number)
+        file.put(f"{number}", b"%d\n" % number)
     for number in range(LARGE_SLOTS):
-        file.put(f"large {number}", b'"%s"' % (b"x" * 5000))
+        file.put(f"large {number}", b'"%s"\n' % (b"x" * 5000))
     file.free(f"{number}" for number in range(1, SLOTS - 1))
     file.free(f"large {number}" for number in range(1, LARGE_SLOTS - 1))
     assert read(file.path) == [SLOTS - 1, 0, "x" * 5000, "x" * 5000]

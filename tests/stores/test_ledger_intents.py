@@ -26,6 +26,10 @@ UNTOLD = "of which no row will tell if the process is killed before they are wri
 TAGS = MappingProxyType({"tenant": "acme", "team": "red"})
 
 
+def line_of(content):
+    return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
+
+
 def row(name="s", **fields):
     return SendOpened(
         **({"send_id": name, "call_id": "c", "at": 1.5, "kind": "chat", "model": "m", "attempt": 1} | fields)
@@ -94,7 +98,7 @@ class TestRows:
     def test_a_time_without_a_fraction(self, place):
         """Is a time as any other."""
         file = IntentFile(place.with_name(f"{place.name}-1-0"), [1, os.getpid(), "nobody"])
-        file.put("s", orjson.dumps(["s", "c", 2, "chat", "m", 1, None]))
+        file.put("s", line_of(["s", "c", 2, "chat", "m", 1, None]))
         (only,) = found(place)
         assert (only, type(only.at)) == (row("s", at=2.0), float)
 
@@ -206,7 +210,7 @@ class TestFiles:
     def test_a_file_that_has_not_said_whose_it_is_for_a_minute(self, place):
         """Is nobody's, even if the number is that of a living process; what is whole is read."""
         file = IntentFile(place.with_name(f"{place.name}-{os.getpid()}-0"), None)
-        file.put("s", orjson.dumps(["s", "c", 1.5, "chat", "m", 1, None]))
+        file.put("s", line_of(["s", "c", 1.5, "chat", "m", 1, None]))
         os.truncate(file.path, 3_000_000)
         assert found(place) == []
         os.utime(file.path, (1.0, 1.0))
@@ -233,8 +237,8 @@ class TestFiles:
     def test_a_slot_that_holds_no_row(self, place, content, caplog):
         """Is left out, with a word in the log, and the others are read."""
         file = IntentFile(place.with_name(f"{place.name}-1-0"), [1, os.getpid(), "nobody"])
-        file.put("s", orjson.dumps(content))
-        file.put("t", orjson.dumps(["t", "c", 1.5, "chat", "m", 1, None]))
+        file.put("s", line_of(content))
+        file.put("t", line_of(["t", "c", 1.5, "chat", "m", 1, None]))
         assert found(place) == [row("t")]
         assert caplog.messages == [f"{file.path} has 1 rows that cannot be understood, which are passed over"]
 
@@ -266,7 +270,7 @@ class TestFiles:
         """Of the same boot are dead when their file is not locked any more, as their numbers say nothing here."""
         boot, _, started = identity(os.getpid()).split("/")
         owner = [1, 1, f"{boot}/pid:[1]/{started}"]
-        content = orjson.dumps(["s", "c", 1.5, "chat", "m", 1, None])
+        content = line_of(["s", "c", 1.5, "chat", "m", 1, None])
         lives = IntentFile(place.with_name(f"{place.name}-1-0"), owner)
         lives.put("s", content)
         assert found(place) == []
@@ -283,7 +287,7 @@ class TestFiles:
         for number in range(4):
             file = IntentFile(place.with_name(f"{place.name}-1-{number}"), [1, 1, "nobody"])
             for name in range(4000):
-                file.put(f"{name}", orjson.dumps([f"{number} {name}", "c", 1.5, "chat", "m", 1, None]))
+                file.put(f"{name}", line_of([f"{number} {name}", "c", 1.5, "chat", "m", 1, None]))
         assert [sum(len(rows) for _, rows in group) for group in left_behind(place)] == [12_000, 4_000]
 
     def test_what_is_no_file_of_ours(self, place, tmp_path, killed):
@@ -472,7 +476,7 @@ class TestLedger:
             )
         for number, name in enumerate("abc"):
             file = IntentFile(path.with_name(f"{path.name}-intents-1-{number}"), [1, 1, "nobody"])
-            file.put(name, orjson.dumps([name, "c", 1.5, "chat", "m", 1, None]))
+            file.put(name, line_of([name, "c", 1.5, "chat", "m", 1, None]))
         assert sorted([send.send_id for send in await open_ledger(path).sends()]) == ["a", "c"]
         assert [kept.name for kept in files(intents_of(str(path)))] == [f"{path.name}-intents-1-1"]
 

@@ -13,7 +13,8 @@ PriceConfidence: TypeAlias = Literal["high", "medium", "low"]
 KINDS: Final[tuple[str, ...]] = get_args(ModelKind)
 STATUSES: Final[tuple[str, ...]] = get_args(ModelStatus)
 _IMAGE_UNITS: Final[tuple[str, ...]] = get_args(ImageUnit)
-_MILLION = 1_000_000
+_MILLION = Decimal(1_000_000)
+_NOTHING = Decimal(0)
 _IMAGE_UNIT_PIXELS = 1024 * 1024
 # Where a price other than 0 can be, in US dollars; farther out sums of prices would lose digits, or overflow.
 _LEAST, _MOST = Decimal("1E-12"), Decimal(1_000_000_000)
@@ -157,17 +158,22 @@ class Pricing:
         ... )
         Decimal('0.00026')
         """
-        parts = [(input_tokens, self.input_per_1m), (output_tokens, self.output_per_1m)]
-        if cached_tokens or cache_write_tokens:
-            parts[0] = (input_tokens - cached_tokens - cache_write_tokens, self.input_per_1m)
-            parts += [(cached_tokens, self.cached_input_per_1m), (cache_write_tokens, self.cache_write_per_1m)]
-        total = Decimal(0)
-        for tokens, price in parts:
-            if tokens:
-                if tokens < 0 or price is None:
-                    return None
-                total += tokens * price
-        return total / _MILLION
+        # Asked for every answer, of which most have nothing to do with the prompt cache.
+        fresh = _times(input_tokens - cached_tokens - cache_write_tokens, self.input_per_1m)
+        answer = _times(output_tokens, self.output_per_1m)
+        if fresh is None or answer is None:
+            return None
+        if not cached_tokens and not cache_write_tokens:
+            return (fresh + answer) / _MILLION
+        cached = _times(cached_tokens, self.cached_input_per_1m)
+        written = _times(cache_write_tokens, self.cache_write_per_1m)
+        return None if cached is None or written is None else (fresh + cached + written + answer) / _MILLION
+
+
+def _times(tokens: int, price: Decimal | None) -> Decimal | None:
+    if not tokens:
+        return _NOTHING
+    return None if tokens < 0 or price is None else tokens * price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,8 +54,9 @@ class PriceDrift:
     def record(self, billed: Decimal, listed: Decimal) -> None:
         """Take in one send."""
         self.sends += 1
-        self._billed = self._billed * _KEPT + float(billed)
-        self._listed = self._listed * _KEPT + float(listed)
+        paid = float(billed)
+        self._billed = self._billed * _KEPT + paid
+        self._listed = self._listed * _KEPT + (paid if billed == listed else float(listed))
 
     def try_warn(self, now: float) -> bool:
         """Return whether it is time to warn, which it is once an hour; `now` in seconds."""
