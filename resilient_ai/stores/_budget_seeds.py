@@ -61,5 +61,5 @@ def groups_of(charges: Sequence[Charge]) -> list[SeedGroup]:
 
 
 def new_life() -> int:
-    """Return a life for counters that are begun."""
-    return int.from_bytes(os.urandom(8)) >> 2
+    """Return a life for counters that are begun; never 0, which is none."""
+    return int.from_bytes(os.urandom(8)) >> 2 | 1

@@ -22,12 +22,15 @@ _LARGEST = 2**62  # a counter has 64 bits
 _MOST_VALUES = 500
 _AT_ONCE = 100  # with every statement Python's lock is let go, and must be had back from a loop that is busy
 
+# Life 0 is that of counters which a settlement has begun, so that they hold nothing of what was spent before.
 _HELD = """
-SELECT coalesce(sum(spent), 0), count(*), coalesce(max(slice = :slice), 0),
+SELECT coalesce(sum(spent), 0), count(nullif(life, 0)), coalesce(max(slice = :slice), 0),
     coalesce(max(CASE WHEN slice = :slice THEN life END), max(life))
 FROM budget_counters WHERE key = :key AND slice BETWEEN :first AND :slice
 """
-_THERE = "EXISTS (SELECT 1 FROM budget_counters WHERE key = ? AND slice BETWEEN ? AND ?)"
+_THERE = "EXISTS (SELECT 1 FROM budget_counters WHERE key = ? AND slice BETWEEN ? AND ? AND life <> 0)"
+_DROP = "DELETE FROM budget_counters WHERE key = ? AND slice BETWEEN ? AND ? AND life = 0"
+_ADOPT = "UPDATE budget_counters SET life = ? WHERE key = ? AND slice BETWEEN ? AND ? AND life = 0"
 _SLICES = "SELECT slice, spent FROM budget_counters WHERE key = :key AND slice BETWEEN :first AND :slice"
 _ADD = """
 INSERT INTO budget_counters (key, slice, spent, until, life) VALUES (?, ?, max(0, ?), ?, ?)
@@ -36,7 +39,7 @@ ON CONFLICT (key, slice) DO UPDATE SET spent = max(0, spent + ?)
 # The counters of a window have one life, so a slice that is new has that of the others, a newer one's as well.
 _SETTLE = """
 INSERT INTO budget_counters (key, slice, spent, until, life) VALUES (:key, :slice, max(0, :whole), :until, coalesce(
-    (SELECT life FROM budget_counters WHERE key = :key AND slice >= :first ORDER BY slice DESC LIMIT 1), :new
+    (SELECT life FROM budget_counters WHERE key = :key AND slice >= :first ORDER BY slice DESC LIMIT 1), 0
 ))
 ON CONFLICT (key, slice) DO UPDATE SET
     spent = min(:largest, max(0, spent + CASE WHEN :life IS NULL OR :life = life THEN :amount ELSE :whole END))
@@ -88,7 +91,7 @@ class Ask:
 
 class _Held(NamedTuple):
     spent: int
-    counters: int
+    counters: int  # those that began with what was spent before
     there: int  # whether the slice itself has a counter
     life: int | None  # of that counter, or else of the others
 
@@ -217,7 +220,7 @@ def spent(connection: "sqlite3.Connection", charges: Sequence[Charge]) -> tuple[
     held = [_held(connection, one) for one in charges]
     seeds = seeds_of(connection, [one for one, each in zip(charges, held, strict=True) if not each.counters])
     return tuple(
-        each.spent if each.counters else sum(amount for _, amount in seeds[span(one)])
+        each.spent if each.counters else max(each.spent, sum(amount for _, amount in seeds[span(one)]))
         for one, each in zip(charges, held, strict=True)
     )
 
@@ -228,11 +231,10 @@ def settle(connection: "sqlite3.Connection", settlements: Sequence[Settlement]) 
     More is given back than a counter holds only by mistake, and that must not raise the limit.
     """
     if settlements:
-        life = new_life()
-        connection.executemany(_SETTLE, [_values(one, life) for each in settlements for one in each.charges])
+        connection.executemany(_SETTLE, [_values(one) for each in settlements for one in each.charges])
 
 
-def _values(one: Charge, life: int) -> dict[str, object]:
+def _values(one: Charge) -> dict[str, object]:
     return {
         "key": one.key,
         "slice": one.slice,
@@ -241,19 +243,26 @@ def _values(one: Charge, life: int) -> dict[str, object]:
         "amount": one.amount,
         "whole": one.amount if one.life is None else one.whole,
         "life": one.life,
-        "new": life,
         "largest": _LARGEST,
     }
 
 
 def _open(connection: "sqlite3.Connection", one: Charge, seeds: Mapping[Span, Seed], life: int) -> _Held:
-    """Return what the counters of a charge hold; where there are none it begins with what was spent before."""
+    """Return what the counters of a charge hold; where there are none they begin with what was spent before.
+
+    What was settled before them is a part of that, as far as those sends are in this ledger.
+    """
     held = _held(connection, one)
     if not held.there:
         connection.execute(_FORGET, (one.slice,))
     if held.counters:
         return held
     begin = seeds.get(span(one)) or seeds_of(connection, [one])[span(one)]
+    if held.spent > sum(amount for _, amount in begin):
+        connection.execute(_ADOPT, (life, one.key, one.first, one.slice))
+        return _held(connection, one)
+    if held.life is not None:
+        connection.execute(_DROP, (one.key, one.first, one.slice))
     connection.executemany(_ADD, [(one.key, slot, amount, one.until, life, amount) for slot, amount in begin])
     return _held(connection, one)
 

@@ -84,7 +84,7 @@ CREATE TABLE budget_counters (
 CREATE INDEX budget_counters_until ON budget_counters (until);
 """,
     """
-ALTER TABLE budget_counters ADD COLUMN life INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE budget_counters ADD COLUMN life INTEGER NOT NULL DEFAULT 1;
 """,
 )
 VERSION = len(_MIGRATIONS)

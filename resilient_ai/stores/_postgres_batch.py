@@ -48,7 +48,7 @@ class Batch:
         self.settled = settled
         self._counters = counters
         self._asks = asks
-        self._held: dict[Span, Held | None] = {}
+        self._held: dict[Span, Held] = {}
         self._seeds: dict[Span, dict[int, int]] = {}
         self._added: dict[str, dict[int, int]] = {}
         self._charges: dict[tuple[str, int], Charge] = {}
@@ -78,13 +78,14 @@ class Batch:
             self._counters.lock(connection, {charge.key for charge in [*charges, *self.settled]})
         # Before they are read, as no counter falls below 0.
         if self.settled:
-            self._counters.add(connection, Owed(self.settled), self._life)
+            self._counters.add(connection, Owed(self.settled), 0)
         by_span = {span(charge): charge for charge in charges}
         self._held = self._counters.read(connection, list(by_span)) if by_span else {}
-        new = [charge for name, charge in by_span.items() if self._held[name] is None]
+        new = [charge for name, charge in by_span.items() if not self._held[name].life]
         if new and not self.may_seed:
             raise SeedsMissing
         self._seeds = self._counters.spent_before(connection, new)
+        self._begin(connection, [name for name in self._seeds if self._held[name].counters])
         for ask in self._asks:
             held = [self._spent(charge) for charge in ask.charges]
             fits = all(_fits(charge, spent, ask.charges) for charge, spent in zip(ask.charges, held, strict=True))
@@ -99,20 +100,27 @@ class Batch:
             self._counters.add(connection, added, self._life)
         self.complete = True
 
+    def _begin(self, connection: "psycopg.Connection[Any]", begun: Sequence[Span]) -> None:
+        """Begin counters anew that settlements have begun, unless they hold more than was spent before."""
+        for name in begun:
+            holds_more = self._held[name].spent > sum(self._seeds[name].values())
+            self._counters.begin(connection, name, life=self._life if holds_more else None)
+        if begun:
+            self._held |= self._counters.read(connection, begun)
+
     def _spent(self, charge: Charge) -> int:
         name = span(charge)
         held, added = self._held[name], self._added.get(charge.key, {})
-        if held is None and not any(charge.first <= at <= charge.slice for at in added):
+        if not held.life and not any(charge.first <= at <= charge.slice for at in added):
             # Somebody who comes later in this transaction finds the counter begun.
             for at, amount in ({charge.slice: 0} | self._seeds[name]).items():
                 self._merge(replace(charge, slice=at), amount)
             added = self._added[charge.key]
         counted = sum(amount for at, amount in added.items() if charge.first <= at <= charge.slice)
-        return counted if held is None else held.spent + counted
+        return held.spent + counted
 
     def _life_of(self, charge: Charge) -> int:
-        held = self._held[span(charge)]
-        return self._life if held is None else held.life
+        return self._held[span(charge)].life or self._life
 
     def _slices_of(self, connection: "psycopg.Connection[Any]", charge: Charge) -> dict[int, int]:
         name, added = span(charge), self._added.get(charge.key, {})

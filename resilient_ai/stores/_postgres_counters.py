@@ -22,11 +22,13 @@ _LONGEST = 500  # characters of a key that is written as it is; an index holds n
 _LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key"
 _READ = """
 SELECT asked.place, count(counters.key), coalesce(sum(counters.spent), 0),
-    coalesce(max(counters.life) FILTER (WHERE counters.slice = asked.slice), max(counters.life))
+    coalesce(max(counters.life) FILTER (WHERE counters.slice = asked.slice), max(counters.life), 0)
 FROM json_to_recordset(%s::json) AS asked (place integer, key text, first bigint, slice bigint)
 LEFT JOIN {schema}.counters ON counters.key = asked.key AND counters.slice BETWEEN asked.first AND asked.slice
 GROUP BY asked.place ORDER BY asked.place
 """
+_DROP = "DELETE FROM {schema}.counters WHERE key = %s AND slice BETWEEN %s AND %s AND life = 0"
+_ADOPT = "UPDATE {schema}.counters SET life = %s WHERE key = %s AND slice BETWEEN %s AND %s AND life = 0"
 _SLICES = "SELECT slice, spent FROM {schema}.counters WHERE key = %s AND slice BETWEEN %s AND %s"
 _ADD = """
 WITH told AS (
@@ -57,8 +59,14 @@ _FORGET = "DELETE FROM {schema}.counters WHERE until < extract(epoch FROM now() 
 
 
 class Held(NamedTuple):
-    """What counters hold together, and their life."""
+    """What counters hold together, and their life.
 
+    Args:
+        counters: How many there are.
+        life: 0 where there is none, and where a settlement has begun them, so that they hold nothing of what was spent before.
+    """
+
+    counters: int
     spent: int
     life: int
 
@@ -68,36 +76,43 @@ class Counters:
 
     def __init__(self, schema: str) -> None:
         self._schema = f'"{schema}"'
-        self._read, self._slices, self._add, self._forget = (
-            sql.format(schema=self._schema).encode() for sql in (_READ, _SLICES, _ADD, _FORGET)
+        self._read, self._slices, self._add, self._forget, self._drop, self._adopt = (
+            sql.format(schema=self._schema).encode() for sql in (_READ, _SLICES, _ADD, _FORGET, _DROP, _ADOPT)
         )
 
     def lock(self, connection: "psycopg.Connection[Any]", keys: Iterable[str]) -> None:
         """Let nobody else use these counters until the end of the transaction."""
         connection.execute(_LOCK, (sorted({_number(self._schema, key) for key in keys}),))
 
-    def read(self, connection: "psycopg.Connection[Any]", spans: Sequence[Span]) -> "dict[Span, Held | None]":
-        """Return what the counters of these spans hold together; None where there is none."""
+    def read(self, connection: "psycopg.Connection[Any]", spans: Sequence[Span]) -> dict[Span, Held]:
+        """Return what the counters of these spans hold together."""
         asked = [
             {"place": place, "key": name_of(key), "first": first, "slice": last}
             for place, (key, first, last) in enumerate(spans)
         ]
         rows = connection.execute(self._read, (_json(asked),)).fetchall()
-        return {spans[place]: Held(int(spent), life) if count else None for place, count, spent, life in rows}
+        return {spans[place]: Held(count, int(spent), life) for place, count, spent, life in rows}
 
     def spent(self, connection: "psycopg.Connection[Any]", charges: Sequence[Charge]) -> tuple[int, ...]:
         """Return what the counters of charges hold, or would begin with."""
         held = self.read(connection, list({span(one): None for one in charges})) if charges else {}
-        seeds = self.spent_before(connection, [one for one in charges if held[span(one)] is None])
-        return tuple(
-            sum(seeds[span(one)].values()) if (known := held[span(one)]) is None else known.spent for one in charges
-        )
+        seeds = self.spent_before(connection, [one for one in charges if not held[span(one)].life])
+        # Where a settlement began them, that is a part of what was spent before, as far as those sends are in this ledger.
+        return tuple(max(held[name].spent, sum(seeds.get(name, {}).values())) for name in map(span, charges))
 
     def slices(self, connection: "psycopg.Connection[Any]", of: Span) -> dict[int, int]:
         """Return what each counter of a span holds, by where its slice begins."""
         key, first, last = of
         rows = connection.execute(self._slices, (name_of(key), first, last)).fetchall()
         return {slice_: int(spent) for slice_, spent in rows}
+
+    def begin(self, connection: "psycopg.Connection[Any]", of: Span, *, life: int | None) -> None:
+        """Give counters that settlements have begun a life, or drop them for others that hold more; None drops them."""
+        key, first, last = of
+        if life is not None:
+            connection.execute(self._adopt, (life, name_of(key), first, last))
+        else:
+            connection.execute(self._drop, (name_of(key), first, last))
 
     def add(self, connection: "psycopg.Connection[Any]", charges: Iterable[Charge], life: int) -> None:
         """Add charges to counters that are locked; those that are begun have this life.

@@ -516,6 +516,43 @@ class TestWhatWasSpentBefore:
         assert await book.charge([later]) == Admission(admitted=True, spent=(units(Decimal(2)),))
         assert await book.spent([later]) == (units(Decimal(2)) + 1,)
 
+    @pytest.mark.parametrize("window", [0, DAY], ids=["calendar", "rolling"])
+    @pytest.mark.parametrize(("settled", "known"), [("0.1", "5"), ("5", "5"), ("7", "5"), ("0", "5"), ("0.1", "0")])
+    async def test_what_is_settled_before_the_first_charge(self, book, window, settled, known):
+        """Is a part of what was spent before, or more than it where its send is in another ledger; nothing counts twice."""
+        dollar, limit = units(Decimal(1)), units(Decimal(9))
+        self.send(book, "s", known)
+        one = charge(dollar, limit, first=TODAY - window)
+        book.settle([replace(one, amount=units(Decimal(settled)))])
+        before = units(max(Decimal(known), Decimal(settled)))
+        assert await book.spent([one]) == (before,)
+        assert await book.charge([one]) == Admission(admitted=True, spent=(before,))
+        assert await book.charge([one]) == Admission(admitted=True, spent=(before + dollar,))
+        book.settle([replace(one, amount=-dollar)])
+        assert await book.charge([one]) == Admission(admitted=True, spent=(before + dollar,))
+
+    async def test_what_is_settled_before_the_first_charge_of_another_slice(self, book):
+        """It begins no slice that a later charge would take for begun."""
+        hour = 3_600
+        self.send(book, "s", "5")
+        early = charge(units(Decimal(1)), start=TODAY, first=TODAY - DAY)
+        late = charge(units(Decimal(1)), start=TODAY + hour, first=TODAY + hour - DAY)
+        book.settle([early])
+        first = await book.charge([late])
+        book.settle([early])
+        assert [first.spent, await book.spent([late])] == [(units(Decimal(spent)),) for spent in (5, 7)]
+
+    async def test_many_that_were_settled_first(self, book):
+        """Each begins for itself, whether it is charged alone or along with others."""
+        for number in range(5):
+            self.send(book, f"s{number}", f"{number}", tenant=f"t{number}")
+        many = [charge(1, key=f"t{number}", scope={"tenant": f"t{number}"}) for number in range(5)]
+        book.settle([replace(one, amount=units(Decimal(2))) for one in many])
+        expected = tuple(units(Decimal(max(2, number))) for number in range(5))
+        assert await book.charge(many[:3]) == Admission(admitted=True, spent=expected[:3])
+        found = await asyncio.gather(*(book.charge([one]) for one in many))
+        assert [each.spent[0] for each in found] == [*(each + 1 for each in expected[:3]), *expected[3:]]
+
     async def test_a_refused_charge_counts_it_too(self, book):
         """And the next one as well."""
         self.send(book, "s", "2")

@@ -192,7 +192,7 @@ def test_counters_of_version_2_go_on(path):
         connection.execute("INSERT INTO budget_counters (key, slice, spent, until) VALUES ('a', 0, 7, 100000000000)")
     ledger = SQLiteLedger(path)
     found = asyncio.run(ledger.charge([Charge(key="a", slice=0, first=0, amount=1, limit=9, until=10**11)]))
-    assert (found.spent, found.lives) == ((7,), (0,))
+    assert (found.spent, found.lives) == ((7,), (1,))
     ledger.close()
 
 

@@ -10,4 +10,4 @@ depends_on = None
 
 def upgrade() -> None:
     """Add it; counters that are there have the same."""
-    op.execute("ALTER TABLE counters ADD COLUMN life bigint NOT NULL DEFAULT 0")
+    op.execute("ALTER TABLE counters ADD COLUMN life bigint NOT NULL DEFAULT 1")
