@@ -227,6 +227,10 @@ if TYPE_CHECKING:
     from resilient_ai.middleware.redactor import (
         Redactor,
     )
+    from resilient_ai.middleware.routing import (
+        Routing,
+        Rule,
+    )
     from resilient_ai.presets import (
         ResilientAIWarning,
         default_stack,
@@ -289,6 +293,7 @@ _HOMES = {
     "resilient_ai.deepinfra.provider": "DeepInfraProvider",
     "resilient_ai.middleware.budget": "Budget",
     "resilient_ai.middleware.redactor": "Redactor",
+    "resilient_ai.middleware.routing": "Routing Rule",
     "resilient_ai.presets": "ResilientAIWarning default_stack",
     "resilient_ai.settings": "Settings",
     "resilient_ai.tool_loop": "ToolRun ToolStep",
@@ -432,6 +437,8 @@ __all__ = [
     "RetiredModelWarning",
     "RetryScheduled",
     "RetrySuppressed",
+    "Routing",
+    "Rule",
     "SavedTotal",
     "Savings",
     "SendBudgetState",

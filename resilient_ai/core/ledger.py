@@ -88,8 +88,8 @@ class CallSpared:
 class Ledger(Protocol):
     """Where sends are written down.
 
-    `opened`, `closed` and `spared` are called on the path of every request, also while a task is being cancelled and from the
-    garbage collector, so they are synchronous and never wait; writing happens behind them.
+    `opened` and `closed` are called on the path of every request, also while a task is being cancelled and from the garbage
+    collector, so they are synchronous and never wait; writing happens behind them.
     """
 
     def opened(self, row: SendOpened) -> None:
@@ -217,7 +217,7 @@ class SavedTotal:
 
 
 class CostBook(Protocol):
-    """A ledger that can be asked. Every question sees what was reported before it.
+    """What can be asked of a ledger. Every question sees what was reported before it.
 
     `since` and `until` are seconds since 1970-01-01 UTC: sends from that moment on, and sends before that moment. `tags` counts
     only sends with all of these tags; "model" and "kind" may be named there as if they were tags.
@@ -279,7 +279,7 @@ class CostBook(Protocol):
 
 
 class CostLedger(Ledger, CostBook, Protocol):
-    """A ledger that can be asked."""
+    """A ledger that is its own book: what is written down in it can be asked of it."""
 
 
 def check_period(since: float | None, until: float | None, *, given: tuple[object, object] | None = None) -> None:

@@ -1,6 +1,5 @@
 """Where cached answers and the book of sends are kept: in memory, on disk, in SQLite or Redis; and limits a fleet shares."""
 
-from resilient_ai.core.ledger import LedgerRow, LedgerSend, LedgerTotal
 from resilient_ai.stores.disk import DiskStore
 from resilient_ai.stores.encrypted import EncryptedStore
 from resilient_ai.stores.memory import MemoryStore
@@ -15,9 +14,6 @@ from resilient_ai.stores.tiered import TieredStore
 __all__ = [
     "DiskStore",
     "EncryptedStore",
-    "LedgerRow",
-    "LedgerSend",
-    "LedgerTotal",
     "MemoryBudgets",
     "MemoryStore",
     "PostgresLedger",

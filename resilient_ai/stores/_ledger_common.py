@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from resilient_ai.core.errors import InvalidInput
-from resilient_ai.core.kinds import check_filter, covered
+from resilient_ai.core.kinds import check_filter
 from resilient_ai.core.ledger import (
     COLUMNS,
     Column,
@@ -47,14 +47,6 @@ class Filter(NamedTuple):
     until: float | None = None
     tags: Mapping[str, str] | None = None
     kinds: tuple[str, ...] | None = None
-
-    @classmethod
-    def of_scope(cls, since: float, until: float, scope: Mapping[str, str]) -> "Filter":
-        """Return which sends count against a budget."""
-        kind = scope.get("kind")
-        if kind is None:
-            return cls(since, until, scope)
-        return cls(since, until, {tag: scope[tag] for tag in scope if tag != "kind"}, covered(kind))
 
 
 class Mark(NamedTuple):

@@ -15,10 +15,10 @@ from resilient_ai.core.budgets import Admission, Charge
 from resilient_ai.core.clock import SystemClock
 from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.core.ledger import CallSpared, SendClosed, SendOpened
-from resilient_ai.stores import _forks, _ledger_budgets, _ledger_queries, _owed
+from resilient_ai.stores import _forks, _owed, _sqlite_budgets, _sqlite_queries
 from resilient_ai.stores._budget_seeds import Seed, Span, span
-from resilient_ai.stores._ledger_budgets import SeedsMissing, Settlement
 from resilient_ai.stores._ledger_common import AskableLedger, Durability, finish_at_exit
+from resilient_ai.stores._sqlite_budgets import SeedsMissing, Settlement
 from resilient_ai.stores._thread_answer import answer_of
 
 if TYPE_CHECKING:
@@ -77,11 +77,11 @@ class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
     """
 
     def __init__(self, path: str | Path, *, durability: Durability = "durable") -> None:
-        super().__init__(_ledger_queries, durability)
+        super().__init__(_sqlite_queries, durability)
         # Only whoever keeps a ledger pays for SQLite.
-        from resilient_ai.stores._ledger_schema import MEMORY, check  # noqa: PLC0415
-        from resilient_ai.stores._ledger_seeds import LedgerSeeds  # noqa: PLC0415
-        from resilient_ai.stores._ledger_writer import LedgerWriter  # noqa: PLC0415
+        from resilient_ai.stores._sqlite_schema import MEMORY, check  # noqa: PLC0415
+        from resilient_ai.stores._sqlite_seeds import LedgerSeeds  # noqa: PLC0415
+        from resilient_ai.stores._sqlite_writer import LedgerWriter  # noqa: PLC0415
 
         self.path = MEMORY if str(path) == MEMORY else str(Path(path).expanduser())
         check(self.path)
@@ -163,7 +163,7 @@ class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
         try:
             async with self._clock.timeout(_WAIT_QUESTION):
                 await self._answer_of(self._writer.ask(lambda _: None, in_file=True), _WAIT)
-                return await self._read(partial(_ledger_budgets.spent, charges=charges))
+                return await self._read(partial(_sqlite_budgets.spent, charges=charges))
         except TimeoutError as error:
             raise _unavailable(f"no answer within {_WAIT_QUESTION:g} s") from error
 
@@ -180,7 +180,7 @@ class SQLiteLedger(AskableLedger["sqlite3.Connection"]):
     async def _read(self, question: "Callable[[sqlite3.Connection], T]") -> T:
         import sqlite3  # noqa: PLC0415 - as above
 
-        from resilient_ai.stores._ledger_reader import read  # noqa: PLC0415 - as above
+        from resilient_ai.stores._sqlite_reader import read  # noqa: PLC0415 - as above
 
         if not self.in_memory:
             # The file may have been moved away, or replaced by another, while its writer has it open.

@@ -16,9 +16,9 @@ import pytest
 
 from resilient_ai.core.errors import BookUnavailable, ConfigurationError
 from resilient_ai.core.ledger import SendClosed, SendOpened
-from resilient_ai.stores import SQLiteLedger, _ledger_queries, sqlite_ledger
+from resilient_ai.stores import SQLiteLedger, _sqlite_queries, sqlite_ledger
 from resilient_ai.stores._ledger_common import Filter, Mark
-from resilient_ai.stores._ledger_schema import VERSION
+from resilient_ai.stores._sqlite_schema import VERSION
 
 pytestmark = pytest.mark.anyio
 
@@ -101,12 +101,12 @@ class TestQuestions:
                 return self._connection.execute(sql, values)
 
         questions = {
-            "total": lambda book: _ledger_queries.total(book, which),
-            "by": lambda book: _ledger_queries.by(book, ["tenant"], which),
-            "sends": lambda book: _ledger_queries.sends(book, 5, None, which),
-            "calls": lambda book: _ledger_queries.calls(book, 5, which),
-            "saved": lambda book: _ledger_queries.saved(book, which),
-            "scan": lambda book: _ledger_queries.piece(book, which, Mark(0.0, 0, 100)),
+            "total": lambda book: _sqlite_queries.total(book, which),
+            "by": lambda book: _sqlite_queries.by(book, ["tenant"], which),
+            "sends": lambda book: _sqlite_queries.sends(book, 5, None, which),
+            "calls": lambda book: _sqlite_queries.calls(book, 5, which),
+            "saved": lambda book: _sqlite_queries.saved(book, which),
+            "scan": lambda book: _sqlite_queries.piece(book, which, Mark(0.0, 0, 100)),
         }
         await ledger._ask(lambda connection: questions[ask](Planning(connection)))
         reads = [plan for plan in plans if re.match(r"(SCAN|SEARCH) (sends|spared|first|earlier)\b", plan)]

@@ -15,8 +15,8 @@ from resilient_ai.core.budgets import Charge
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.core.ledger import LedgerSend, SendClosed, SendOpened
 from resilient_ai.stores import SQLiteLedger
-from resilient_ai.stores._ledger_rows import write
-from resilient_ai.stores._ledger_schema import MEMORY, VERSION, check, connect, tag_of
+from resilient_ai.stores._sqlite_rows import write
+from resilient_ai.stores._sqlite_schema import MEMORY, VERSION, check, connect, tag_of
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ def test_a_file_is_brought_up_to_date_whole_or_not_at_all(old_file):
 
 def test_several_processes_bring_it_up_to_date_at_once(old_file):
     """One does it, the others find it done."""
-    program = "import sys; from resilient_ai.stores._ledger_schema import connect; connect(sys.argv[1], full=False)"
+    program = "import sys; from resilient_ai.stores._sqlite_schema import connect; connect(sys.argv[1], full=False)"
     crew = [subprocess.Popen([sys.executable, "-c", program, old_file]) for _ in range(4)]
     assert [process.wait(30) for process in crew] == [0] * 4
 

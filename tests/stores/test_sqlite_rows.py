@@ -7,8 +7,8 @@ from decimal import Decimal
 import pytest
 
 from resilient_ai.core.ledger import SendClosed, SendOpened
-from resilient_ai.stores._ledger_rows import write
-from resilient_ai.stores._ledger_schema import MEMORY, connect
+from resilient_ai.stores._sqlite_rows import write
+from resilient_ai.stores._sqlite_schema import MEMORY, connect
 
 BEGIN = SendOpened(send_id="s", call_id="c", at=1.0, kind="chat", model="m", attempt=1)
 

@@ -11,7 +11,7 @@ import pytest
 from resilient_ai.core.budgets import Admission, Charge
 from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.core.ledger import SendClosed, SendOpened
-from resilient_ai.stores._ledger_seeds import LedgerSeeds
+from resilient_ai.stores._sqlite_seeds import LedgerSeeds
 
 pytestmark = pytest.mark.anyio
 ONE = Charge(key="b", slice=0, first=0, amount=10, limit=100, until=2**40)

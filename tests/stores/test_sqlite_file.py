@@ -13,10 +13,10 @@ from resilient_ai.core.budgets import Charge
 from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.core.ledger import CallSpared, SendClosed, SendOpened
 from resilient_ai.stores import SQLiteLedger
-from resilient_ai.stores._ledger_budgets import Ask, Settlement, charge
-from resilient_ai.stores._ledger_file import LedgerFile, _passes
-from resilient_ai.stores._ledger_schema import MEMORY
 from resilient_ai.stores._owed import LARGEST
+from resilient_ai.stores._sqlite_budgets import Ask, Settlement, charge
+from resilient_ai.stores._sqlite_file import LedgerFile, _passes
+from resilient_ai.stores._sqlite_schema import MEMORY
 
 pytestmark = pytest.mark.anyio
 LOG = "resilient_ai.stores"

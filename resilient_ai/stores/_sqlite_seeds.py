@@ -8,8 +8,8 @@ from functools import partial
 
 from resilient_ai.core.budgets import Charge
 from resilient_ai.stores._budget_seeds import Seed, Span, span
-from resilient_ai.stores._ledger_budgets import seeds_of
-from resilient_ai.stores._ledger_reader import Reading
+from resilient_ai.stores._sqlite_budgets import seeds_of
+from resilient_ai.stores._sqlite_reader import Reading
 from resilient_ai.stores._worker import Worker
 
 _KEPT = 60.0  # seconds for which what nobody has waited for is true enough

@@ -10,7 +10,7 @@ import pytest
 from resilient_ai.core.budgets import Charge
 from resilient_ai.core.ledger import SendOpened
 from resilient_ai.stores import SQLiteLedger
-from resilient_ai.stores._ledger_reader import Reading, read
+from resilient_ai.stores._sqlite_reader import Reading, read
 
 pytestmark = pytest.mark.anyio
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"

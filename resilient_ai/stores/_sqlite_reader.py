@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from resilient_ai.stores._forks import using_file
-from resilient_ai.stores._ledger_schema import equip
+from resilient_ai.stores._sqlite_schema import equip
 
 T = TypeVar("T")
 

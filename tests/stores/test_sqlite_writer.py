@@ -9,8 +9,8 @@ import pytest
 
 from resilient_ai.core.budgets import Charge
 from resilient_ai.core.ledger import SendClosed, SendOpened
-from resilient_ai.stores._ledger_schema import MEMORY
-from resilient_ai.stores._ledger_writer import LedgerWriter
+from resilient_ai.stores._sqlite_schema import MEMORY
+from resilient_ai.stores._sqlite_writer import LedgerWriter
 
 LOG = "resilient_ai.stores"
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from resilient_ai.core.ledger import CallSpared, SendClosed, SendOpened
 from resilient_ai.core.results import Usage
-from resilient_ai.stores._ledger_budgets import Settlement, settle
 from resilient_ai.stores._ledger_common import believable, written_amount
 from resilient_ai.stores._ledger_filters import TAG_COLUMNS
+from resilient_ai.stores._sqlite_budgets import Settlement, settle
 
 if TYPE_CHECKING:
     import sqlite3

@@ -14,10 +14,10 @@ import pytest
 from resilient_ai.core.budgets import Admission, Charge, units
 from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.core.ledger import SendClosed, SendOpened
-from resilient_ai.stores._ledger_budgets import Ask, SeedsMissing, charge, spent
-from resilient_ai.stores._ledger_rows import write
-from resilient_ai.stores._ledger_schema import MEMORY, connect
 from resilient_ai.stores._owed import LARGEST
+from resilient_ai.stores._sqlite_budgets import Ask, SeedsMissing, charge, spent
+from resilient_ai.stores._sqlite_rows import write
+from resilient_ai.stores._sqlite_schema import MEMORY, connect
 
 pytestmark = pytest.mark.anyio
 HOUR, DAY = 3_600, 86_400

@@ -13,11 +13,11 @@ from resilient_ai.core.budgets import Admission, Charge
 from resilient_ai.core.ledger import SendOpened
 from resilient_ai.stores._budget_seeds import Seed, Span
 from resilient_ai.stores._forks import using_file
-from resilient_ai.stores._ledger_budgets import Ask, charge, fail
-from resilient_ai.stores._ledger_file import LedgerFile
 from resilient_ai.stores._ledger_intents import Intents, intents_of
-from resilient_ai.stores._ledger_rows import Report
-from resilient_ai.stores._ledger_schema import MEMORY
+from resilient_ai.stores._sqlite_budgets import Ask, charge, fail
+from resilient_ai.stores._sqlite_file import LedgerFile
+from resilient_ai.stores._sqlite_rows import Report
+from resilient_ai.stores._sqlite_schema import MEMORY
 from resilient_ai.stores._worker import Worker
 
 T = TypeVar("T")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.core.ledger import SendOpened
-from resilient_ai.stores._ledger_budgets import Settlement, settle
 from resilient_ai.stores._ledger_intents import intents_of, left_behind, remove
-from resilient_ai.stores._ledger_rows import Report, recover, write
-from resilient_ai.stores._ledger_schema import MEMORY, check, connect, end
 from resilient_ai.stores._owed import Owed, bounded
+from resilient_ai.stores._sqlite_budgets import Settlement, settle
+from resilient_ai.stores._sqlite_rows import Report, recover, write
+from resilient_ai.stores._sqlite_schema import MEMORY, check, connect, end
 
 _log = logging.getLogger("resilient_ai.stores")
 _AGAIN = 60.0  # seconds after which a path that could not be written is tried again
