@@ -470,6 +470,11 @@ def listened(*script, clock):
     return AsyncClient(provider=ScriptedProvider(*script), stack=[], clock=clock)
 
 
+class Awaited:
+    async def __call__(self, event):
+        """Nobody awaits it."""
+
+
 class TestOn:
     """`ai.on`."""
 
@@ -486,6 +491,23 @@ class TestOn:
             stop()
             await ai.with_options(tags={"tenant": "a"}).chat("m", "hi")
             assert told[3:] == [("second", 1), ("all", "SendStarted")]
+
+    async def test_a_callback_may_end_its_own_subscription(self, clock):
+        """It hears nothing more, of the call that is under way either; of two subscriptions of one callback the other goes on."""
+        told = []
+
+        def once(event):
+            told.append(type(event).__name__)
+            stop()
+
+        async with listened(chat_result("a"), chat_result("b"), clock=clock) as ai:
+            stop = ai.on(Event, once)
+            ends = [ai.on(Event, told.append) for _ in range(2)]
+            ends[0]()
+            await ai.send(Chat(model="m", messages="hi"))
+            await ai.chat("m", "ho")
+        assert told[0] == "SendStarted"
+        assert [type(event).__name__ for event in told[1:]] == ["SendStarted"] * 2
 
     async def test_a_callback_that_raises_breaks_nothing(self, clock, caplog):
         """Neither the call nor the next callback; the log names it without what it said."""
@@ -509,6 +531,7 @@ class TestOn:
             (int, print, "kind: a class of events"),
             (SendStarted, "print", "callback: a plain function, got 'print'"),
             (SendStarted, asyncio.sleep, "callback: a plain function, got <function sleep"),
+            (SendStarted, Awaited(), "callback: a plain function, got <tests.test_client.Awaited"),
         ],
     )
     async def test_what_cannot_be_told(self, kind, callback, sentence, clock):

@@ -1,8 +1,8 @@
 """One trip of an operation through the pipeline, and what a middleware is."""
 
 import itertools
-import logging
 import os
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -13,6 +13,7 @@ from resilient_ai.core.clock import Clock
 from resilient_ai.core.collector import outside_of_collector
 from resilient_ai.core.events import Event, SendStarted
 from resilient_ai.core.ledger import SendClosed
+from resilient_ai.core.log import Log
 from resilient_ai.core.money import total
 from resilient_ai.core.operations import Operation
 from resilient_ai.core.results import (
@@ -35,7 +36,7 @@ Listener = Callable[[Event], None]
 # How the cache answers where nothing was sent for this call.
 FOR_NOTHING: frozenset[CacheStatus] = frozenset({"hit", "stale", "joined"})
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 _serial = itertools.count()
 
 
@@ -276,13 +277,13 @@ class Call(Generic[R]):
     def emit(self, event: Event) -> None:
         """Tell every listener. A listener that raises is logged by name and changes nothing."""
         if self.listeners:
-            outside_of_collector(lambda: self._tell(event))
+            outside_of_collector(self._tell, event)
 
     def _tell(self, event: Event) -> None:
         for listener in self.listeners:
             try:
                 listener(event)
-            except Exception as error:  # noqa: BLE001 - a listener's fault must never become the call's
+            except (Exception, CancelledError) as error:  # noqa: BLE001 - a listener's fault must never become the call's
                 _log.warning("a listener of %s raised %s", type(event).__name__, type(error).__name__)
 
     def send_started(self, *, leaving: bool = True) -> None:

@@ -4,6 +4,9 @@ import asyncio
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import TypeVarTuple
+
+Given = TypeVarTuple("Given")
 
 
 class _Thread(threading.local):
@@ -25,16 +28,23 @@ def collecting(loop: asyncio.AbstractEventLoop | None) -> Generator[None]:
         _thread.is_collecting, _thread.loop = before
 
 
-def outside_of_collector(action: Callable[[], None]) -> None:
+def outside_of_collector(action: Callable[[*Given], None], *given: *Given) -> None:
     """Run `action` now, or from a finalizer as soon as its loop comes to it: for code of users, which may take locks.
 
     A loop that stands still may never come to it, so then it is run now as well.
+
+    Args:
+        action: What is run.
+        given: What it is given.
     """
-    loop = _thread.loop
-    if _thread.is_collecting and loop is not None and loop.is_running():
-        try:
-            loop.call_soon_threadsafe(action)
-        except RuntimeError:  # the loop is closed, and nobody else is left to run it
-            action()
+    if not _thread.is_collecting:
+        action(*given)
         return
-    action()
+    loop = _thread.loop
+    if loop is not None and loop.is_running():
+        try:
+            loop.call_soon_threadsafe(action, *given)
+        except RuntimeError:  # the loop is closed, and nobody else is left to run it
+            action(*given)
+        return
+    action(*given)

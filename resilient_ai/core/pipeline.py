@@ -202,16 +202,26 @@ class Pipeline:
         )
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Have `listener` told of every event of every call; return what ends the subscription."""
-        self._listeners = (*self._listeners, listener)
+        """Have `listener` told of every event of every call that begins from now on; return what ends the subscription.
+
+        Once it has ended nothing more is told, also of calls that are under way.
+        """
+        subscribed = True
+
+        def told(event: Event) -> None:
+            if subscribed:
+                listener(event)
 
         def unsubscribe() -> None:
-            self._listeners = tuple(known for known in self._listeners if known is not listener)
+            nonlocal subscribed
+            subscribed = False
+            self._listeners = tuple(known for known in self._listeners if known is not told)
 
+        self._listeners = (*self._listeners, told)
         return unsubscribe
 
     def on(self, kind: type[E], callback: Callable[[E], None]) -> Callable[[], None]:
-        """Have `callback` told of every event of one class; return what ends the subscription.
+        """Have `callback` told of every event of one class, of calls that begin from now on; return what ends the subscription.
 
         Callbacks are told of events in the order in which these happen, each in the order in which they were subscribed. One
         that raises is logged by name, and neither the call nor the next callback notices.
@@ -227,7 +237,7 @@ class Pipeline:
         if not (isinstance(given, type) and issubclass(given, Event)):
             raise ConfigurationError(f"kind: a class of events such as CircuitOpened, got {given!r:.60}")
         function = cast("object", callback)
-        if not callable(function) or inspect.iscoroutinefunction(function):
+        if not callable(function) or any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
             raise ConfigurationError(f"callback: a plain function, got {callback!r:.60}")
 
         def listener(event: Event) -> None:

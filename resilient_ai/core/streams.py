@@ -1,7 +1,6 @@
 """Streamed answers: an iterator of events that ends exactly once."""
 
 import asyncio
-import logging
 import os
 import sys
 from collections import deque
@@ -13,10 +12,11 @@ from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.core.collector import collecting
 from resilient_ai.core.deltas import StreamEvent
 from resilient_ai.core.errors import DeadlineExceeded, ProviderError, StreamInterrupted, StreamMisused
+from resilient_ai.core.log import Log
 from resilient_ai.core.results import ChatResult
 from resilient_ai.core.transcript import Transcript
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 Ending = Literal["completed", "closed", "failed", "abandoned"]
 

@@ -1,6 +1,5 @@
 """What one send has reserved, until it is known what it cost."""
 
-import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +8,12 @@ from resilient_ai.core.budgets import BudgetBook, units
 from resilient_ai.core.call import Call
 from resilient_ai.core.errors import CallRejected, ProviderError
 from resilient_ai.core.ledger import SendClosed
+from resilient_ai.core.log import Log
 from resilient_ai.middleware._budget_counter import Counter
 from resilient_ai.middleware._budget_tally import Tally
 from resilient_ai.middleware._machines.budget_window import Slot
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 
 class Reservation:

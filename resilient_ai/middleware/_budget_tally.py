@@ -1,7 +1,6 @@
 """Which budgets a call counts against, and what this process knows of their counters."""
 
 import hashlib
-import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.core.events import BudgetThresholdReached
 from resilient_ai.core.health import BudgetState
 from resilient_ai.core.kinds import covered
+from resilient_ai.core.log import Log
 from resilient_ai.middleware._budget_counter import Counter, Together
 from resilient_ai.middleware._machines.bounded import make_room
 from resilient_ai.middleware._machines.budget_window import BudgetWindow, Slot
@@ -25,7 +25,7 @@ _MOST_TOLD = 262_144
 _LONGEST_KEY = 200
 _LOUD_EVERY = 60.0
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 
 class Tally:

@@ -1,7 +1,6 @@
 """A cache store that cannot hurt a call, whatever it does."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -9,6 +8,7 @@ from typing import Any, TypeVar
 
 from resilient_ai.core.call import Call
 from resilient_ai.core.fault_window import FaultWindow
+from resilient_ai.core.log import Log
 from resilient_ai.core.protocols import CacheStore
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ _WAIT_CLOSE = 6.0  # a disk writes for up to 5 s
 # Keys asked for or written at once. A store has its time for each such part, so that a long list is not taken for a slow store.
 PART = 500
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 
 class GuardedStore:

@@ -1,12 +1,12 @@
 """A permit of the fleet, beside the one of this process."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from resilient_ai.core.call import Call, new_id
 from resilient_ai.core.errors import LimitReached
+from resilient_ai.core.log import Log
 from resilient_ai.core.protocols import Fleet
 
 _PAUSE_SHORTEST = 0.02
@@ -15,7 +15,7 @@ _PAUSE_ALONE = 0.05
 # How often permits are taken to come back where that is not known, in seconds.
 _COMES_BACK = 0.04
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 
 @dataclass(slots=True)

@@ -1,13 +1,13 @@
 """The choice of a route: what could serve a call, in which order it is asked, and why."""
 
 import inspect
-import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from resilient_ai.core.call import Call
 from resilient_ai.core.errors import InvalidInput
+from resilient_ai.core.log import Log
 from resilient_ai.core.operations import Operation
 from resilient_ai.core.protocols import Abilities
 from resilient_ai.core.results import Considered
@@ -34,7 +34,7 @@ KnownT = TypeVar("KnownT")
 _MOST_PINS = 10_000
 _SILENCE = 3600.0
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """What a router has measured of its models: scores that calls fill as they end."""
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -15,6 +14,7 @@ from resilient_ai.core.errors import (
     StatusError,
 )
 from resilient_ai.core.ledger import SendClosed
+from resilient_ai.core.log import Log
 from resilient_ai.core.operations import Image, Operation
 from resilient_ai.core.protocols import PriceBook
 from resilient_ai.core.streams import StreamEnd, StreamResult
@@ -38,7 +38,7 @@ _ANSWERS = 200
 _HOUR = 3600.0
 _A_TENTH = 0.1
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 
 class Measures:

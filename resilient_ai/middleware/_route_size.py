@@ -1,12 +1,12 @@
 """How large an operation is, and what that costs by the list."""
 
-import logging
 import math
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 from resilient_ai.core.ledger import SendClosed
+from resilient_ai.core.log import Log
 from resilient_ai.core.operations import Image, Operation, Sampling, Stream
 from resilient_ai.core.protocols import PriceBook
 from resilient_ai.core.results import ChatResult, Usage
@@ -17,7 +17,7 @@ from resilient_ai.middleware._tokens import prompt_tokens
 _WRITTEN = 50.0
 _EMBEDDED = 1_000.0
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 
 class Size(NamedTuple):

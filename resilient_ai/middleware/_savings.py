@@ -1,13 +1,13 @@
 """Writing down what was not sent."""
 
-import logging
 from decimal import Decimal
 from typing import Any, Literal
 
 from resilient_ai.core.call import Call
 from resilient_ai.core.ledger import CallSpared, Savings
+from resilient_ai.core.log import Log
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 
 def write_spared(

@@ -1,16 +1,17 @@
 """What goes wrong in telemetry itself: it never reaches a call, is logged once for each kind, and counted."""
 
-import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Literal
+
+from resilient_ai.core.log import Log
 
 Component = Literal["tracing", "metrics", "logging"]
 
 # Names of exceptions can be made up without end.
 _MOST_KINDS = 256
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 _counts: dict[Component, int] = {}
 _known: set[tuple[str, str, str]] = set()
 

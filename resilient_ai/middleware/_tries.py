@@ -1,6 +1,6 @@
 """The tries of one call."""
 
-import logging
+from asyncio import CancelledError
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast
 
 from tenacity import AsyncRetrying, RetryCallState
@@ -16,6 +16,7 @@ from resilient_ai.core.errors import (
     StatusError,
 )
 from resilient_ai.core.events import HedgeSent, RetryScheduled, RetrySuppressed
+from resilient_ai.core.log import Log
 from resilient_ai.middleware._extra_sends import ExtraSends
 from resilient_ai.middleware._machines.backoff import Backoff
 from resilient_ai.middleware._race import race
@@ -34,7 +35,7 @@ _RATE_LIMIT_MAX = 30.0
 # Statuses with which the service turns a request away before it begins to work on it.
 _NOT_BEGUN = frozenset({425, 429, 503, 529})
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 
 class Tries(Generic[R]):
@@ -184,7 +185,7 @@ class Tries(Generic[R]):
         if self._retry.on_retry is not None:
             try:
                 self._retry.on_retry(event)
-            except Exception as fault:  # noqa: BLE001 - an observer's fault must never become the call's
+            except (Exception, CancelledError) as fault:  # noqa: BLE001 - an observer's fault must never become the call's
                 _log.warning("on_retry raised %s", type(fault).__name__)
 
 

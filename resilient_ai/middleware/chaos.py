@@ -1,7 +1,6 @@
 """Make requests fail on purpose, by a plan that can be replayed."""
 
 import itertools
-import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from resilient_ai.core.errors import (
     StreamInterrupted,
     status_error_type,
 )
+from resilient_ai.core.log import Log
 from resilient_ai.core.streams import StreamResult
 
 R = TypeVar("R")
@@ -30,7 +30,7 @@ _HANG = 3600.0  # seconds after which a peer that hangs is gone
 _RETRY_AFTER = 1.0  # seconds that a 429 and a 503 ask to wait
 _MOST_EVENTS = 20  # of a stream before it is cut
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

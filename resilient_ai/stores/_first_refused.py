@@ -1,8 +1,8 @@
 """The one warning of a store about entries that are not what it wrote."""
 
-import logging
+from resilient_ai.core.log import Log
 
-_log = logging.getLogger("resilient_ai.stores")
+_log = Log("resilient_ai.stores")
 
 
 class FirstRefused:

@@ -1,6 +1,5 @@
 """The one thread that talks to the Redis of a `RedisFleet`: in order, many requests in one round trip, never cut short."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,10 +8,11 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, cast
 
+from resilient_ai.core.log import Log
 from resilient_ai.stores import _fleet_scripts as scripts
 from resilient_ai.stores._redis_client import Client, close, gather, hash_of
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 _MOST_HOLDERS = 1_000  # in one renewal; a script may not unpack much more
 _AGAIN = 1.0  # seconds for which nobody asks after a fault

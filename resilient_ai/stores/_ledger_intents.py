@@ -1,6 +1,5 @@
 """Rows of sends that are about to leave, kept where the death of the process does not take them, until they are written."""
 
-import logging
 import os
 import secrets
 import threading
@@ -14,11 +13,12 @@ from typing import Any
 import orjson
 
 from resilient_ai.core.ledger import SendOpened
+from resilient_ai.core.log import Log
 from resilient_ai.stores._intent_file import IntentFile, is_left, owner_of, read
 from resilient_ai.stores._private import make_private
 from resilient_ai.stores._process import identity
 
-_log = logging.getLogger("resilient_ai.stores")
+_log = Log("resilient_ai.stores")
 _AGAIN = 60.0  # seconds after which a file that could not be made is tried again
 _LOOK_EVERY = 1.0  # seconds
 _TELL_EVERY = 60.0

@@ -1,6 +1,5 @@
 """The thread that charges budgets in a PostgreSQL, apart from the one that writes sends, so that no charge waits for those."""
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 
 from resilient_ai.core.budgets import Charge, taken_back
 from resilient_ai.core.errors import BookUnavailable
+from resilient_ai.core.log import Log
 from resilient_ai.stores._owed import Owed
 from resilient_ai.stores._postgres_address import Target
 from resilient_ai.stores._postgres_batch import Ask, Batch, SeedsMissing
@@ -16,7 +16,7 @@ from resilient_ai.stores._postgres_faults import certain, of_data
 from resilient_ai.stores._postgres_link import Link, Unreachable
 from resilient_ai.stores._worker import Worker
 
-_log = logging.getLogger("resilient_ai.stores")
+_log = Log("resilient_ai.stores")
 _LOCK_WAIT = 1_500  # milliseconds, so that whoever waits for 2 s hears why
 _FLUSH_WAIT = 1.5
 _PAUSE = 1.0

@@ -1,7 +1,6 @@
 """The thread that writes what a `PostgresLedger` is told: in groups, and again and again while the server is away."""
 
 import itertools
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -9,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from resilient_ai.core.ledger import SendOpened
+from resilient_ai.core.log import Log
 from resilient_ai.stores._ledger_intents import Intents, left_behind, remove
 from resilient_ai.stores._postgres_address import Target
 from resilient_ai.stores._postgres_faults import of_data
@@ -17,7 +17,7 @@ from resilient_ai.stores._postgres_rows import Report, Rows
 from resilient_ai.stores._postgres_sessions import Sessions
 from resilient_ai.stores._worker import Worker
 
-_log = logging.getLogger("resilient_ai.stores")
+_log = Log("resilient_ai.stores")
 _GATHER = 0.005
 _MOST = 2_000
 _LOUD_EVERY = 10_000

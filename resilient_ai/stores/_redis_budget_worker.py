@@ -1,6 +1,5 @@
 """The one thread that talks to the Redis of a `RedisBudgets`: in order, many jobs in one step, each done once or not at all."""
 
-import logging
 import os
 import threading
 import time
@@ -12,11 +11,12 @@ from typing import Any, Literal
 
 from resilient_ai.core.budgets import Admission, Charge, refused, taken_back
 from resilient_ai.core.errors import BookUnavailable
+from resilient_ai.core.log import Log
 from resilient_ai.stores import _redis_budget_scripts as scripts
 from resilient_ai.stores._owed import Owed
 from resilient_ai.stores._redis_client import Client, close, evicts, gather, hash_of
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 _MOST_CHARGES = 500  # in one job of what is owed
 _AGAIN = 1.0  # seconds for which nobody asks after a fault

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import logging
 import os
 import sqlite3
 import time
@@ -11,13 +10,14 @@ from pathlib import Path
 
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.core.ledger import SendOpened
+from resilient_ai.core.log import Log
 from resilient_ai.stores._ledger_intents import intents_of, left_behind, remove
 from resilient_ai.stores._owed import Owed, bounded
 from resilient_ai.stores._sqlite_budgets import Settlement, settle
 from resilient_ai.stores._sqlite_rows import Report, recover, write
 from resilient_ai.stores._sqlite_schema import MEMORY, check, connect, end
 
-_log = logging.getLogger("resilient_ai.stores")
+_log = Log("resilient_ai.stores")
 _AGAIN = 60.0  # seconds after which a path that could not be written is tried again
 _SUFFIXES = ("", "-wal", "-shm")
 _Place = tuple[int, int] | None  # of a file on its device

@@ -1,7 +1,6 @@
 """What the one thread does that touches the file of a `SQLiteLedger`: it writes reports in groups, and answers questions."""
 
 import itertools
-import logging
 import sqlite3
 import threading
 import time
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 from resilient_ai.core.budgets import Admission, Charge
 from resilient_ai.core.ledger import SendOpened
+from resilient_ai.core.log import Log
 from resilient_ai.stores._budget_seeds import Seed, Span
 from resilient_ai.stores._forks import using_file
 from resilient_ai.stores._ledger_intents import Intents, intents_of
@@ -22,7 +22,7 @@ from resilient_ai.stores._worker import Worker
 
 T = TypeVar("T")
 
-_log = logging.getLogger("resilient_ai.stores")
+_log = Log("resilient_ai.stores")
 _GATHER = 0.005
 _APART = 0.025  # so that a commit, which waits for the disk, is shared by many calls where there are many
 _MOST = 1_000

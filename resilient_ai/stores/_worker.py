@@ -1,6 +1,5 @@
 """A queue that anything may be put into at any moment, and the one thread that takes it out in groups."""
 
-import logging
 import sys
 import threading
 import time
@@ -9,9 +8,11 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
+from resilient_ai.core.log import Log
+
 Item = TypeVar("Item")
 
-_log = logging.getLogger("resilient_ai.stores")
+_log = Log("resilient_ai.stores")
 
 
 class Worker(Generic[Item]):

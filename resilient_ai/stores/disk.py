@@ -1,7 +1,6 @@
 """A cache store on disk, over diskcache: one thread, short waits, and trust in nothing that lies in the file."""
 
 import asyncio
-import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -13,6 +12,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from resilient_ai.core.checks import check_count, check_seconds
 from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.core.fault_window import FaultWindow
+from resilient_ai.core.log import Log
 from resilient_ai.core.protocols import StoreUsage
 from resilient_ai.stores import _forks
 from resilient_ai.stores._disk_file import DiskFile, Unavailable
@@ -25,7 +25,7 @@ from resilient_ai.stores._thread_answer import answer_of
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_log = logging.getLogger("resilient_ai.stores")
+_log = Log("resilient_ai.stores")
 _MAX_VALUE = 4 * 2**20
 _MIN_SIZE = 2**20
 _READ_AT_ONCE = 1024  # about 15 ms for vectors of 1024 numbers

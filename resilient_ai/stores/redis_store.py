@@ -1,7 +1,6 @@
 """A cache store in Redis, which processes on several machines share: short waits, and trust in nothing that lies there."""
 
 import asyncio
-import logging
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
@@ -10,6 +9,7 @@ from typing import Any, TypeVar, cast, get_origin
 from resilient_ai.core.checks import check_seconds
 from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.core.fault_window import FaultWindow
+from resilient_ai.core.log import Log
 from resilient_ai.core.protocols import StoreUsage
 from resilient_ai.stores import _forks
 from resilient_ai.stores import _redis_rows as rows
@@ -20,7 +20,7 @@ from resilient_ai.stores._redis_links import Command, NoneFree, RedisLinks, link
 
 T = TypeVar("T")
 
-_log = logging.getLogger("resilient_ai.stores")
+_log = Log("resilient_ai.stores")
 _MAX_VALUE = 4 * 2**20
 _WAIT_OPEN = 2.0
 _WAIT_CHANGE = 5.0

@@ -1,7 +1,6 @@
 """Keeps what the provider's lists said in a file of this user alone, from one process to the next."""
 
 import hashlib
-import logging
 import os
 import secrets
 import stat
@@ -14,6 +13,7 @@ from typing import Any, cast
 
 import orjson
 
+from resilient_ai.core.log import Log
 from resilient_ai.deepinfra.catalogue._data import model_of
 from resilient_ai.deepinfra.catalogue._plain_file import NOFOLLOW, open_plain
 from resilient_ai.deepinfra.catalogue.changes import Suspicion
@@ -26,7 +26,7 @@ _TOLERANCE = 3600.0  # seconds by which the clocks of two machines with one home
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _user = getattr(os, "geteuid", lambda: 0)
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """The catalogue of a client: asked like any other, refreshed through the client's own connections."""
 
 import asyncio
-import logging
 import os
 import weakref
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing_extensions import override
 from resilient_ai.core.checks import check_seconds
 from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.core.errors import StatusError
+from resilient_ai.core.log import Log
 from resilient_ai.deepinfra.catalogue._data import Snapshot
 from resilient_ai.deepinfra.catalogue._live_fetch import Fetch
 from resilient_ai.deepinfra.catalogue.changes import CatalogueChanges
@@ -28,7 +28,7 @@ _AGAIN = 60.0
 _SPREAD = 0.2
 _FIRST_WITHIN = 10.0
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 
 class ClientCatalogue(Catalogue):

@@ -1,7 +1,6 @@
 """A catalogue that can be brought up to date from the provider's own lists."""
 
 import asyncio
-import logging
 import os
 import threading
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing_extensions import override
 from resilient_ai.core.checks import check_kind, check_seconds
 from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.core.errors import InvalidResponse, ProviderError
+from resilient_ai.core.log import Log
 from resilient_ai.deepinfra.catalogue._data import Snapshot
 from resilient_ai.deepinfra.catalogue._live_fetch import NATIVE_LIST, OPENAI_LIST, Fetch, both, fetch_with
 from resilient_ai.deepinfra.catalogue._live_file import Kept, load, save
@@ -28,7 +28,7 @@ from resilient_ai.deepinfra.catalogue.overrides import Overrides
 if TYPE_CHECKING:
     from resilient_ai.deepinfra.transport import Transport
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 
 class LiveCatalogue(Catalogue):

@@ -1,6 +1,5 @@
 """What every reader and writer of JSON here has in common: narrowing, bounds, and the sentence that says what was wrong."""
 
-import logging
 import math
 import re
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any, cast
 import orjson
 
 from resilient_ai.core.errors import InvalidInput, InvalidResponse
+from resilient_ai.core.log import Log
 from resilient_ai.core.money import MOST_OF_A_SEND
 from resilient_ai.core.results import Cost
 
@@ -23,7 +23,7 @@ _MOST_ODD_NUMBERS = 32
 _MOST_CHARACTERS = 32 << 20
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-deepinfra-request-id")
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 _disbelieved: set[str] = set()  # models of which it was told
 _MOST_DISBELIEVED = 1024
 
