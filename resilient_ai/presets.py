@@ -155,10 +155,16 @@ def _informed(routing: Routing, models: Catalogue, abilities: Abilities, prices:
 
 
 def ledger_of(settings: Settings, home: Path | None) -> SQLiteLedger | PostgresLedger:
-    """Return the book of the settings: the one of `ledger_url`, or a file in `home`, or one in memory where there is neither."""
+    """Return the book of the settings: the one of `ledger_url`, or a file in `home`, or one in memory where there is neither.
+
+    Where budgets are counted in it, a home that cannot be written does not make it one in memory: each process would begin them
+    anew. Then it is the file that cannot be written, and budgets do what `budget_unreachable` says.
+    """
     if settings.ledger_url is not None:
         url = settings.ledger_url.get_secret_value()
         return _named("ledger_url", lambda: PostgresLedger(url, folder=home))
+    if home is None and settings.budgets and settings.budget_redis_url is None:
+        home = home_of(settings.home)
     return SQLiteLedger(home / "ledger.sqlite" if home and settings.ledger == "on" else ":memory:")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import warnings
+from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import platformdirs
 import pytest
 
 from resilient_ai.client import AsyncClient
-from resilient_ai.core.errors import ConfigurationError
+from resilient_ai.core.errors import BudgetUnavailable, ConfigurationError
 from resilient_ai.core.operations import Chat, Embed
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.deepinfra.catalogue import Catalogue, ModelInfo, ModelQuery
@@ -32,11 +33,12 @@ from resilient_ai.middleware import (
     Timeout,
     Tracing,
 )
+from resilient_ai.middleware.budget import Budget
 from resilient_ai.middleware.routing import Rule
 from resilient_ai.presets import ResilientAIWarning, default_stack, home_of, home_trouble, writable_home
 from resilient_ai.settings import PREFIX, Settings
 from resilient_ai.stores import DiskStore, EncryptedStore, MemoryStore, RedisFleet, RedisStore, TieredStore
-from resilient_ai.testing import ScriptedProvider
+from resilient_ai.testing import ScriptedProvider, chat_result
 
 ORDER = [
     Tracing,
@@ -263,6 +265,22 @@ class TestHome:
         cache = part(stack, Cache)
         assert (type(cache.answers), type(cache.embeddings)) == (MemoryStore, MemoryStore)
         assert part(stack, CostAccounting).ledger.in_memory
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize(("unreachable", "goes"), [("refuse", False), ("allow", True)])
+    @pytest.mark.filterwarnings("ignore::resilient_ai.ResilientAIWarning")
+    async def test_hard_budgets_in_a_home_that_cannot_be_written(self, blocked, unreachable, goes):
+        """Every process would begin them anew, so calls are refused unless that is allowed; a soft one lets them go."""
+        provider = ScriptedProvider(chat_result(), chat_result())
+        for hard in (True, False):
+            budgets = [Budget(limit="1 USD", per="day", hard=hard)]
+            settings = Settings(
+                home=blocked, budgets=budgets, budget_unreachable=unreachable, budget_unpriced="0.1"
+            )
+            async with AsyncClient(provider=provider, settings=settings) as ai:
+                with nullcontext() if goes or not hard else pytest.raises(BudgetUnavailable):
+                    await ai.chat("m", "hi")
+        assert len(provider.calls) == (2 if goes else 1)
 
     def test_a_folder_without_the_right_to_write(self, tmp_path):
         """It is found out by writing; a file in its place cannot hold one."""

@@ -9,12 +9,14 @@ from typing import Annotated, cast, get_args
 from pydantic import BeforeValidator
 
 from resilient_ai.core.budgets import PER_DOLLAR
-from resilient_ai.core.checks import check_kind
+from resilient_ai.core.checks import check_kind, is_unicode
 from resilient_ai.core.kinds import KINDS, counted_as
 from resilient_ai.core.money import EXACT
 from resilient_ai.middleware._machines.budget_window import Period
 
 ANY = "*"
+# Tags whose values show in figures and traces where a budget names them; those of others may be the names of people.
+_SHOWN = frozenset({"tenant", "feature", "environment", "model", "kind"})
 
 _AMOUNT = re.compile(r"\s*([0-9_.]+)\s*(?:USD)?\s*", re.IGNORECASE)
 # A counter of all databases holds up to 9.2 million dollars.
@@ -114,6 +116,19 @@ class Budget:
         window = "in total" if self.per == "total" else f"per {'rolling ' if self.rolling else ''}{self.per}"
         return f"{self.dollars:f} USD {window}"
 
+    @property
+    def shown_as(self) -> str:
+        """What it is called in figures and traces, where nothing may stand that a caller has given.
+
+        Its title, and its scope as it is written here: the values of tenants, features, environments, models and kinds, of
+        other tags their names alone.
+
+        >>> Budget(limit=25, per="day", scope={"tenant": "*", "feature": "search", "user": "ada"}).shown_as
+        '25 USD per day tenant=* feature=search user'
+        """
+        parts = (tag if tag not in _SHOWN and value != ANY else f"{tag}={value}" for tag, value in self.scope.items())
+        return " ".join((self.title, *parts))
+
 
 def value_in(tag: str, given: str, wanted: str) -> str | None:
     """Return the value of a tag as which a call counts in a scope that wants a value, or any; None where it does not.
@@ -161,6 +176,8 @@ def _checked_scope(given: object) -> dict[str, str]:
         raise ValueError(f"scope must be names of tags with their values, such as {{'tenant': 'a'}}, got {given!r}")
     scope = cast("dict[str, str]", pairs)
     for tag, value in scope.items():
+        if not (is_unicode(tag) and is_unicode(value)):
+            raise ValueError(f"scope must be text, which half of a surrogate pair is not, got {value!r} for {tag!r}")
         if ANY in value and value != ANY:
             raise ValueError(
                 f"scope must name a value as it is, or '*' for each value, as there are no patterns, got {value!r} for {tag!r}"
