@@ -98,7 +98,7 @@ def default_stack(
     ledger, prices, abilities = ledger_of(settings, home), PriceTable(models), CatalogueAbilities(models)
     stack: list[Middleware] = [
         Tracing(capture=settings.trace_capture, backends=settings.trace_backends, tags=settings.trace_tags),
-        Metrics(tenants=settings.metric_tenants),
+        Metrics(tenants=settings.metric_tenants, backends=settings.trace_backends),
         Logging(),
         Deadline(total=settings.timeout),
     ]

@@ -87,7 +87,7 @@ class Settings(BaseSettings):
         auto_prefer: Which of them is asked first: the "cheapest", the "fastest", or a "balanced" choice; None keeps the order.
         price_file: A TOML file with prices of your own, in place of those of the catalogue.
         catalogue_refresh: Seconds between two looks at the provider's lists of models and prices; None for none. At least 60.
-        trace_backends: Backends for which spans have what they look for beside the conventions; None for those that
+        trace_backends: Backends for which spans and figures have what they look for beside the conventions; None for those that
             `resilient_ai.observability.configure` has set up. See `Tracing`.
         trace_capture: Where prompts and answers go: "none", "spans", "events" or "both"; None does what
             `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` says.

@@ -347,6 +347,7 @@ class BudgetExceeded(CallRejected):
         retry_after: Seconds until the window ends; for a rolling one until so much of what is known to be spent has left it that
             the call fits, at the earliest; 1 where the call would fit if requests under way had cost nothing. None where waiting
             does not help.
+        shown_as: The name of the budget in figures and traces, without values of tags that callers gave.
     """
 
     def __init__(
@@ -359,6 +360,7 @@ class BudgetExceeded(CallRejected):
         left: object = None,
         budget: str = "",
         retry_after: float | None = None,
+        shown_as: str = "",
     ) -> None:
         super().__init__(message)
         self.spent = spent
@@ -367,6 +369,7 @@ class BudgetExceeded(CallRejected):
         self.left = left
         self.budget = budget
         self.retry_after = retry_after
+        self.shown_as = shown_as
 
 
 class BudgetUnavailable(CallRejected):
@@ -377,11 +380,13 @@ class BudgetUnavailable(CallRejected):
 
     Attributes:
         budget: The name of the budget, with the values of its scope.
+        shown_as: The name of the budget in figures and traces, without values of tags that callers gave.
     """
 
-    def __init__(self, message: str, *, budget: str) -> None:
+    def __init__(self, message: str, *, budget: str, shown_as: str = "") -> None:
         super().__init__(message)
         self.budget = budget
+        self.shown_as = shown_as
 
 
 class BookUnavailable(ResilientAIError):

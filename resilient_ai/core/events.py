@@ -57,6 +57,9 @@ class SendSettled(Event):
         kind: The operation: "chat", "stream", "complete", "embed" or "image".
         used: Whether its answer was given to the caller; what was not is wasted.
         origin: Where it was sent, such as "https://api.deepinfra.com/v1".
+        part: Which body of the call it sent: a batch, another model, the rest of a broken stream; "" for the first.
+        attempt: Which try of that body it was, from 1.
+        hedge: Whether it was the second of two requests for one answer.
     """
 
     send_id: str
@@ -68,6 +71,9 @@ class SendSettled(Event):
     kind: str = ""
     used: bool = True
     origin: str = ""
+    part: str = ""
+    attempt: int = 1
+    hedge: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -78,11 +84,14 @@ class PriceDrifted(Event):
         send_id: The row in the ledger.
         cost: What the service says it cost, in US dollars.
         list_cost: What the price table says, in US dollars.
+        repeated: Whether this process has told of the model within the last hour already; the log has a line for those that are
+            not.
     """
 
     send_id: str
     cost: Decimal
     list_cost: Decimal
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -237,6 +246,8 @@ class CacheLookedUp(Event):
         misses: Entries not found.
         saved: US dollars the hits would have cost, None where not known.
         age: Seconds since what was found was made, of several entries the oldest; None where nothing was.
+        filled_by: The `traceparent` of the call that filled the entry, None where that was not traced. Vectors, of which a call
+            takes many, do not know theirs.
     """
 
     outcome: Literal["hit", "stale", "miss", "error"]
@@ -244,6 +255,7 @@ class CacheLookedUp(Event):
     misses: int
     saved: Decimal | None = None
     age: float | None = None
+    filled_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -102,6 +102,7 @@ class BudgetState:
         hard: Whether calls are refused beyond it.
         until: When the window ends, in seconds since 1970-01-01 UTC; None for a rolling or endless one.
         rolling: Whether the window moves with time.
+        shown_as: What it is called in figures and traces: with its scope as the budget names it, "*" for what callers give.
 
     >>> BudgetState(key=("budget", "25 USD per day", "tenant=a"), spent=Decimal(3), limit=Decimal(25), hard=True).left
     Decimal('22')
@@ -113,6 +114,7 @@ class BudgetState:
     hard: bool
     until: float | None = None
     rolling: bool = False
+    shown_as: str = ""
 
     @property
     def name(self) -> str:

@@ -157,6 +157,8 @@ LIMITER_LIMIT = "resilient_ai.limiter.limit"
 BUDGET_UTILIZATION = "resilient_ai.budget.utilization"
 PRICE_DRIFT = "resilient_ai.price.drift"
 COST = "resilient_ai.cost"
+# Of nobody's conventions: boards that were made for OpenLIT read cost from a histogram of this name.
+OPENLIT_COST = "gen_ai.usage.cost"
 TELEMETRY_ERRORS = "resilient_ai.telemetry.errors"
 
 # What only metrics are told apart by.
@@ -177,3 +179,4 @@ CLIENT_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10
 CLIENT_TOKEN_COUNTS = tuple(4**power for power in range(14))
 SECONDS = (0.001, 0.0025, 0.005, *CLIENT_SECONDS, 163.84, 327.68)
 ATTEMPT_COUNTS = (1, 2, 3, 4, 5, 8)
+DOLLARS = (1e-06, 1e-05, 0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)

@@ -1,6 +1,6 @@
 """One send in the books: a row that is opened before bytes leave and closed exactly once."""
 
-import logging
+from asyncio import CancelledError
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ from resilient_ai.core.collector import outside_of_collector
 from resilient_ai.core.errors import CallRejected, ProviderError, StatusError
 from resilient_ai.core.events import SendSettled
 from resilient_ai.core.ledger import Ledger, SendClosed, SendOpened, SendOutcome
+from resilient_ai.core.log import Log
 from resilient_ai.core.protocols import PriceBook
 from resilient_ai.core.results import CostSource, Result, Usage
 from resilient_ai.core.streams import StreamEnd, StreamResult
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 _SERVER_FAULT = 500
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 
 class Accounts:
@@ -202,11 +203,14 @@ class AccountedSend:
             kind=self.call.operation.kind,
             used=row.used,
             origin=self.call.origin,
+            part=self.call.part,
+            attempt=self.call.attempt,
+            hedge=self.call.hedge,
         )
         self.call.emit(event)
         on_settled = self.accounts.on_settled
         if on_settled is not None:
-            outside_of_collector(lambda: _tell(on_settled, event))
+            outside_of_collector(_tell, on_settled, event)
 
     def elapsed(self) -> float:
         """Return the seconds since the row was opened; 0 where the clock has stopped with its loop."""
@@ -223,11 +227,11 @@ def _tell(on_settled: Callable[[SendSettled], None], event: SendSettled) -> None
 def _or_none(ask: Callable[[], T], part: object) -> T | None:
     try:
         return ask()
-    except Exception as error:  # noqa: BLE001 - accounting never fails a call
+    except (Exception, CancelledError) as error:  # noqa: BLE001 - accounting never fails a call
         _passed_over(part, error)
         return None
 
 
-def _passed_over(part: object, error: Exception) -> None:
+def _passed_over(part: object, error: BaseException) -> None:
     name = getattr(part, "__qualname__", type(part).__name__)
     _log.warning("cost accounting passed over %s, which raised %s", name, type(error).__name__)

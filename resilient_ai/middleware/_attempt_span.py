@@ -1,6 +1,8 @@
 """The span of one attempt, and the race that two of them may run."""
 
 from collections.abc import Awaitable
+from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from typing_extensions import override
@@ -90,13 +92,13 @@ class _Race:
 
 
 class _AttemptSpan(Ending):
-    __slots__ = ("key", "number", "race", "trace")
+    __slots__ = ("call", "number", "race", "trace")
 
-    def __init__(self, trace: CallSpan, span: "Span", race: _Race, key: tuple[str, int], number: int) -> None:
+    def __init__(self, trace: CallSpan, span: "Span", race: _Race, call: Call[Any], number: int) -> None:
         super().__init__(trace.otel, span, trace.times)
         self.trace = trace
         self.race = race
-        self.key = key
+        self.call = call
         self.number = number
 
     def answered(self) -> None:
@@ -111,23 +113,34 @@ class _AttemptSpan(Ending):
         self.close("success", None, result.cost if isinstance(result, Result) else None)
 
     def failed(self, error: BaseException) -> None:
-        self.close(outcome_of(error), error, None)
+        self.close(outcome_of(error), error, None, is_billed=False)
 
     def stream_ended(self, end: StreamEnd) -> None:
         outcome, error = stream_outcome(end)
         self.close(outcome, error, end.transcript.finished.cost if end.transcript.finished is not None else None)
 
-    def close(self, outcome: Outcome, error: BaseException | None, cost: Cost | None) -> None:
+    def close(
+        self, outcome: Outcome, error: BaseException | None, cost: Cost | None, *, is_billed: bool = True
+    ) -> None:
         """End the span. What lost a race did not fail, whether it was cancelled or came second."""
-        race, winner, told = self.race, self.race.winner, str(outcome)
+        call, race, winner, told = self.call, self.race, self.race.winner, str(outcome)
         if winner is not None and winner != self.number and outcome != "error":
             told, error = "lost", None
         elif outcome == "success" and len(race.runners) > 1:
             told = "won"
         race.under_way -= 1
-        if not race.under_way and self.trace.races.get(self.key) is race:
-            del self.trace.races[self.key]
-        self.finish(_end_attributes, told, error, cost, failed=error is not None)
+        key = (call.part, call.attempt)
+        if not race.under_way and self.trace.races.get(key) is race:
+            del self.trace.races[key]
+        if cost is None and is_billed and not self.trace.ended:
+            # The price list may know: whoever accounts for it says so in a moment, from further out.
+            end = partial(self.end, told, error, self.times.now())
+            self.trace.await_cost((call.id, call.part, call.attempt, call.hedge), end)
+        else:
+            self.end(told, error, None, None if cost is None else cost.amount)
+
+    def end(self, told: str, error: BaseException | None, at: int | None, amount: Decimal | None) -> None:
+        self.finish(_end_attributes, told, error, amount, failed=error is not None, at=at)
 
 
 def _trace_of(call: Call[Any], tracing: "Tracing") -> CallSpan | None:
@@ -165,17 +178,17 @@ def _started(otel: Otel, trace: CallSpan, call: Call[Any]) -> _AttemptSpan | Non
     trace.races[key] = race
     beside.append((span, call.hedge))
     race.under_way += 1
-    return _AttemptSpan(trace, span, race, key, number)
+    return _AttemptSpan(trace, span, race, call, number)
 
 
 def _link_to(otel: Otel, sibling: "Span") -> "Link":
     return otel.link(sibling.get_span_context(), {names.LINK_TYPE: "hedge_sibling"})
 
 
-def _end_attributes(outcome: str, error: BaseException | None, cost: Cost | None) -> Attributes:
+def _end_attributes(outcome: str, error: BaseException | None, amount: Decimal | None) -> Attributes:
     found: Attributes = {names.ATTEMPT_OUTCOME: outcome}
-    if cost is not None:
-        found[names.COST_AMOUNT] = float(cost.amount)
+    if amount is not None:
+        found[names.COST_AMOUNT] = float(amount)
     if error is not None:
         add_error(found, error)
         if isinstance(error, StatusError):

@@ -94,12 +94,15 @@ _BACKENDS: Mapping[str, Callable[[Facts], Attributes]] = {
 }
 
 
+# Boards that were made for OpenLIT, as Grafana has some, take cost from a histogram.
+_READ_COSTS = frozenset({"grafana", "openlit"})
+
 # Those that were set up for the whole process.
 _remembered: list[tuple[str, ...]] = [()]
 
 
 def remember_backends(names: Collection[str]) -> None:
-    """Let every `Tracing` without backends of its own report for these, from now on."""
+    """Let every `Tracing` and `Metrics` without backends of its own report for these, from now on."""
     _remembered[0] = checked_backends(names)
 
 
@@ -122,6 +125,15 @@ def checked_backends(given: Collection[str]) -> tuple[str, ...]:
     if unknown:
         raise ValueError(f"backends must be of {sorted(_BACKENDS)}, got {unknown!r}")
     return tuple(dict.fromkeys(given))
+
+
+def reads_costs(backends: Collection[str]) -> bool:
+    """Return whether one of them takes what calls cost from a histogram.
+
+    >>> reads_costs(["langfuse"]), reads_costs(["langfuse", "openlit"])
+    (False, True)
+    """
+    return not _READ_COSTS.isdisjoint(backends)
 
 
 def backend_attributes(backends: Collection[str], facts: Facts) -> Attributes:

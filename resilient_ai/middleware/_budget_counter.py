@@ -22,15 +22,17 @@ class Together:
         window: Which slice of time counts.
         thresholds: Of each budget.
         marks: What thresholds come to, as the book counts.
+        shown_as: What each budget is called in figures; made once, as there may be a counter for each of many tenants.
     """
 
-    __slots__ = ("budgets", "hard", "limit", "marks", "thresholds", "window")
+    __slots__ = ("budgets", "hard", "limit", "marks", "shown_as", "thresholds", "window")
 
     def __init__(self, budgets: Sequence[Budget], window: BudgetWindow) -> None:
         self.budgets = tuple(budgets)
         self.hard = min((budget for budget in budgets if budget.hard), key=lambda budget: budget.units, default=None)
         self.limit = None if self.hard is None else self.hard.units
         self.window = window
+        self.shown_as = tuple(budget.shown_as for budget in budgets)
         self.thresholds = tuple((budget, threshold) for budget in budgets for threshold in budget.thresholds)
         self.marks = tuple(int(budget.units * threshold) for budget, threshold in self.thresholds)
 
@@ -91,7 +93,7 @@ class Counter:
 
     def states(self, now: Slot, spent: int) -> Iterator[BudgetState]:
         """Return what there is to know of each budget."""
-        for budget in self.budgets:
+        for budget, shown_as in zip(self.budgets, self._together.shown_as, strict=True):
             yield BudgetState(
                 key=("budget", budget.title, self.text),
                 spent=dollars(spent),
@@ -99,6 +101,7 @@ class Counter:
                 hard=budget.hard,
                 until=None if budget.rolling else now.ends,
                 rolling=budget.rolling,
+                shown_as=shown_as,
             )
 
     def told(self, call: Call[Any], passed: Sequence[int]) -> Iterator[BudgetThresholdReached]:

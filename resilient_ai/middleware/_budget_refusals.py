@@ -105,6 +105,7 @@ def refusal(call: Call[Any], found: Sequence[Held], amount: int) -> BudgetExceed
         left=left_of(worst.counter, worst.spent),
         budget=worst.counter.label(hard),
         retry_after=retry_after,
+        shown_as=hard.shown_as,
     )
 
 
@@ -135,6 +136,7 @@ def unasked(counter: Counter) -> BudgetUnavailable:
         f"the book of budgets cannot be asked, so that nobody knows what the budget {named(counter)} has left;"
         " the request was not sent",
         budget=counter.label(_hard(counter)),
+        shown_as=_hard(counter).shown_as,
     )
 
 

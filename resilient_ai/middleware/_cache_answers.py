@@ -1,6 +1,5 @@
 """Whole answers in a cache: finding, keeping and renewing them."""
 
-import logging
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Generic, TypeVar, cast
@@ -8,6 +7,7 @@ from typing import Generic, TypeVar, cast
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.errors import CallRejected, ProviderError
 from resilient_ai.core.events import CacheRefreshed
+from resilient_ai.core.log import Log
 from resilient_ai.core.replay import PaceRecorder, Replay
 from resilient_ai.core.results import ChatResult, ImageResult, Result
 from resilient_ai.core.streams import StreamEnd, StreamResult
@@ -25,12 +25,13 @@ from resilient_ai.middleware._cache_policy import PART_FOR_ASKING, Policy, is_fa
 from resilient_ai.middleware._cache_state import Outcome, Shelf, behind, in_time
 from resilient_ai.middleware._machines.freshness import Worth
 from resilient_ai.middleware._savings import write_spared
+from resilient_ai.middleware._span_origin import origin_of
 
 R = TypeVar("R")
 
 _TTL_OF_A_FALLBACK = 300.0
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Found:
     worth: Worth
     age: float
     saved: Decimal | None
+    origin: bytes
 
 
 class AnswerCache(Generic[R]):
@@ -118,16 +120,18 @@ class AnswerCache(Generic[R]):
         age = call.clock.wall() - entry.created
         chance = call.clock.random() if entry.made_in else 0.0
         worth = self._policy.limits.worth(age=age, ttl=entry.ttl, made_in=entry.made_in, chance=chance)
-        return Found(answer, pace, worth, max(0.0, age), entry.saved)
+        return Found(answer, pace, worth, max(0.0, age), entry.saved, entry.origin)
 
     def _serve(self, found: Found) -> R:
         call = self._call
         if found.worth == "spare":
-            self._state.spared(call, hits=1, age=found.age, saved=found.saved)
+            self._state.spared(call, hits=1, age=found.age, saved=found.saved, origin=found.origin)
         else:
             stale = found.worth == "stale"
             outcome: Outcome = "stale" if stale else "hit"
-            self._state.looked_up(call, outcome, hits=1, stale=int(stale), age=found.age, saved=found.saved)
+            self._state.looked_up(
+                call, outcome, hits=1, stale=int(stale), age=found.age, saved=found.saved, origin=found.origin
+            )
         is_fresh = found.worth in {"fresh", "due"}
         write_spared(self._cache.savings, call, "hit" if is_fresh else "stale", hits=1, saved=found.saved)
         if found.worth in {"due", "stale"} and self._policy.keeps and self._state.claim([self._key]):
@@ -214,6 +218,7 @@ class AnswerCache(Generic[R]):
             ttl=self._cache.time_of(call, ttl),
             made_in=call.clock.monotonic() - started,
             cost=None if cost is None else cost.amount - cost.wasted,
+            origin=origin_of(call.span),
         )
 
     async def _renew(self) -> None:

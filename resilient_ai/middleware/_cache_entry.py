@@ -1,6 +1,8 @@
 """What stands in front of every value in a cache store.
 
 version (1) | kind (1) | created (8) | ttl (8) | made in (8) | cost (8) | body
+
+Version 3 has the ids of the span that made it (24) in front of the body.
 """
 
 import math
@@ -8,8 +10,11 @@ import struct
 from dataclasses import dataclass
 from decimal import Context, Decimal
 
+from resilient_ai.middleware._span_origin import ORIGIN_SIZE
+
 HEADER = struct.Struct("<cc3dq")
 VERSION = b"\x02"
+_TRACED = b"\x03"
 
 # A cost is kept as a whole number of these, which is more exact than any price.
 UNIT = Decimal("1e-15")
@@ -29,6 +34,7 @@ class Entry:
         ttl: Seconds it is fresh, infinite where nothing ends it.
         made_in: Seconds it took to make.
         saved: US dollars it cost, None where not known.
+        origin: The ids of the span that made it, as `origin_of` returns them; empty where nobody traced it.
     """
 
     body: bytes
@@ -36,15 +42,26 @@ class Entry:
     ttl: float
     made_in: float
     saved: Decimal | None
+    origin: bytes = b""
 
 
-def wrap(kind: bytes, body: bytes, *, created: float, ttl: float, made_in: float, cost: Decimal | None) -> bytes:
+def wrap(
+    kind: bytes,
+    body: bytes,
+    *,
+    created: float,
+    ttl: float,
+    made_in: float,
+    cost: Decimal | None,
+    origin: bytes = b"",
+) -> bytes:
     """Return an entry as bytes.
 
     >>> unwrap(b"c", wrap(b"c", b"hi", created=1.0, ttl=60.0, made_in=0.5, cost=Decimal("0.002"))).saved
     Decimal('0.002')
     """
-    return HEADER.pack(VERSION, kind, created, ttl, made_in, units(cost)) + body
+    version = _TRACED if origin else VERSION
+    return b"".join((HEADER.pack(version, kind, created, ttl, made_in, units(cost)), origin, body))
 
 
 def unwrap(kind: bytes, data: bytes) -> Entry:
@@ -57,11 +74,12 @@ def unwrap(kind: bytes, data: bytes) -> Entry:
     if len(data) < HEADER.size:
         raise ValueError("an entry that is not whole")
     version, found, created, ttl, made_in, cost = HEADER.unpack_from(data)
-    if version != VERSION or found != kind:
+    start = HEADER.size + ORIGIN_SIZE if version == _TRACED else HEADER.size
+    if version not in {VERSION, _TRACED} or found != kind or len(data) < start:
         raise ValueError("an entry of another version or kind")
     if not (math.isfinite(created + made_in) and ttl > 0 and made_in >= 0):
         raise ValueError("an entry whose times are no times")
-    return Entry(data[HEADER.size :], created, ttl, made_in, dollars(cost))
+    return Entry(data[start:], created, ttl, made_in, dollars(cost), data[HEADER.size : start])
 
 
 def units(cost: Decimal | None) -> int:

@@ -16,6 +16,7 @@ from resilient_ai.core.events import CacheLookedUp
 from resilient_ai.middleware._cache_key import field_digests
 from resilient_ai.middleware._cache_lease import GuardedLeases
 from resilient_ai.middleware._cache_store import Background, GuardedStore
+from resilient_ai.middleware._span_origin import traceparent
 
 if TYPE_CHECKING:
     from resilient_ai.middleware.cache import Cache
@@ -105,6 +106,7 @@ class CacheState:
         misses: int = 0,
         age: float | None = None,
         saved: Decimal | None = None,
+        origin: bytes = b"",
     ) -> None:
         """Count a look into a store, write it on the call and tell the listeners."""
         record = call.record
@@ -125,13 +127,14 @@ class CacheState:
                     misses=misses,
                     saved=saved,
                     age=age,
+                    filled_by=traceparent(origin),
                 )
             )
 
-    def spared(self, call: Call[Any], *, hits: int, age: float, saved: Decimal | None) -> None:
+    def spared(self, call: Call[Any], *, hits: int, age: float, saved: Decimal | None, origin: bytes = b"") -> None:
         """Correct the count of a look in vain, whose old entries are answers after all, as asking again has failed."""
         self.misses -= hits
-        self.looked_up(call, "stale", hits=hits, stale=hits, age=age, saved=saved)
+        self.looked_up(call, "stale", hits=hits, stale=hits, age=age, saved=saved, origin=origin)
 
     async def write(
         self, store: GuardedStore, call: Call[Any], entries: Mapping[str, bytes], lasts: float | None

@@ -1,6 +1,7 @@
 """The span of one call, which writes down what happens on the way."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resilient_ai.core import semconv as names
@@ -24,12 +25,16 @@ from resilient_ai.middleware._span_attributes import (
 )
 from resilient_ai.middleware._span_content import ContentWriter
 from resilient_ai.middleware._span_events import WRITERS
+from resilient_ai.middleware._span_records import RecordWriter
 from resilient_ai.middleware._spans import Ending, Otel, Times
 from resilient_ai.middleware._telemetry_faults import passed_over
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span
+
+# The id of a call, its body, the try of that, and whether it is a hedge: one request among those that a call makes.
+SendKey = tuple[str, str, int, bool]
 
 _STREAM_OUTCOMES = {"completed": "completed", "closed": "abandoned", "failed": "interrupted", "abandoned": "abandoned"}
 
@@ -43,6 +48,7 @@ class Style(NamedTuple):
         tags: Which tags of the call are shown.
         content: What writes prompts and answers, None for nobody.
         is_described: Whether somebody around us describes the call by `gen_ai.*` already.
+        records: What writes events as log records, None where they stand on the span.
     """
 
     conventions: Conventions
@@ -50,6 +56,7 @@ class Style(NamedTuple):
     tags: Sequence[str]
     content: ContentWriter | None
     is_described: bool = False
+    records: RecordWriter | None = None
 
 
 def without_gen_ai(attributes: Mapping[str, Attribute]) -> Attributes:
@@ -73,6 +80,7 @@ class CallSpan(Ending):
         stop_reason: Why a call that fails now would not be tried again, None where nobody said.
         waited: Seconds that requests stood in line.
         discarded: Tokens of answers that were not used, by the name of their attribute.
+        unpriced: Attempts that wait to be told their cost, by `send_key`: functions that end their spans with it.
     """
 
     __slots__ = (
@@ -92,6 +100,7 @@ class CallSpan(Ending):
         "stop_reason",
         "style",
         "tracing",
+        "unpriced",
         "waited",
     )
 
@@ -121,6 +130,7 @@ class CallSpan(Ending):
         self.stop_reason: str | None = None
         self.waited = 0.0
         self.discarded: dict[str, int] | None = None
+        self.unpriced: dict[SendKey, Callable[[Decimal | None], None]] | None = None
         self.chunks = 0
         self.first_chunk: float | None = None
         self.first_content: float | None = None
@@ -133,6 +143,20 @@ class CallSpan(Ending):
                 write(self, event)
             except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
                 passed_over("tracing", "note an event", fault)
+
+    def await_cost(self, key: "SendKey", end: Callable[[Decimal | None], None]) -> None:
+        """Call `end` with what a request has cost as soon as that is told, or without it when the call is over."""
+        waiting = self.unpriced = self.unpriced or {}
+        earlier = waiting.pop(key, None)
+        if earlier is not None:  # a middleware of the user's sends again and does not count
+            earlier(None)
+        waiting[key] = end
+
+    def give_up_on_costs(self) -> None:
+        """End the spans of attempts of which nobody has told the cost."""
+        waiting, self.unpriced = self.unpriced, None
+        for end in (waiting or {}).values():
+            end(None)
 
     # Ends
 
@@ -177,6 +201,8 @@ class CallSpan(Ending):
     def attributes(self, outcome: Outcome, result: Result | None, error: BaseException | None) -> Attributes:
         """Return all that is known at the end; what was said goes out as well, where that is asked for."""
         call, style = self.call, self.style
+        if self.unpriced:
+            self.give_up_on_costs()
         found: Attributes = {names.OUTCOME: outcome}
         add_request(found, call, style.tags)
         add_record(found, call, result, self.fallbacks or ())

@@ -108,6 +108,8 @@ def name_of(event: Event) -> str | None:
         return "resilient_ai.cache_failed"
     if isinstance(event, CacheRefreshed) and event.error is None:
         return None
+    if isinstance(event, PriceDrifted) and event.repeated:
+        return None
     return _NAMES.get(type(event))
 
 

@@ -8,8 +8,8 @@ from resilient_ai.middleware._span_attributes import server_of
 
 Attributes = Mapping[str, str | int]
 
-# More models than the service has. A name beyond them, which somebody has made up, shows as "other".
-_MOST_MODELS = 512
+# More models than the service has, and more budgets than somebody looks at. A name beyond them, which somebody has made up, shows as "other".
+_MOST_NAMES = 512
 # At so many sets all are forgotten, to be made again: an answer may name any model, and a caller any tenant.
 _MOST_SETS = 4096
 _OTHER = "other"
@@ -82,7 +82,8 @@ class AttributeSets:
 
     def __init__(self, provider: str, tenants: int) -> None:
         self.provider = provider
-        self.models = Names(_MOST_MODELS)
+        self.models = Names(_MOST_NAMES)
+        self.budgets = Names(_MOST_NAMES)
         self.tenants = Names(tenants) if tenants else None
         self._calls: dict[CallKey, CallAttributes] = {}
         self._others: dict[tuple[object, ...], Attributes] = {}

@@ -139,6 +139,8 @@ class CallFigures:
             if record.cache not in FOR_NOTHING:
                 for client in instruments.client:
                     client.record(of, elapsed, self.first_chunk, usage, context)
+                if instruments.openlit_cost is not None and (cost := record.cost()) is not None:
+                    instruments.openlit_cost.record(float(cost.amount), of.client, instruments.apart)
         if cache != "off":
             instruments.cache_requests.add(1, of.cache, context)
             if record.saved:

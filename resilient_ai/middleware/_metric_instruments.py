@@ -121,6 +121,7 @@ class Instruments:
         meter: Where the instruments are made.
         conventions: Which text of the conventions they follow.
         apart: A context without a span.
+        costs: Whether there is a histogram of costs, which some backends look for.
     """
 
     __slots__ = (
@@ -131,6 +132,7 @@ class Instruments:
         "fallbacks",
         "hedges",
         "limiter_wait",
+        "openlit_cost",
         "rejections",
         "request_attempts",
         "request_duration",
@@ -139,7 +141,7 @@ class Instruments:
         "transitions",
     )
 
-    def __init__(self, meter: "Meter", conventions: Conventions, apart: "Context") -> None:
+    def __init__(self, meter: "Meter", conventions: Conventions, apart: "Context", *, costs: bool = False) -> None:
         self.apart = apart
         released = () if conventions == "latest" else (Released(meter, apart),)
         newest = () if conventions == "1.41" else (Newest(meter, apart),)
@@ -171,6 +173,9 @@ class Instruments:
             meter, names.CIRCUIT_TRANSITIONS, "{transition}", "Changes of the state of circuit breakers"
         )
         self.cache_requests = _counter(meter, names.CACHE_REQUESTS, "{request}", "Calls that the cache was asked for")
+        self.openlit_cost = (
+            _histogram(meter, names.OPENLIT_COST, "USD", names.DOLLARS, "What a call cost") if costs else None
+        )
 
 
 _NOTHING = Usage()

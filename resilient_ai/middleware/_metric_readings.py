@@ -33,7 +33,9 @@ def circuit_states(clients: Sequence[Seen]) -> Iterator[Reading]:
     for client in clients:
         for breaker in client.health.breakers:
             name = client.sets.models.of(breaker.key[1]) if breaker.key[1] else _ACCOUNT
-            rank = _STATES.index(breaker.state)
+            # One whose break is over changes its state with the next call only, which may be long in coming.
+            rests = breaker.state == "open" and not breaker.retry_after
+            rank = _STATES.index("half_open" if rests else breaker.state)
             worst[name] = min(rank, worst.get(name, rank))
     for name, rank in worst.items():
         for place, state in enumerate(_STATES):
@@ -67,8 +69,8 @@ def utilizations(clients: Sequence[Seen]) -> Iterable[Reading]:
     highest: dict[tuple[str, str | None], float] = {}
     for client in clients:
         for budget in client.health.budgets:
-            _, title, scope = budget.key
-            tenant = _tenant_of(client.sets, scope)
+            title = client.sets.budgets.of(budget.shown_as or budget.key[1])
+            tenant = _tenant_of(client.sets, budget.key[2])
             part = float(budget.spent / budget.limit) if budget.limit else 1.0
             highest[title, tenant] = max(part, highest.get((title, tenant), part))
     return [

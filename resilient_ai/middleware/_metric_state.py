@@ -11,6 +11,7 @@ from resilient_ai.core import semconv as names
 from resilient_ai.core.events import CircuitHalfOpened, CircuitOpened, Event
 from resilient_ai.core.health import Health
 from resilient_ai.core.semconv import SCHEMA_URL, SCOPE
+from resilient_ai.middleware._backends import reads_costs, remembered_backends
 from resilient_ai.middleware._conventions import Conventions
 from resilient_ai.middleware._metric_attributes import Attributes, AttributeSets
 from resilient_ai.middleware._metric_gauges import Gauges, gauges_of
@@ -76,10 +77,18 @@ class MetricState:
         provider: Where figures go, None for the global provider of the application.
         conventions: The text of the conventions.
         sets: What figures are told apart by.
+        backends: Who reads them; None for whom the process is set up.
     """
 
-    def __init__(self, provider: "MeterProvider | None", conventions: Conventions, sets: AttributeSets) -> None:
+    def __init__(
+        self,
+        provider: "MeterProvider | None",
+        conventions: Conventions,
+        sets: AttributeSets,
+        backends: Sequence[str] | None,
+    ) -> None:
         self.sets = sets
+        self._backends = backends
         self._given = provider
         self._conventions: Conventions = conventions
         self._asks: list[AskHealth] = []
@@ -169,7 +178,9 @@ class MetricState:
             gauges = gauges_of(provider, meter)
             gauges.watch(self)
             # An empty one would be taken for none.
-            instruments = Instruments(meter, self._conventions, Context({SCOPE: "apart from all spans"}))
+            apart = Context({SCOPE: "apart from all spans"})
+            backends = remembered_backends() if self._backends is None else self._backends
+            instruments = Instruments(meter, self._conventions, apart, costs=reads_costs(backends))
             return Recorder(instruments, gauges, self, trace.set_span_in_context)
         except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
             passed_over("metrics", "make its instruments", fault)

@@ -1,6 +1,5 @@
 """Bills beside the price table, for every model."""
 
-import logging
 from decimal import Decimal
 from typing import Any
 
@@ -8,6 +7,7 @@ from resilient_ai.core.call import Call
 from resilient_ai.core.clock import time_of
 from resilient_ai.core.events import PriceDrifted
 from resilient_ai.core.health import PriceState
+from resilient_ai.core.log import Log
 from resilient_ai.middleware._machines.bounded import make_room
 from resilient_ai.middleware._machines.price_drift import PriceDrift, differs
 from resilient_ai.middleware._machines.turns import Turns
@@ -15,7 +15,7 @@ from resilient_ai.middleware._machines.turns import Turns
 # At so many models a quarter is forgotten: those of which the fewest sends are known.
 _MOST_MODELS = 1024
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 
 class PriceWatch:
@@ -38,10 +38,20 @@ class PriceWatch:
         drift.record(billed, listed)
         if not differs(billed, listed):
             return
-        if drift.try_warn(time_of(call.clock)):
+        is_news = drift.try_warn(time_of(call.clock))
+        if is_news and not _is_written_down(call):
             _log.warning("%s is billed at %.3g times what the price table says", call.model, drift.ratio)
         if call.listeners:
-            call.emit(PriceDrifted(call_id=call.id, model=call.model, send_id=send_id, cost=billed, list_cost=listed))
+            call.emit(
+                PriceDrifted(
+                    call_id=call.id,
+                    model=call.model,
+                    send_id=send_id,
+                    cost=billed,
+                    list_cost=listed,
+                    repeated=not is_news,
+                )
+            )
 
     def states(self) -> tuple[PriceState, ...]:
         """Return what is known of every model."""
@@ -49,3 +59,8 @@ class PriceWatch:
             return tuple(
                 PriceState(key=key, drift=drift.ratio, sends=drift.sends) for key, drift in self._drifts.items()
             )
+
+
+def _is_written_down(call: Call[Any]) -> bool:
+    """Whether a listener writes a line of the log for what it is told, so that nobody else has to."""
+    return any(getattr(getattr(listener, "__self__", None), "writes_lines", False) for listener in call.listeners)

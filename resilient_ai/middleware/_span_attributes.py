@@ -1,6 +1,5 @@
 """What spans say about a call: settings, counts and outcomes, never content."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
@@ -34,8 +33,6 @@ _SAMPLING_FIELDS = frozenset({*dict(_SETTINGS), "n", "reasoning_effort", "respon
 _OUTPUT_TYPES = {"text": "text", "regex": "text", "json_object": "json", "json_schema": "json"}
 _WHO = {"user": names.USER_ID, "session": names.SESSION_ID}
 _TAGS = {**_WHO, "conversation": names.CONVERSATION_ID, "tenant": names.TENANT}
-# The values of tags that stand behind the name of a budget.
-_SCOPE = re.compile(r" ?\b[^ =]+=.*")
 
 
 @lru_cache(maxsize=64)
@@ -208,5 +205,5 @@ def add_error(found: Attributes, error: BaseException) -> None:
         found[names.TIMEOUT_PHASE] = error.timer
     elif isinstance(error, DeadlineExceeded):
         found[names.TIMEOUT_PHASE] = "total"
-    elif isinstance(error, BudgetExceeded | BudgetUnavailable) and (name := _SCOPE.sub("", error.budget)):
-        found[names.BUDGET_NAME] = name
+    elif isinstance(error, BudgetExceeded | BudgetUnavailable) and error.shown_as:
+        found[names.BUDGET_NAME] = error.shown_as

@@ -1,21 +1,19 @@
 """What was said, on spans and as events: only where that is asked for, and never before a redactor has seen it."""
 
 import json
-import logging
 import os
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import orjson
 
-from resilient_ai._version import __version__
 from resilient_ai.core import semconv as names
+from resilient_ai.core.log import Log
 from resilient_ai.core.results import Result
 from resilient_ai.middleware._span_attributes import Attributes
+from resilient_ai.middleware._span_records import RecordWriter
 from resilient_ai.middleware._telemetry_faults import passed_over
 
 if TYPE_CHECKING:
-    from opentelemetry._logs import LoggerProvider
-
     from resilient_ai.middleware._call_span import CallSpan
     from resilient_ai.middleware.redactor import Redactor
 
@@ -33,7 +31,7 @@ _WORDS: dict[str, Capture] = {
     "span_and_event": "both",
 }
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 
 def capture_of(chosen: Capture | None) -> Capture:
@@ -62,17 +60,10 @@ class ContentWriter:
         capture: Where to; not "none".
         redactor: Sees all of it first; None for the usual one.
         cap: Characters of one part of a message; the rest is cut off.
-        logger_provider: Where events go; None means the application's global provider.
+        records: Writes events.
     """
 
-    def __init__(
-        self,
-        capture: Capture,
-        redactor: "Redactor | None",
-        cap: int,
-        logger_provider: "LoggerProvider | None" = None,
-        schema_url: str | None = None,
-    ) -> None:
+    def __init__(self, capture: Capture, redactor: "Redactor | None", cap: int, records: RecordWriter) -> None:
         from resilient_ai.middleware import _content  # noqa: PLC0415 - few capture content
         from resilient_ai.middleware.redactor import Redactor  # noqa: PLC0415 - as above
 
@@ -81,8 +72,7 @@ class ContentWriter:
         self._cap = cap
         self.on_spans = capture in {"spans", "both"}
         self._on_events = capture in {"events", "both"}
-        self._logger_provider = logger_provider
-        self._schema_url = schema_url
+        self._records = records
 
     def write(self, trace: "CallSpan", result: Result | None, attributes: Attributes) -> Attributes:
         """Emit the event of a call, and return what its span is to have; nothing where the content cannot be described."""
@@ -95,7 +85,8 @@ class ContentWriter:
             }
             parts = {name: part for name, part in parts.items() if part}
             if self._on_events:
-                self._emit(trace, attributes | parts)
+                told = {name: value for name, value in (attributes | parts).items() if name.startswith(_TOLD)}
+                self._records.emit(names.EVENT_DETAILS, told, trace.context, trace.times.last, "INFO")
             return {name: as_json(part) for name, part in parts.items()} if self.on_spans else {}
         except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
             passed_over("tracing", "describe what was said", fault)
@@ -107,20 +98,6 @@ class ContentWriter:
         told = None if output is None else self._content.described_text(output, self._redactor, self._cap)
         found: Attributes = {} if given is None else {names.TOOL_ARGUMENTS: as_json(given)}
         return found if told is None else {**found, names.TOOL_RESULT: told}
-
-    def _emit(self, trace: "CallSpan", attributes: dict[str, Any]) -> None:
-        from opentelemetry import _logs  # noqa: PLC0415 - as above
-
-        logger = _logs.get_logger(names.SCOPE, __version__, self._logger_provider, self._schema_url)
-        record = _logs.LogRecord(
-            timestamp=trace.times.last,
-            observed_timestamp=trace.times.last,
-            context=trace.context,
-            severity_number=_logs.SeverityNumber.INFO,
-            attributes={name: value for name, value in attributes.items() if name.startswith(_TOLD)},
-            event_name=names.EVENT_DETAILS,
-        )
-        logger.emit(record)
 
 
 def as_json(part: object) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilient_ai.core import semconv as names
 from resilient_ai.core.events import (
+    CacheLookedUp,
     CallJoined,
     CircuitClosed,
     CircuitHalfOpened,
@@ -20,6 +21,8 @@ from resilient_ai.core.events import (
 )
 from resilient_ai.middleware._outcome import delay_source, error_type
 from resilient_ai.middleware._span_attributes import Attributes
+from resilient_ai.middleware._span_origin import span_context
+from resilient_ai.middleware._span_records import Severity
 
 if TYPE_CHECKING:
     from resilient_ai.middleware._call_span import CallSpan
@@ -32,10 +35,10 @@ _STOP_REASONS = {
     "deadline": "deadline",
     "wait": "wait",
 }
-_CIRCUIT_STATES: Mapping[type[Event], str] = {
-    CircuitOpened: "open",
-    CircuitHalfOpened: "half_open",
-    CircuitClosed: "closed",
+_CIRCUIT_STATES: Mapping[type[Event], tuple[str, Severity]] = {
+    CircuitOpened: ("open", "ERROR"),
+    CircuitHalfOpened: ("half_open", "WARN"),
+    CircuitClosed: ("closed", "INFO"),
 }
 
 
@@ -57,7 +60,8 @@ def _gave_up(trace: "CallSpan", event: RetrySuppressed) -> None:
 
 def _hedged(trace: "CallSpan", event: HedgeSent) -> None:
     trace.hedges += 1
-    _note(trace, names.EVENT_HEDGE, {names.ATTEMPT_NUMBER: trace.attempts + 1, names.HEDGE_DELAY: event.after})
+    attributes: Attributes = {names.ATTEMPT_NUMBER: trace.attempts + 1, names.HEDGE_DELAY: event.after}
+    _note(trace, names.EVENT_HEDGE, attributes, "INFO")
 
 
 def _skipped(trace: "CallSpan", event: ModelSkipped) -> None:
@@ -73,8 +77,15 @@ def _resumed(trace: "CallSpan", event: StreamResumed) -> None:
 
 
 def _turned(trace: "CallSpan", event: CircuitOpened | CircuitHalfOpened | CircuitClosed) -> None:
-    state = _CIRCUIT_STATES[type(event)]
-    _note(trace, names.EVENT_CIRCUIT, {names.CIRCUIT_NAME: event.model, names.CIRCUIT_STATE: state})
+    state, severity = _CIRCUIT_STATES[type(event)]
+    attributes: Attributes = {names.CIRCUIT_NAME: event.model, names.CIRCUIT_STATE: state}
+    _note(trace, names.EVENT_CIRCUIT, attributes, severity)
+
+
+def _looked_up(trace: "CallSpan", event: CacheLookedUp) -> None:
+    origin = None if event.filled_by is None else span_context(event.filled_by)
+    if origin is not None:
+        trace.span.add_link(origin, {names.LINK_TYPE: "cache_origin"})
 
 
 def _joined(trace: "CallSpan", event: CallJoined) -> None:
@@ -97,6 +108,10 @@ def _let_through(trace: "CallSpan", event: PermitGranted) -> None:
 
 
 def _settled(trace: "CallSpan", event: SendSettled) -> None:
+    if trace.unpriced:
+        end_attempt = trace.unpriced.pop((event.call_id, event.part, event.attempt, event.hedge), None)
+        if end_attempt is not None:
+            end_attempt(event.cost)
     usage = event.usage
     if event.used or usage is None:
         return
@@ -106,11 +121,16 @@ def _settled(trace: "CallSpan", event: SendSettled) -> None:
             discarded[name] = discarded.get(name, 0) + tokens
 
 
-def _note(trace: "CallSpan", name: str, attributes: Attributes) -> None:
-    trace.span.add_event(name, attributes, trace.times.now())
+def _note(trace: "CallSpan", name: str, attributes: Attributes, severity: Severity = "WARN") -> None:
+    at, records = trace.times.now(), trace.style.records
+    if records is None:
+        trace.span.add_event(name, attributes, at)
+    else:
+        records.emit(name, attributes, trace.context, at, severity)
 
 
 WRITERS: Mapping[type[Event], Callable[["CallSpan", Any], None]] = {
+    CacheLookedUp: _looked_up,
     CallJoined: _joined,
     CircuitClosed: _turned,
     CircuitHalfOpened: _turned,

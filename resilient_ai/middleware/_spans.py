@@ -198,18 +198,19 @@ class Ending:
         self.ended = False
         self._process = _process
 
-    def finish(self, describe: Callable[..., Attributes], *about: object, failed: bool) -> None:
+    def finish(self, describe: Callable[..., Attributes], *about: object, failed: bool, at: int | None = None) -> None:
         """Set the last attributes and end the span. A fault in here is counted, and never becomes the call's.
 
         Args:
             describe: Returns the last attributes.
             about: What it is given.
             failed: Whether the span has the status of an error.
+            at: When it has ended, in nanoseconds since 1970; None for now.
         """
         if self.ended or self._process is not _process:  # a forked child's copy: the span is the parent's
             return
         self.ended = True
-        at, span, otel = self.times.now(), self.span, self.otel
+        ended, span, otel = self.times.now() if at is None else at, self.span, self.otel
 
         def close() -> None:
             try:
@@ -219,7 +220,7 @@ class Ending:
             except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
                 passed_over("tracing", "describe a call", fault)
             try:
-                span.end(at)
+                span.end(ended)
             except Exception as fault:  # noqa: BLE001 - as above
                 passed_over("tracing", "end a span", fault)
 

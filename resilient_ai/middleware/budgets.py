@@ -1,6 +1,5 @@
 """Reserve what a send can cost at most, and refuse it where a budget has not as much left."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -13,6 +12,7 @@ from resilient_ai.core.clock import Clock
 from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.core.health import BudgetState
 from resilient_ai.core.ledger import CostBook
+from resilient_ai.core.log import Log
 from resilient_ai.core.protocols import Abilities, PriceBook
 from resilient_ai.core.streams import when_done
 from resilient_ai.middleware._budget_counter import Counter
@@ -31,7 +31,7 @@ Unreachable = Literal["refuse", "allow"]
 _MOST_UNITS = 2**62
 _MOST_DOLLARS = 1_000_000
 
-_log = logging.getLogger("resilient_ai")
+_log = Log()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ class CostAccounting:
 
     The price table is asked for every answer, also where the service named its own figure. Where the two are more than 1 %
     apart, and more than a figure with six decimals may be rounded off, `PriceDrifted` tells of the send, `health()` has a
-    decaying ratio for the model, and one warning an hour goes to the log.
+    decaying ratio for the model, and one warning an hour goes to the log: a line of `Logging`, or one of its own without that.
 
     Accounting never fails a call: a ledger or a price book that raises is logged by name and passed over.
 

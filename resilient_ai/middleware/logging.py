@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from resilient_ai.core.call import FOR_NOTHING, Call, Next
 from resilient_ai.core.checks import check_kind
@@ -88,9 +88,14 @@ class Logging:
 
 
 class _Line:
-    """The log line of one call, while it is being gathered."""
+    """The log line of one call, while it is being gathered.
+
+    Attributes:
+        writes_lines: Says to parts of the stack that would write one themselves that facts have their line.
+    """
 
     __slots__ = ("call", "ids", "level", "started", "target")
+    writes_lines: ClassVar[bool] = True
 
     def __init__(self, settings: Logging, target: logging.Logger, call: Call[Any]) -> None:
         self.target = target
@@ -163,7 +168,7 @@ class _Line:
             passed_over("logging", "put a line together", fault)
         else:
             # Handlers take locks, which whoever the garbage collector has interrupted may hold.
-            outside_of_collector(lambda: _safely(put))
+            outside_of_collector(_safely, put)
 
 
 def _safely(put: Callable[[], None]) -> None:

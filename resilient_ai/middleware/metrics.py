@@ -1,6 +1,6 @@
 """Figures of every call, by the OpenTelemetry API."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,6 +10,7 @@ from resilient_ai.core.call import Call, Next
 from resilient_ai.core.checks import check_able, check_count, check_kind
 from resilient_ai.core.health import Health
 from resilient_ai.core.streams import StreamResult
+from resilient_ai.middleware._backends import checked_backends
 from resilient_ai.middleware._conventions import Conventions, conventions_of
 from resilient_ai.middleware._metric_attributes import AttributeSets
 from resilient_ai.middleware._metric_figures import CallFigures
@@ -44,12 +45,15 @@ class Metrics:
             `gen_ai_latest_experimental`, and else "1.41".
         tenants: How many tenants, by the tag "tenant", are shown by name, 0 to 1000; further ones are "other". With 0 no figure
             tells of tenants.
+        backends: Names of backends that read figures, as `Tracing` has them. For "grafana" and "openlit" there is a histogram of
+            what calls cost, `gen_ai.usage.cost`, which boards for OpenLIT look for. None means those that
+            `resilient_ai.observability.configure` has set up for the process; none without it.
 
     Raises:
         ValueError: If an option is out of its range.
 
     >>> Metrics(conventions="both")
-    Metrics(meter_provider=None, provider_name='deepinfra', conventions='both', tenants=0)
+    Metrics(meter_provider=None, provider_name='deepinfra', conventions='both', tenants=0, backends=None)
     """
 
     meter_provider: "MeterProvider | None" = None
@@ -57,6 +61,7 @@ class Metrics:
     provider_name: str = "deepinfra"
     conventions: Conventions | None = None
     tenants: int = 0
+    backends: Collection[str] | None = None
     inner_half: "AttemptMetrics" = field(init=False, repr=False, compare=False)
     _state: MetricState = field(init=False, repr=False, compare=False)
 
@@ -65,8 +70,10 @@ class Metrics:
         check_able("meter_provider", self.meter_provider, "get_meter")
         check_kind("provider_name", self.provider_name, str)
         check_count("tenants", self.tenants, 0, _MOST_TENANTS)
+        backends = None if self.backends is None else checked_backends(self.backends)
+        object.__setattr__(self, "backends", backends)
         sets = AttributeSets(self.provider_name, self.tenants)
-        state = MetricState(self.meter_provider, conventions_of(self.conventions), sets)
+        state = MetricState(self.meter_provider, conventions_of(self.conventions), sets, backends)
         object.__setattr__(self, "_state", state)
         object.__setattr__(self, "inner_half", AttemptMetrics(state))
 

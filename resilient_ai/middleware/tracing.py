@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from resilient_ai.core import semconv as names
 from resilient_ai.core.call import Call, Next
@@ -19,6 +19,7 @@ from resilient_ai.middleware._call_span import CallSpan, Style, without_gen_ai
 from resilient_ai.middleware._conventions import Conventions, conventions_of
 from resilient_ai.middleware._span_attributes import start_of
 from resilient_ai.middleware._span_content import Capture, ContentWriter, capture_of
+from resilient_ai.middleware._span_records import RecordWriter
 from resilient_ai.middleware._spans import Otel, Times, inside, let_go, load
 from resilient_ai.middleware._telemetry_faults import passed_over
 from resilient_ai.middleware._tool_span import ToolSpan, tool_attributes
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from resilient_ai.middleware.redactor import Redactor
 
 R = TypeVar("R")
+Events = Literal["spans", "logs"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ class Tracing:
             `resilient_ai.observability.configure` has set up for the process, also later; none without it.
         tags: Names of further tags of calls that spans may show, as `resilient_ai.tags`.
         propagate: Whether the provider is told of the trace, by the headers `traceparent` and `tracestate`.
-        logger_provider: Where events go; None means the application's global provider.
+        logger_provider: Where log records go; None means the application's global provider, also one that is set later.
+        events: Where it is told what happened on the way, such as a retry: on the "spans" of calls as their events, or by "logs",
+            which are log records of the same names that belong to these spans. Content is captured by records in any case.
 
     Raises:
         ValueError: If an option is of a wrong type, or there is no such thing.
@@ -83,6 +87,7 @@ class Tracing:
     tags: Collection[str] = ()
     propagate: bool = True
     logger_provider: "LoggerProvider | None" = None
+    events: Events = "spans"
     inner_half: "AttemptSpans" = field(init=False, repr=False, compare=False)
     _style: Style = field(init=False, repr=False, compare=False)
     _kept: list[Otel] = field(init=False, repr=False, compare=False, default_factory=list["Otel"])
@@ -96,15 +101,16 @@ class Tracing:
         check_names("tags", self.tags)
         check_kind("propagate", self.propagate, bool)
         check_able("logger_provider", self.logger_provider, "get_logger")
+        if self.events not in get_args(Events):
+            raise ValueError(f"events must be one of {get_args(Events)}, got {self.events!r}")
         conventions, capture = conventions_of(self.conventions), capture_of(self.capture)
         backends = None if self.backends is None else checked_backends(self.backends)
         object.__setattr__(self, "backends", backends)
         object.__setattr__(self, "tags", tuple(self.tags))
-        content = None
-        if capture != "none":
-            url = _schema_url(conventions)
-            content = ContentWriter(capture, self.redactor, self.longest_part, self.logger_provider, url)
-        object.__setattr__(self, "_style", Style(conventions, backends, tuple(self.tags), content))
+        writer = RecordWriter(self.logger_provider, _schema_url(conventions))
+        content = None if capture == "none" else ContentWriter(capture, self.redactor, self.longest_part, writer)
+        records = writer if self.events == "logs" else None
+        object.__setattr__(self, "_style", Style(conventions, backends, tuple(self.tags), content, records=records))
         object.__setattr__(self, "inner_half", AttemptSpans(self))
 
     async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:

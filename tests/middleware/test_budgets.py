@@ -1155,8 +1155,15 @@ async def test_health_shows_what_this_process_has_seen(clock):
     await pipe.send(CHAT, tags={"tenant": "a"})
     until = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
     assert set(pipe.health().budgets) == {
-        BudgetState(key=("budget", "1 USD per day", "tenant=a"), spent=WORST, limit=Decimal(1), hard=True, until=until),
-        BudgetState(key=("budget", "all", ""), spent=WORST, limit=Decimal(2), hard=False, rolling=True),
+        BudgetState(
+            key=("budget", "1 USD per day", "tenant=a"),
+            spent=WORST,
+            limit=Decimal(1),
+            hard=True,
+            until=until,
+            shown_as="1 USD per day tenant=*",
+        ),
+        BudgetState(key=("budget", "all", ""), spent=WORST, limit=Decimal(2), hard=False, rolling=True, shown_as="all"),
     }
     assert [(state.name, state.left) for state in pipe.health().budgets] == [
         ("1 USD per day tenant=a", 1 - WORST),
@@ -1378,6 +1385,31 @@ def test_a_limit_is_what_was_written_whatever_the_program_rounds_to(limit, units
         assert (budget.units, budget.title) == (units_of, f"{limit.removesuffix(' USD')} USD per day")
 
 
+@pytest.mark.parametrize(
+    ("scope", "shown_as"),
+    [
+        ({}, "day"),
+        ({"tenant": "*"}, "day tenant=*"),
+        ({"tenant": "acme"}, "day tenant=acme"),
+        ({"user": "*"}, "day user=*"),
+        ({"user": "ada"}, "day user"),
+        ({"model": "m", "kind": "chat", "session": "s", "team": "t"}, "day model=m kind=chat session team"),
+        ({"feature": "f", "environment": "e"}, "day feature=f environment=e"),
+    ],
+)
+def test_figures_show_the_scope_that_a_budget_names(scope, shown_as):
+    """Keys of tags tell budgets apart, and the values of those that are nobody's name."""
+    assert Budget(limit=1, per="day", scope=scope, name="day").shown_as == shown_as
+
+
+async def test_a_refusal_tells_figures_no_value_that_a_caller_gave():
+    """People read whose budget it was; figures and traces have the name of the budget."""
+    pipe = budgeted(budgets=[Budget(limit="0.001", per="day", scope={"user": "*"}, name="each")])
+    with pytest.raises(BudgetExceeded) as caught:
+        await pipe.send(CHAT, tags={"user": "ada"})
+    assert (caught.value.budget, caught.value.shown_as) == ("each user=ada", "each user=*")
+
+
 # Its place and its options
 
 
@@ -1453,6 +1485,10 @@ def test_ways_to_write_a_limit(limit):
         (
             {"scope": {"tenant": "a*"}},
             "scope must name a value as it is, or '*' for each value, as there are no patterns, got 'a*' for 'tenant'",
+        ),
+        (
+            {"limit": 1, "per": "day", "scope": {"tenant": "\ud800"}},
+            r"scope must be text, which half of a surrogate pair is not, got '\ud800' for 'tenant'",
         ),
         (
             {"scope": {"kind": "chats"}},

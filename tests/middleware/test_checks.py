@@ -159,12 +159,14 @@ OPTIONS = {
         "tags": NAMES,
         "propagate": FLAG,
         "logger_provider": OBJECT,
+        "events": ("span", "events", True, 1, None, []),
     },
     Metrics: {
         "meter_provider": OBJECT,
         "provider_name": (True, 1, None, ["a"]),
         "conventions": ("1.40", True, 1, []),
         "tenants": (*NUMBER, 2.5, 1001),
+        "backends": ("langfuse", ["splunk"], [1], True, 1),
     },
     Redactor: {
         "builtin": ("email", ["passport"], [1], True),

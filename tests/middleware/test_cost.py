@@ -31,6 +31,7 @@ from resilient_ai.core.vectors import Vectors
 from resilient_ai.middleware.cache import Cache
 from resilient_ai.middleware.cost import CostAccounting
 from resilient_ai.middleware.hedge import Hedge
+from resilient_ai.middleware.logging import Logging
 from resilient_ai.middleware.retry import Retry
 from resilient_ai.stores import MemoryStore
 from resilient_ai.testing import PIXEL, FakeClock, ScriptedProvider, ScriptedSource, chat_result, stream_of
@@ -548,6 +549,24 @@ async def test_a_model_is_warned_of_once_an_hour(clock, caplog):
     await ask("m")
     assert [record.args[0] for record in caplog.records] == ["m", "other", "m"]
     assert caplog.records[0].message == "m is billed at 2 times what the price table says"
+
+
+async def test_where_lines_are_written_a_price_has_one_of_them(clock, caplog):
+    """Where `Logging` is in the stack the fact has its line, once an hour; every send is told to listeners."""
+    caplog.set_level("DEBUG", logger="resilient_ai")
+    heard = []
+    told = [chat_result(cost=Cost(amount=Decimal(32), source="provider")) for _ in range(3)]
+    pipe = Pipeline(ScriptedProvider(*told), [Logging(), CostAccounting(prices=Prices())], clock=clock)
+    for wait in (0.0, 1.0, 3600.0):
+        await asyncio.sleep(wait)
+        await pipe.send(CHAT, listener=heard.append)
+    drifts = [event for event in heard if isinstance(event, PriceDrifted)]
+    assert [event.repeated for event in drifts] == [False, True, False]
+    lines = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [(line.getMessage(), line.send_id) for line in lines] == [
+        ("resilient_ai.price_drifted", drifts[0].send_id),
+        ("resilient_ai.price_drifted", drifts[2].send_id),
+    ]
 
 
 async def test_where_one_figure_is_missing_nothing_is_compared():

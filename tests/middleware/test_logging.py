@@ -270,8 +270,9 @@ async def test_notable_facts_have_lines_of_their_own(fact, name, level, shown, l
 
 
 async def test_facts_that_are_no_news_have_no_line(logger):
-    """Every wait for a permit, every start of a send, and a refresh that worked would only be noise."""
-    facts = PermitGranted(**TOLD, waited=0), SendStarted(**TOLD, number=1), CacheRefreshed(**TOLD, error=None)
+    """Every wait for a permit, every start of a send, a refresh that worked, and a price each time would only be noise."""
+    facts = [PermitGranted(**TOLD, waited=0), SendStarted(**TOLD, number=1), CacheRefreshed(**TOLD, error=None)]
+    facts.append(PriceDrifted(**TOLD, send_id="s", **MONEY, repeated=True))
     await Pipeline(ScriptedProvider(), [Logging(logger), telling(*facts)]).send(CHAT)
     assert [line.getMessage() for line in logger.lines] == ["resilient_ai.call"]
 

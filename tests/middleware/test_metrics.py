@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import os
 import sys
 from decimal import Decimal
@@ -635,6 +636,45 @@ def test_the_worst_circuit_of_a_model_is_shown():
     assert len(states) == 12
 
 
+@pytest.mark.parametrize("backends", [["openlit"], ["langfuse", "grafana"]], ids=" ".join)
+async def test_boards_for_openlit_find_what_a_call_cost(backends):
+    """In a histogram of the name that they look for: one point for a call, with all its requests, none for a cached answer."""
+    answer = chat_result(model="llama-2", cost=Cost(amount=Decimal("0.25"), source="provider"))
+    cached = Chat(model=LLAMA, messages="hi", temperature=0)
+    stack = [Cache(MemoryStore()), CostAccounting()]
+    measured = Measured(answer, chat_result(usage=None), stack=stack, backends=backends)
+    for operation in (cached, cached, CHAT):  # of the last nobody knows the cost
+        await measured.send(operation)
+    answered = {"gen_ai.response.model": "llama-2"}
+    assert measured.values("gen_ai.usage.cost") == [(SHARED | SERVER | answered, 0.25)]
+    metric = measured.metrics()["gen_ai.usage.cost"]
+    (point,) = metric.data.data_points
+    assert (metric.unit, point.count, point.explicit_bounds[0], point.explicit_bounds[-1]) == ("USD", 1, 1e-06, 10.0)
+
+
+@pytest.mark.parametrize("backends", [None, [], ["langfuse", "phoenix"]], ids=str)
+async def test_others_are_not_told_of_cost_twice(backends):
+    """The counter of ours is enough for them."""
+    answer = chat_result(cost=Cost(amount=Decimal("0.25"), source="provider"))
+    measured = Measured(answer, stack=[CostAccounting()], backends=backends)
+    await measured.send(CHAT)
+    assert "gen_ai.usage.cost" not in measured.metrics()
+    assert [value for _, value in measured.values("resilient_ai.cost")] == [0.25]
+
+
+def test_a_circuit_that_waits_for_its_probe_is_half_open():
+    """Its break is over, and the next call may go; it says so itself only once that comes."""
+    shown = Watching(
+        BreakerState(key=(*KEY, "chat"), state="open", failures=9, throughput=9, retry_after=0.0),
+        BreakerState(key=("https://x", "b", "chat"), state="open", failures=9, throughput=9, retry_after=0.001),
+        BreakerState(key=("", "by-hand", ""), state="isolated", failures=0, throughput=0, retry_after=math.inf),
+    )
+    readings = shown.values("resilient_ai.circuit_breaker.state")
+    assert sorted(tuple(found.values()) for found, value in readings if value) == sorted(
+        [(LLAMA, "half_open"), ("b", "open"), ("by-hand", "isolated")]
+    )
+
+
 def test_queues_and_limits_of_several_clients_add_up():
     """Who waits for the requests and for the tokens of a rate waits once; two clients have twice the permits."""
     one = Watching(*EVERY_PART)
@@ -658,6 +698,32 @@ def test_a_budget_shows_its_fullest_scope():
     assert Watching(everything).values("resilient_ai.budget.utilization") == [
         ({"resilient_ai.budget.name": "none"}, 1.0)
     ]
+
+
+def test_budgets_of_one_limit_are_told_apart_by_their_scopes():
+    """Two budgets of the same size are two series; of more than somebody looks at, the rest is one."""
+    parts = [
+        BudgetState(
+            key=("budget", "1 USD per day", value), spent=Decimal(spent), limit=Decimal(1), hard=True, shown_as=name
+        )
+        for name, value, spent in [
+            ("1 USD per day tenant=*", "tenant=a", "0.25"),
+            ("1 USD per day tenant=*", "tenant=b", "0.5"),
+            ("1 USD per day user=*", "user=ada", "0.75"),
+        ]
+    ]
+    assert Watching(*parts).values("resilient_ai.budget.utilization") == [
+        ({"resilient_ai.budget.name": "1 USD per day tenant=*"}, 0.5),
+        ({"resilient_ai.budget.name": "1 USD per day user=*"}, 0.75),
+    ]
+    many = [
+        BudgetState(
+            key=("budget", "b", ""), spent=Decimal(0), limit=Decimal(1), hard=True, shown_as=f"b tenant={place}"
+        )
+        for place in range(600)
+    ]
+    shown = Watching(*many).values("resilient_ai.budget.utilization")
+    assert (len(shown), shown[-1][0]) == (513, {"resilient_ai.budget.name": "other"})
 
 
 def test_a_budget_shows_tenants_that_were_asked_for():
@@ -991,5 +1057,7 @@ def test_options_are_checked(options, sentence):
 def test_defaults():
     """Everything has a default, and a description of a stack shows them."""
     metrics = Metrics()
-    assert repr(metrics) == "Metrics(meter_provider=None, provider_name='deepinfra', conventions=None, tenants=0)"
+    assert repr(metrics) == (
+        "Metrics(meter_provider=None, provider_name='deepinfra', conventions=None, tenants=0, backends=None)"
+    )
     assert repr(metrics.inner_half) == "AttemptMetrics()"

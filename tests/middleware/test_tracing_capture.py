@@ -204,7 +204,7 @@ async def test_an_event_that_cannot_be_emitted_fails_no_call(monkeypatch):
             raise KeyError("CANARY")
 
     captured = Captured(capture="both")
-    captured.tracing._style.content._logger_provider = Broken()
+    captured.tracing._style.content._records._logger_provider = Broken()
     assert (await captured.send(CHAT)).text == "Hello."
     assert captured.call.attributes["resilient_ai.outcome"] == "success"
 

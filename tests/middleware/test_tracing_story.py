@@ -372,9 +372,9 @@ async def test_tokens_that_went_to_nobody_are_added_up():
 @pytest.mark.parametrize(
     ("error", "name"),
     [
-        (BudgetExceeded("no", spent=1, limit=1, budget="25 USD per day tenant=acme user=ada"), "25 USD per day"),
-        (BudgetExceeded("no", spent=1, limit=1, budget="team"), "team"),
-        (BudgetUnavailable("no", budget="tenant=acme"), None),
+        (BudgetExceeded("no", spent=1, limit=1, budget="day tenant=acme user=ada", shown_as="day user"), "day user"),
+        (BudgetUnavailable("no", budget="day user=ada", shown_as="day user"), "day user"),
+        (BudgetExceeded("no", spent=1, limit=1, budget="day user=ada"), None),
     ],
 )
 async def test_a_refusal_by_a_budget_has_its_name_without_the_values_of_tags(error, name):
@@ -531,6 +531,7 @@ async def test_a_call_that_joined_one_that_is_not_traced_has_no_link():
         ({"capture": "all"}, "capture must be None or one of"),
         ({"longest_part": 1}, "longest_part must be"),
         ({"logger_provider": 3}, "logger_provider must"),
+        ({"events": "records"}, "events must be one of"),
     ],
 )
 def test_senseless_options_are_refused(options, sentence):

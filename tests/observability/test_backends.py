@@ -224,6 +224,16 @@ async def test_datadog_is_told_what_was_added(tmp_path):
     assert sum(costs) == pytest.approx(float(total.cost), rel=1e-12)
 
 
+async def test_grafana_has_the_cost_as_openlit_tells_it(tmp_path):
+    """A histogram of which the sum is that of the ledger, and the count that of the calls that were sent."""
+    with http_receiver() as (address, received):
+        total = await report(grafana(endpoint=address, instance_id="pk-1", token=SECRET), tmp_path)
+    *_, last = received.bodies["metrics"]  # each has all that there was
+    (costs,) = [metric.histogram for metric in metrics_of(last) if metric.name == "gen_ai.usage.cost"]
+    assert sum(point.sum for point in costs.data_points) == pytest.approx(float(total.cost), rel=1e-12)
+    assert sum(point.count for point in costs.data_points) == 2
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -15,7 +15,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from resilient_ai.core.errors import ProviderError, RateLimited, ResilientAIError, ServerFailed
 from resilient_ai.core.operations import Chat, Embed, Image, Stream
 from resilient_ai.core.pipeline import Pipeline
-from resilient_ai.core.results import Cost
+from resilient_ai.core.results import Cost, Usage
 from resilient_ai.deepinfra.catalogue import PriceTable
 from resilient_ai.middleware import (
     Budget,
@@ -50,6 +50,12 @@ ALLOWED = {
     "gen_ai.client.inference.time_to_first_chunk": CALLED | SERVER | {"gen_ai.response.model"},
     "gen_ai.client.inference.usage.input_tokens": CALLED | {"gen_ai.response.model", "gen_ai.token.modality"},
     "gen_ai.client.inference.usage.output_tokens": CALLED | {"gen_ai.response.model", "gen_ai.token.modality"},
+    "gen_ai.client.inference.usage.cache_read.input_tokens": CALLED
+    | {"gen_ai.response.model", "gen_ai.token.modality"},
+    "gen_ai.client.inference.usage.cache_write.input_tokens": CALLED
+    | {"gen_ai.response.model", "gen_ai.token.modality"},
+    "gen_ai.client.inference.usage.reasoning.output_tokens": CALLED
+    | {"gen_ai.response.model", "gen_ai.token.modality"},
     "gen_ai.client.inference.operation.input_tokens": CALLED | {"gen_ai.response.model", "error.type"},
     "gen_ai.client.inference.operation.output_tokens": CALLED | {"gen_ai.response.model", "error.type"},
     "gen_ai.client.embeddings.duration": CALLED | SERVER | {"gen_ai.response.model", "error.type"},
@@ -382,7 +388,8 @@ async def test_14_attributes_are_of_a_closed_list(conventions):
         CostAccounting(),
     ]
     failure = ServerFailed("secret", status=500)
-    measured = Measured(chat_result(cost=PAID), *[failure] * 5, 1.0, stack=stack, conventions=conventions)
+    usage = Usage(input_tokens=10, output_tokens=5, cached_tokens=2, cache_write_tokens=1, reasoning_tokens=3)
+    measured = Measured(chat_result(cost=PAID, usage=usage), *[failure] * 5, 1.0, stack=stack, conventions=conventions)
     tags = {"tenant": "t", "user": "ada", "session": "s", "feature": "f"}
     cached = Chat(model="m", messages="hi", temperature=0)
     operations = [cached, cached, CHAT, Chat(model=["a", "b"], messages="hi"), Embed(model="e", texts=["a"])]
@@ -401,5 +408,8 @@ async def test_14_attributes_are_of_a_closed_list(conventions):
     found = {name: {key for point in points for key in point.attributes} for name, points in metrics.items()}
     assert {name: keys - ALLOWED[name] for name, keys in found.items() if keys - ALLOWED[name]} == {}
     assert len(found) >= 15
+    parts = {"cache_read.input", "cache_write.input", "reasoning.output"}
+    shown = {part for part in parts if f"gen_ai.client.inference.usage.{part}_tokens" in found}
+    assert shown == (set() if conventions == "1.41" else parts)
     exported = repr(metrics)
     assert not [word for word in ("secret", "ada", "tenant=t", "Hello") if word in exported]

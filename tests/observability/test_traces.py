@@ -295,7 +295,9 @@ def _after(seconds):
 
 
 async def test_06_a_hit_of_the_cache_and_a_follower_count_no_tokens():
-    """An answer that nobody sent for has no usage; whoever waited for another's call has one link to its span."""
+    """An answer that nobody sent for has no usage; whoever waited for another's call has one link to its span, a hit has one
+    to the call that filled the entry.
+    """
     asked = Chat(model="meta/llama", messages="hi", seed=1)
     traced = Traced(1.0, chat_result(cost=COST), stack=[Coalesce(), Cache(MemoryStore())])
     await asyncio.gather(traced.send(asked), traced.send(asked))
@@ -305,7 +307,7 @@ async def test_06_a_hit_of_the_cache_and_a_follower_count_no_tokens():
     leader = calls.pop("miss")
     assert [links_of(calls["joined"]), links_of(calls["hit"])] == [
         [(leader.context.span_id, {"resilient_ai.link.type": "coalesced_leader"})],
-        [],
+        [(leader.context.span_id, {"resilient_ai.link.type": "cache_origin"})],
     ]
     for span in calls.values():
         assert not [key for key in span.attributes if key.startswith("gen_ai.usage.")]
