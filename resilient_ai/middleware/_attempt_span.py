@@ -17,7 +17,6 @@ from resilient_ai.middleware._outcome import Outcome, outcome_of, stream_outcome
 from resilient_ai.middleware._span_attributes import (
     Attributes,
     add_error,
-    server_of,
     who_attributes,
 )
 from resilient_ai.middleware._spans import Ending, Otel, let_go, trace_headers
@@ -159,12 +158,12 @@ def _started(otel: Otel, trace: CallSpan, call: Call[Any]) -> _AttemptSpan | Non
     if not isinstance(race, _Race) or any(hedge is call.hedge for _, hedge in race.runners):
         race = _Race()
     number, beside = trace.attempts + 1, race.runners
+    # Where the server is the span of the call says.
     attributes: Attributes = {
         names.ATTEMPT_NUMBER: number,
         names.ATTEMPT_KIND: _kind_of(call, trace, model),
         names.ATTEMPT_MODEL: model,
         names.ATTEMPT_PREVIOUS: call.attempt - 1 + len(beside),
-        **server_of(call.origin),
     }
     if call.tags:
         attributes |= who_attributes(call.tags)

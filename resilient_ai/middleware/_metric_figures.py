@@ -89,7 +89,7 @@ class CallFigures:
             how = "error" if outcome == "refused" else outcome
             word = None if error is None else error_type(error)
             attributes = self.sets.of_attempt(model, kind, how, word)
-            self.instruments.attempt_duration.record(self.since(started), attributes, self.context)
+            self.instruments.attempt_duration.record(self.since(started), attributes, self.instruments.apart)
         except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
             passed_over("metrics", "record an attempt", fault)
 
@@ -128,28 +128,33 @@ class CallFigures:
             passed_over("metrics", "record a call", fault)
 
     def record(self, outcome: Outcome, error: str | None, model: str | None, usage: Usage | None) -> None:
-        """Record what is known of the call at its end."""
-        call, instruments, context = self.call, self.instruments, self.context
+        """Record what is known of the call at its end.
+
+        One duration leads to its span by an exemplar, as each costs about what recording a figure does: that of
+        `gen_ai.client.*` where the service was asked, else that of the request.
+        """
+        call, instruments, context, apart = self.call, self.instruments, self.context, self.instruments.apart
         record, elapsed = call.record, self.since(self.started)
+        was_asked = record.sends > 0 and record.cache not in FOR_NOTHING
         cache = "error" if self.lookup_failed and record.cache == "miss" else record.cache
         of = self.sets.of_call((self.kind, call.origin, self.model, model, outcome, cache, error, self.tenant))
-        instruments.request_duration.record(elapsed, of.request, context)
+        instruments.request_duration.record(elapsed, of.request, apart if was_asked else context)
         if record.sends:
-            instruments.request_attempts.record(record.sends, of.attempts, instruments.apart)
-            if record.cache not in FOR_NOTHING:
-                for client in instruments.client:
-                    client.record(of, elapsed, self.first_chunk, usage, context)
-                if instruments.openlit_cost is not None and (cost := record.cost()) is not None:
-                    instruments.openlit_cost.record(float(cost.amount), of.client, instruments.apart)
+            instruments.request_attempts.record(record.sends, of.attempts, apart)
+        if was_asked:
+            for client in instruments.client:
+                client.record(of, elapsed, self.first_chunk, usage, context)
+            if instruments.openlit_cost is not None and (cost := record.cost()) is not None:
+                instruments.openlit_cost.record(float(cost.amount), of.client, apart)
         if cache != "off":
-            instruments.cache_requests.add(1, of.cache, context)
+            instruments.cache_requests.add(1, of.cache, apart)
             if record.saved:
                 self.recorder.saved(of.saved, record.saved)
         if outcome == "refused":
-            instruments.rejections.add(1, {names.REJECTION_REASON: error or ""}, context)
+            instruments.rejections.add(1, {names.REJECTION_REASON: error or ""}, apart)
         if self.waited:
             for waiting, seconds in self.waited.items():
-                instruments.retry_wait.record(seconds, {names.ATTEMPT_MODEL: waiting}, context)
+                instruments.retry_wait.record(seconds, {names.ATTEMPT_MODEL: waiting}, apart)
 
     def since(self, started: float) -> float:
         """Return the seconds since a point of the clock; 0 where it has stopped with its loop."""
@@ -172,14 +177,14 @@ class CallFigures:
             names.ERROR_TYPE: error_type(event.error),
             names.RETRY_DELAY_SOURCE: delay_source(event),
         }
-        self.instruments.retries.add(1, attributes, self.context)
+        self.instruments.retries.add(1, attributes, self.instruments.apart)
         self.waited = self.waited or {}
         self.waited[model] = self.waited.get(model, 0.0) + event.wait
 
     def hedge(self, event: HedgeSettled) -> None:
         """Count a hedge."""
         attributes = {names.ATTEMPT_MODEL: self.sets.models.of(event.model), names.ATTEMPT_OUTCOME: event.outcome}
-        self.instruments.hedges.add(1, attributes, self.context)
+        self.instruments.hedges.add(1, attributes, self.instruments.apart)
 
     def fallback(self, event: ModelSkipped) -> None:
         """Count a model that could not serve."""
@@ -189,17 +194,17 @@ class CallFigures:
             names.FALLBACK_TO: of(event.next_model),
             names.ERROR_TYPE: error_type(event.error),
         }
-        self.instruments.fallbacks.add(1, attributes, self.context)
+        self.instruments.fallbacks.add(1, attributes, self.instruments.apart)
 
     def transition(self, event: Event) -> None:
         """Count a change of a breaker's state."""
         attributes = self.state.transition(event, self.kind)
-        self.instruments.transitions.add(1, attributes, self.context)
+        self.instruments.transitions.add(1, attributes, self.instruments.apart)
 
     def permit(self, event: PermitGranted) -> None:
         """Record a wait for a permit."""
         attributes = {names.LIMITER_NAME: event.limit, names.ATTEMPT_MODEL: self.sets.models.of(event.model)}
-        self.instruments.limiter_wait.record(event.waited, attributes, self.context)
+        self.instruments.limiter_wait.record(event.waited, attributes, self.instruments.apart)
 
     def looked_up(self, event: CacheLookedUp) -> None:
         """Take note of a cache that failed, which the record of a call tells as a miss."""

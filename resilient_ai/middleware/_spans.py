@@ -210,19 +210,18 @@ class Ending:
         if self.ended or self._process is not _process:  # a forked child's copy: the span is the parent's
             return
         self.ended = True
-        ended, span, otel = self.times.now() if at is None else at, self.span, self.otel
-
-        def close() -> None:
-            try:
-                if failed:
-                    span.set_status(otel.failed)
-                span.set_attributes(describe(*about))
-            except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
-                passed_over("tracing", "describe a call", fault)
-            try:
-                span.end(ended)
-            except Exception as fault:  # noqa: BLE001 - as above
-                passed_over("tracing", "end a span", fault)
-
         # Processors and exporters take locks, which whoever the garbage collector has interrupted may hold.
-        outside_of_collector(close)
+        outside_of_collector(self._close, self.times.now() if at is None else at, failed, describe, *about)
+
+    def _close(self, at: int, failed: bool, describe: Callable[..., Attributes], *about: object) -> None:  # noqa: FBT001
+        span = self.span
+        try:
+            if failed:
+                span.set_status(self.otel.failed)
+            span.set_attributes(describe(*about))
+        except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+            passed_over("tracing", "describe a call", fault)
+        try:
+            span.end(at)
+        except Exception as fault:  # noqa: BLE001 - as above
+            passed_over("tracing", "end a span", fault)

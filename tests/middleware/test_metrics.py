@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import math
 import os
 import sys
@@ -874,10 +875,28 @@ async def test_exemplars_name_the_span_of_a_stream():
     pipeline = Pipeline(ScriptedProvider(), [traced, Metrics(reported.provider)], clock=FakeClock())
     await (await pipeline.send(STREAM)).result()
     metrics = reported.metrics()
-    for name in ("gen_ai.client.operation.duration", "resilient_ai.request.duration", "resilient_ai.attempt.duration"):
-        (point,) = metrics[name].data.data_points
-        assert [exemplar.span_id for exemplar in point.exemplars] == [span.get_span_context().span_id], name
-        assert [exemplar.filtered_attributes for exemplar in point.exemplars] == [{}]
+    with_exemplars = {
+        name: list(point.exemplars)
+        for name, metric in metrics.items()
+        for point in metric.data.data_points
+        if getattr(point, "exemplars", ())
+    }
+    assert set(with_exemplars) == {"gen_ai.client.operation.duration", "gen_ai.client.operation.time_to_first_chunk"}
+    for exemplar in itertools.chain.from_iterable(with_exemplars.values()):
+        assert (exemplar.span_id, exemplar.filtered_attributes) == (span.get_span_context().span_id, {})
+
+
+async def test_the_exemplar_of_a_call_that_was_not_sent():
+    """It is at the duration of the request, which is the only one there."""
+
+    async def refusing(call, proceed):
+        raise DeadlineExceeded(timeout=1.0, elapsed=1.0, sent=False)
+
+    measured = Measured(stack=[refusing])
+    with TracerProvider().get_tracer("t").start_as_current_span("call") as span, pytest.raises(DeadlineExceeded):
+        await measured.send(CHAT)
+    (point,) = measured.metrics()["resilient_ai.request.duration"].data.data_points
+    assert [exemplar.span_id for exemplar in point.exemplars] == [span.get_span_context().span_id]
 
 
 async def test_exemplars_name_the_current_span():

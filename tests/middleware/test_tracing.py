@@ -257,8 +257,6 @@ async def test_attempts_are_children_and_bear_their_own_errors(clock):
             "resilient_ai.attempt.kind": "initial" if number == 1 else "retry",
             "resilient_ai.attempt.model": "meta/llama",
             "resilient_ai.attempt.previous_attempts": number - 1,
-            "server.address": "scripted.test",
-            "server.port": 443,
             **special,
         }
         for number, special in enumerate(

@@ -297,7 +297,7 @@ def test_one_story_everywhere(way, tmp_path, monkeypatch):
     assert plain(received.records[-1].attributes)["attempts"] == 3
     # The service is told of the trace by each request, as of the attempt that sends it.
     assert [one.split("-")[1:3] for one in told["told"]] == [[trace, span.span_id.hex()] for span in attempts]
-    exemplars = [one for _, point in received.points("resilient_ai.request.duration") for one in point.exemplars]
+    exemplars = [one for _, point in received.points("gen_ai.client.operation.duration") for one in point.exemplars]
     assert {one.trace_id.hex() for one in exemplars} == {trace}
     assert len(received.resources) >= 3
     for resource in received.resources:
