@@ -225,7 +225,7 @@ class ClientCosts:
         than that, which no known price gives, both columns of amounts are text in the whole file, so that none is rounded.
 
         Args:
-            path: A file whose name ends in .csv or .parquet.
+            path: A file whose name ends in .csv or .parquet, in a folder that is there.
             since: Requests from that moment on.
             until: Requests before that moment.
             tags: Only requests with all of these tags.
@@ -235,7 +235,7 @@ class ClientCosts:
             How many rows were written.
 
         Raises:
-            InvalidInput: If the name has another ending, or a moment or a tag is of the wrong kind.
+            InvalidInput: If the name has another ending, its folder is not there, or a moment or a tag is of the wrong kind.
             ConfigurationError: If a package is missing.
             OSError: If the file cannot be written; it names the file that was asked for.
         """
@@ -245,6 +245,8 @@ class ClientCosts:
             raise InvalidInput(
                 f"path: the file must end in {' or '.join(FORMATS)}, got {target.name!r}", field="path", value=path
             )
+        if not target.parent.is_dir():
+            raise InvalidInput(f"path: there is no folder {str(target.parent)!r}", field="path", value=path)
         kind.check()
         scan = partial(self._book.scan, **self._which(since, until, tags, named))
         draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")

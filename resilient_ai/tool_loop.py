@@ -141,7 +141,10 @@ async def _invoke(function: Callable[..., Any], arguments: dict[str, Any]) -> ob
     checked: Callable[..., Any] = validate_call(cast("Any", function))
     if inspect.iscoroutinefunction(cast("object", function)):
         return await cast("Callable[..., Awaitable[object]]", checked)(**arguments)
-    output: object = await anyio.to_thread.run_sync(lambda: checked(**arguments))
+    # Not handed over as the result of the thread: in its debug mode asyncio writes that to its log where handing it over is slow.
+    made: list[object] = []
+    await anyio.to_thread.run_sync(lambda: made.append(checked(**arguments)))
+    (output,) = made
     return await cast("Awaitable[object]", output) if inspect.isawaitable(output) else output
 
 

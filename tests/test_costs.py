@@ -441,11 +441,12 @@ class TestFiles:
 
     @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
     async def test_a_place_where_no_file_can_be(self, filled, tmp_path, suffix):
-        """The error names the file that was asked for, and nothing lies beside it."""
-        path = tmp_path / "nowhere" / f"costs{suffix}"
-        with pytest.raises(FileNotFoundError) as caught:
-            await filled.export(path)
-        assert str(caught.value) == f"[Errno 2] No such file or directory: {str(path)!r}"
+        """The error names the folder that is not there, or the file that was asked for, and nothing lies beside it."""
+        nowhere = tmp_path / "nowhere"
+        with pytest.raises(InvalidInput) as unknown:
+            await filled.export(nowhere / f"costs{suffix}")
+        assert str(unknown.value) == f"path: there is no folder {str(nowhere)!r}"
+        assert unknown.value.field == "path"
         folder = tmp_path / f"folder{suffix}"
         folder.mkdir()
         with pytest.raises(IsADirectoryError) as caught:

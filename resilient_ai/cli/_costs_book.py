@@ -111,7 +111,7 @@ async def opened(*, though_off: bool = False) -> "AsyncGenerator[tuple[Book, str
 
 def _book(settings: "Settings") -> "tuple[Book, str]":
     from resilient_ai.presets import home_of, home_trouble, ledger_of  # noqa: PLC0415 - as above
-    from resilient_ai.stores import PostgresLedger  # noqa: PLC0415 - as above
+    from resilient_ai.stores import PostgresLedger, SQLiteLedger  # noqa: PLC0415 - as above
 
     home = home_of(settings.home)
     path = home / "ledger.sqlite"
@@ -119,6 +119,8 @@ def _book(settings: "Settings") -> "tuple[Book, str]":
         raise WrongUseError(
             f"home: {home} cannot be used ({trouble}), so there is no book of costs: processes keep it in memory"
         )
+    if settings.ledger_url is None and not path.is_file():
+        return SQLiteLedger(":memory:"), str(path)  # a client with budgets would make the file, and a question must not
     ledger = ledger_of(settings.model_copy(update={"ledger": "on"}), home if path.is_file() else None)
     return ledger, ledger.place if isinstance(ledger, PostgresLedger) else str(path)
 

@@ -1,27 +1,39 @@
 """What the catalogue has to say of the models of a route, beside why each stands where it does."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from resilient_ai.core.call import Call
     from resilient_ai.core.operations import Operation
     from resilient_ai.core.results import Considered
     from resilient_ai.deepinfra.catalogue import Catalogue, ModelInfo
 
 
-def noted(found: "Sequence[Considered]", operation: "Operation[Any]", catalogue: "Catalogue") -> "list[Considered]":
-    """Return the models with what speaks against each; one that is known to lack something has no place, also if it is alone."""
+def noted(
+    found: "Sequence[Considered]",
+    call: "Call[Any]",
+    catalogue: "Catalogue",
+    refuses: "Callable[[Call[Any]], str | None]",
+) -> "list[Considered]":
+    """Return the models with what speaks against each.
+
+    One that is known to lack something, or for which a budget refuses the call whatever is left of it, has no place, also if it
+    is alone.
+    """
     from resilient_ai.deepinfra.catalogue import CatalogueAbilities  # noqa: PLC0415 - slow to import
 
-    abilities = CatalogueAbilities(catalogue)
+    abilities, operation = CatalogueAbilities(catalogue), call.operation
     told: list[Considered] = []
     for one in found:
         place, lack = one.place, abilities.lacks(operation.on(one.model))
+        never = refuses(call.replace(operation=operation.on(one.model)))
         notes = [] if lack is None else [f"lacks {lack}"]
+        notes += [] if never is None else [never]
         notes += _status(one.model, catalogue)
         if lack is None:
             notes += _lengths(catalogue.get(catalogue.replacement(one.model) or one.model), operation)
-        else:
+        if lack is not None or never is not None:
             place = None
         said = [note for note in notes if note not in one.why]
         told.append(one.model_copy(update={"place": place, "why": "; ".join([one.why, *said])}))

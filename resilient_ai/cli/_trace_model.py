@@ -224,7 +224,7 @@ class Found:
 
     Args:
         traces: What is to be shown.
-        calls: How many calls and functions the file has.
+        calls: How many calls the file has. Functions that models have asked for are no calls.
         matching: How many of them were asked for.
         left_out: Spans for which there was no room.
         remarks: What is to be said about the file.
@@ -238,5 +238,10 @@ class Found:
 
     @property
     def shown(self) -> list[Call]:
-        """The calls of all traces."""
+        """The calls and functions of all traces."""
         return [call for trace in self.traces for _, call in trace.calls]
+
+    @property
+    def shown_calls(self) -> list[Call]:
+        """Those of them that are calls."""
+        return [call for call in self.shown if not call.is_tool]

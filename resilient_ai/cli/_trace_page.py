@@ -9,7 +9,18 @@ from resilient_ai.cli._trace_look import STYLE
 from resilient_ai.cli._trace_markup import Markup, joined, tag
 from resilient_ai.cli._trace_model import Call, Found, Trace
 from resilient_ai.cli._trace_rows import MEANINGS, Bar, BarKind, Row, ends_of, rows_of, used
-from resilient_ai.cli._trace_words import date_of, facts_of, lasted, result_of, sums_of, ticks, title_of, tone_of
+from resilient_ai.cli._trace_words import (
+    date_of,
+    facts_of,
+    lasted,
+    result_of,
+    shown,
+    sums_of,
+    ticks,
+    title_of,
+    tone_of,
+    uncounted,
+)
 from resilient_ai.cli.terminal import counted, usd
 
 _MOST_PARTS = 200  # of one call
@@ -47,7 +58,7 @@ def _head(found: Found) -> Markup:
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="referrer", content="no-referrer"),
-        tag("title", f"{counted(len(found.shown), 'call')} · resilient-ai trace"),
+        tag("title", f"{shown(found)} · resilient-ai trace"),
         tag("link", rel="icon", href="data:,"),
         tag("style", Markup(STYLE)),
     )
@@ -57,11 +68,11 @@ def _head(found: Found) -> Markup:
 
 
 def _period(found: Found) -> Markup:
-    shown = found.shown
-    if not shown:
+    if not found.shown:
         return tag("p", "There are no calls to show.")
-    first, last = min(call.start for call in shown), max(call.end for call in shown)
-    rest = f" · {len(shown):,} of {found.matching:,}" if len(shown) < found.matching else ""
+    first, last = min(call.start for call in found.shown), max(call.end for call in found.shown)
+    calls = len(found.shown_calls)
+    rest = f" · {calls:,} of {counted(found.matching, 'call')}" if calls < found.matching else ""
     said = [tag("p", remark) for remark in found.remarks]
     return joined(tag("p", f"{date_of(first)} to {date_of(last)}{rest}"), *said)
 
@@ -71,7 +82,8 @@ def _sums(found: Found) -> Markup:
         tag("div", tag("dt", name), tag("dd", value), class_="bad" if name == "failed" else None)
         for name, value in sums_of(found)
     ]
-    return tag("dl", *pairs, class_="sums")
+    note = uncounted(found)
+    return joined(tag("dl", *pairs, class_="sums"), *([] if note is None else [tag("p", note)]))
 
 
 def _tools(found: Found, rows: Sequence[Row]) -> Markup:
@@ -99,7 +111,7 @@ def _list(found: Found, numbers: dict[tuple[str, str], str]) -> Markup:
     )
     lines = [_line(call, numbers[call.trace, call.span]) for call in found.shown]
     table = tag("table", tag("thead", head), tag("tbody", *lines))
-    details = tag("details", tag("summary", f"List of {counted(len(lines), 'call')}"), table)
+    details = tag("details", tag("summary", f"List of {shown(found)}"), table)
     return tag("nav", details, class_="list", aria_label="List of calls")
 
 

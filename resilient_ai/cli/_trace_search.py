@@ -14,19 +14,21 @@ from resilient_ai.cli.failures import WrongUseError
 from resilient_ai.cli.terminal import counted
 from resilient_ai.core import semconv as names
 
+_MOST_TOOLS = 1000  # functions that are shown beside the calls that asked for them
 _MOST_SPANS = 50_000  # that are kept of the chosen traces
 _MOST_UNKNOWN = 10_000  # calls whose own span may still come, or has come already
 _PIECES = (names.SPAN_ATTEMPT, names.SPAN_LIMITER_WAIT)
 
 Key = tuple[str, str]
+Ranked = tuple[int, int, Key]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which calls are asked for.
+    """Which calls are asked for. Functions that models have asked for are no calls: they come with those they stand between.
 
     Args:
-        most: At most so many, the last ones.
+        most: At most so many calls, the last ones.
         slowest: Whether the slowest come first, instead of the last ones.
         failed: Whether only those count that ended with an error.
         model: Part of the name of a model that was asked or has answered.
@@ -49,6 +51,7 @@ class _Entry:
     failed: bool
     models: set[str]
     id: str | None
+    is_tool: bool
 
     def take(self, span: Span) -> None:
         """Let a part tell of a call whose own span is not there."""
@@ -91,7 +94,9 @@ class _Chosen:
     def __init__(self, wanted: Wanted) -> None:
         self.spans = self.calls = self.matching = 0
         self._wanted = wanted
-        self._best: list[tuple[int, int, Key]] = []
+        self._best: list[Ranked] = []
+        self._tools: list[Ranked] = []
+        self._order = 0
         self._unknown: OrderedDict[Key, _Entry] = OrderedDict()
         self._known: OrderedDict[Key, None] = OrderedDict()
 
@@ -114,7 +119,10 @@ class _Chosen:
         for key, entry in self._unknown.items():
             self._offer(key, entry)
         self._unknown.clear()
-        return [key for _, _, key in sorted(self._best, reverse=self._wanted.slowest)]
+        # Where calls were left out, so are the functions that come behind all the calls that were not.
+        is_cut = self.matching > len(self._best)
+        tools = [tool for tool in self._tools if not is_cut or tool > self._best[0]]
+        return [key for _, _, key in sorted(self._best + tools, reverse=self._wanted.slowest)]
 
     def _note(self, piece: Span, key: Key) -> None:
         entry = self._unknown.get(key)
@@ -127,17 +135,19 @@ class _Chosen:
             self._offer(*self._unknown.popitem(last=False))
 
     def _offer(self, key: Key, entry: _Entry) -> None:
-        self.calls += 1
+        self.calls += not entry.is_tool
         if not self._matches(key, entry):
             return
-        self.matching += 1
+        self.matching += not entry.is_tool
+        self._order += 1
         rank = entry.end - entry.start if self._wanted.slowest else entry.start
         # Of equals the later in the file is the later; for the slowest the earlier comes first.
-        best = (rank, -self.matching if self._wanted.slowest else self.matching, key)
-        if len(self._best) < self._wanted.most:
-            heapq.heappush(self._best, best)
+        one = (rank, -self._order if self._wanted.slowest else self._order, key)
+        best, most = (self._tools, _MOST_TOOLS) if entry.is_tool else (self._best, self._wanted.most)
+        if len(best) < most:
+            heapq.heappush(best, one)
         else:
-            heapq.heappushpop(self._best, best)
+            heapq.heappushpop(best, one)
 
     def _matches(self, key: Key, entry: _Entry) -> bool:
         wanted = self._wanted
@@ -157,6 +167,7 @@ def _entry(span: Span) -> _Entry:
         failed=span.failed,
         models=_models(span),
         id=span.facts.text(names.CALL_ID),
+        is_tool=span.facts.text(names.OPERATION_NAME) == names.EXECUTE_TOOL,
     )
 
 

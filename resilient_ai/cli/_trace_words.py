@@ -226,7 +226,7 @@ def summary(found: Found) -> str:
 
 def sums_of(found: Found) -> Iterator[tuple[str, str]]:
     """Return the sums of what is shown, each with its name."""
-    calls = [call for call in found.shown if not call.is_tool]
+    calls = found.shown_calls
     counts = {
         "call": len(calls),
         "tool": len(found.shown) - len(calls),
@@ -247,6 +247,28 @@ def sums_of(found: Found) -> Iterator[tuple[str, str]]:
             yield name, usd(amount)
     if len(calls) > 1:
         yield "slowest", lasted(max(call.end - call.start for call in calls))
+
+
+def shown(found: Found) -> str:
+    """Return how many calls are shown, and functions beside them."""
+    calls = len(found.shown_calls)
+    tools = len(found.shown) - calls
+    return counted(calls, "call") + (f", {counted(tools, 'tool')}" if tools else "")
+
+
+def uncounted(found: Found) -> str | None:
+    """Return how many streams were paid for and have no tokens here, as they did not come to their end; None for none."""
+    left = [
+        call
+        for call in found.shown_calls
+        if call.stream is not None and call.money.amount and call.tokens.input is call.tokens.output is None
+    ]
+    if not left:
+        return None
+    return (
+        f"Without the tokens of {counted(len(left), 'stream')} that did not come to an end, which the service has not told;"
+        " `resilient-ai costs` counts what they are estimated at"
+    )
 
 
 def title_of(call: Call) -> str:

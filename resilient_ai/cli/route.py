@@ -9,6 +9,7 @@ from rich.text import Text
 
 from resilient_ai.cli import terminal
 from resilient_ai.cli._price_file import prices_of_file
+from resilient_ai.cli._route_budgets import refuses_always
 from resilient_ai.cli._route_notes import noted
 from resilient_ai.cli._route_query import CONDITIONS, query_of
 from resilient_ai.cli._stacked import NARROWEST_NAME, facts, longest_word, stacked
@@ -96,7 +97,9 @@ def route(
     if operation.model == _AUTO and candidates is None and not settings.auto_models:
         raise WrongUseError("auto stands for nothing: give --models or --query, or set RESILIENT_AI_AUTO_MODELS")
     routing = _routing(settings, catalogue, candidates, prefer)
-    found = noted(routing.explain(Call(operation, SystemClock(), tags=tags_of(tag))), operation, catalogue)
+    refuses = refuses_always(settings, catalogue)
+    call = Call(operation, SystemClock(), tags=tags_of(tag), objections=(refuses,))
+    found = noted(routing.explain(call), call, catalogue, refuses)
     if json:
         terminal.write_json([one.model_dump() for one in found])
     else:
@@ -113,8 +116,8 @@ def _show(found: "Sequence[Considered]", operation: "Operation[Any]", catalogue:
         terminal.say(f"and {len(found) - _MOST:,} more; --json has all of them", "dim")
     footer = (
         f"nothing was sent; costs are for {_assumed(operation)}, by prices as of {catalogue.as_of}{own}."
-        " What running processes have measured, such as how long answers are, and whether a circuit, limit or budget of"
-        " theirs stands against a model, is not known here; in them, ai.explain(operation) says it."
+        " What running processes have measured, such as how long answers are, whether a circuit or limit of theirs stands"
+        " against a model, and what is left of budgets, is not known here; in them, ai.explain(operation) says it."
     )
     terminal.err().print(Text(footer, "dim"))  # wrapped between words, which `say` leaves to the terminal
 

@@ -91,10 +91,10 @@ def _tell(found: "Found", file: str, wanted: "Wanted") -> None:
     from resilient_ai.cli._trace_words import summary  # noqa: PLC0415 - as above
 
     name = "standard input" if file == "-" else file
-    shown = len(found.shown)
-    if not found.calls:
+    shown = len(found.shown_calls)
+    if not found.calls and not found.shown:
         terminal.say(f"there are no calls in {terminal.one_line(name)}", "dim")
-    elif not shown:
+    elif not found.shown:
         terminal.say(f"none of {terminal.counted(found.calls, 'call')} fits", "dim")
     else:
         which = "the slowest" if wanted.slowest else "the last"

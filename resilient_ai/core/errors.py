@@ -79,6 +79,11 @@ class ResilientAIError(Exception):
             self.sent = True
         self.args = (f"{self.args[0] if self.args else type(self).__name__} ({so_far})", *self.args[1:])
 
+    def __repr__(self) -> str:
+        # What was said is in its text alone: reprs are written where nobody expects that, as by asyncio about a slow task.
+        facts = ((name, getattr(self, name, None)) for name in ("model", "status", "request_id"))
+        return f"{type(self).__name__}({', '.join(f'{name}={fact!r}' for name, fact in facts if fact is not None)})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         # The default rebuilds from `args` alone, which keyword-only constructors refuse.
         return _rebuild, (type(self), self.args, self.__dict__)

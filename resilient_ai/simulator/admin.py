@@ -1,5 +1,6 @@
 """Control of a running simulator over HTTP."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -52,8 +53,9 @@ def admin_routes(simulator: Simulator) -> list[Route]:
             return Response(status_code=204)
         try:
             _apply(simulator, FaultOrder.model_validate_json(await request.body()))
-        except (ValidationError, TypeError, ValueError) as error:
-            return Response(orjson.dumps({"detail": str(error)}), 422, media_type="application/json")
+        except ValueError as error:
+            detail = _reasons(error) if isinstance(error, ValidationError) else str(error)
+            return Response(orjson.dumps({"detail": detail}), 400, media_type="application/json")
         return Response(status_code=204)
 
     async def stats(_: Request) -> Response:  # endpoints are awaited
@@ -81,17 +83,33 @@ def stats_json(simulator: Simulator) -> bytes:
     return orjson.dumps(fields)
 
 
+def _reasons(error: ValidationError) -> str:
+    """Return what is wrong with an order, without what pydantic says beside it."""
+    parts = ((".".join(map(str, one["loc"])), one["msg"]) for one in error.errors(include_url=False))
+    return "; ".join(f"{name}: {sentence}" if name else sentence for name, sentence in parts)
+
+
+def _made(kind: str, arguments: dict[str, Any]) -> Fault:
+    make = _MADE[kind]
+    try:
+        return make(**arguments)
+    except TypeError:
+        # A name that there is not, one that is missing, or a value of another kind.
+        takes = ", ".join(str(one) for one in inspect.signature(make).parameters.values())
+        raise ValueError(f"fault: {kind} takes {takes}; got {arguments}") from None
+
+
 def _apply(simulator: Simulator, order: FaultOrder) -> None:
     arguments = dict(order.fault)
     kind = arguments.pop("kind", "status")
-    if kind not in _MADE:
-        raise ValueError(f"kind must be one of {', '.join(_MADE)}, got {kind!r}")
+    if not isinstance(kind, str) or kind not in _MADE:
+        raise ValueError(f"fault: kind must be one of {', '.join(_MADE)}, got {kind!r}")
     if kind == "status":
         arguments.setdefault("code", 503)
-    fault = _MADE[kind](**arguments)
+    fault = _made(kind, arguments)
     if order.outage is not None:
         if order.model is None:
-            raise ValueError("an outage needs a model")
+            raise ValueError("model: an outage needs one")
         simulator.faults.outage(order.model, order.outage, fault)
     elif order.rate is not None:
         simulator.faults.rate(fault, order.rate, order.seed, order.model)

@@ -3,7 +3,7 @@
 import random
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from resilient_ai.simulator.errors import Shape
 
@@ -56,6 +56,8 @@ class Fault:
     def __post_init__(self) -> None:
         if not 400 <= self.code <= 599:
             raise ValueError(f"code must be 400 to 599, got {self.code}")
+        if self.shape is not None and self.shape not in get_args(Shape):
+            raise ValueError(f"shape must be one of {', '.join(get_args(Shape))}, got {self.shape!r}")
         if self.seconds < 0 or self.after < 0:
             raise ValueError(f"seconds and after must be >= 0, got {self.seconds} and {self.after}")
 

@@ -3,9 +3,8 @@
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import uvicorn
 from typing_extensions import Unpack
@@ -18,8 +17,10 @@ from resilient_ai.simulator.state import Simulator
 
 _BACKLOG = 2048
 _START_TIMEOUT = 10.0
-_POLL = 0.002
 _KEEP_ALIVE = 75
+_TURN = 0.001
+# uvicorn counts tenths of a second, and writes the `Date` header anew at each tenth of them.
+_TICKS_A_SECOND = 10
 
 
 @contextmanager
@@ -72,11 +73,48 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+class _Server(uvicorn.Server):
+    """Starts and ends as soon as it can; uvicorn's own looks ten times a second whether it should."""
+
+    def __init__(self, config: uvicorn.Config, connections: set[Connection], ready: threading.Event) -> None:
+        super().__init__(config)
+        self._connections = connections
+        self._ready = ready
+        self._told = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready.set()
+
+    async def main_loop(self) -> None:
+        ticks = 0
+        while not await self.on_tick(ticks):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), 1.0)
+            ticks += _TICKS_A_SECOND
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listening in self.servers:
+            listening.close()
+        for listener in sockets or []:
+            listener.close()
+        # What was accepted a moment ago is still a task, and a connection only in the next turn of the loop.
+        while self._connections or len(asyncio.all_tasks()) > 1:
+            for connection in list(self._connections):
+                connection.close()
+            await asyncio.sleep(_TURN)
+
+    def end(self) -> None:
+        self.should_exit = True
+        self._told.set()
+
+
 class _Thread(threading.Thread):
     def __init__(self, simulator: Simulator, listener: socket.socket) -> None:
         super().__init__(name="resilient-ai-simulator", daemon=True)
         self._connections: set[Connection] = set()
         self._listener = listener
+        self._ready = threading.Event()
         config = uvicorn.Config(
             create_app(simulator),
             loop="asyncio",
@@ -89,7 +127,7 @@ class _Thread(threading.Thread):
             backlog=_BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config, self._connections, self._ready)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def run(self) -> None:
@@ -100,18 +138,10 @@ class _Thread(threading.Thread):
         await self._server.serve(sockets=[self._listener])
 
     def wait_until_started(self) -> None:
-        end = time.monotonic() + _START_TIMEOUT
-        while not self._server.started:
-            if not self.is_alive() or time.monotonic() > end:
-                raise RuntimeError("the simulator did not start")  # pragma: no cover  # the port is already ours
-            time.sleep(_POLL)
+        if not self._ready.wait(_START_TIMEOUT):
+            raise RuntimeError("the simulator did not start")  # pragma: no cover  # the port is already ours
 
     def stop(self) -> None:
         if self._loop is not None and self.is_alive():  # pragma: no branch  # unless it ended by itself
-            self._loop.call_soon_threadsafe(self._end)
+            self._loop.call_soon_threadsafe(self._server.end)
         self.join(_START_TIMEOUT)
-
-    def _end(self) -> None:
-        self._server.should_exit = True
-        for connection in list(self._connections):
-            connection.close()

@@ -31,8 +31,27 @@ def test_a_choice_is_explained_in_order(offline):
         "lacks chat, as it is made for embedding",
     )
     assert "nothing was sent; costs are for" in result.stderr
-    assert "is not known here" in result.stderr
+    assert "is not known here" in " ".join(result.stderr.split())
     assert not (offline.folder / "home").exists()
+
+
+def test_a_budget_that_a_call_never_fits_is_told(offline):
+    """Also of the only model; where the answer is short enough, or the budget is of others, nothing is said."""
+    budgets = [{"limit": "0.0005 USD", "per": "day", "scope": {"tenant": "a"}}]
+    env = {"RESILIENT_AI_BUDGETS": json.dumps(budgets)}
+    never = "it could cost more than the whole budget '0.0005 USD per day tenant=a'"
+    args = ("--models", f"{LLAMA},{NEMO}", "--max-tokens")
+
+    def told(*more):
+        return [(one["model"], one["place"], one["why"]) for one in explained(offline, *more, **env)]
+
+    cheap = (NEMO, 1, "by price, as listed")
+    assert told(*args, "2000", "--tag", "tenant=a") == [cheap, (LLAMA, None, never)]
+    assert told(*args, "200", "--tag", "tenant=a") == [cheap, (LLAMA, 2, "by price, as listed")]
+    assert told(*args, "2000", "--tag", "tenant=b") == [cheap, (LLAMA, 2, "by price, as listed")]
+    alone = offline.run("route", "hi", "-m", LLAMA, "--tag", "tenant=a", **env)
+    assert (alone.exit_code, never in " ".join(alone.stdout.split())) == (1, True)
+    assert "none of these models can serve this call" in alone.stderr
 
 
 def test_a_query_asks_the_catalogue(offline):

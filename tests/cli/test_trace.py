@@ -112,12 +112,13 @@ def test_options_choose(trace):
     assert titles("--failed") == (["chat"], "1 call, 1 failed, 1 attempt; $0\n")
     assert titles("-n", "2", "--slowest") == (
         ["chat", "chat"],
-        "2 calls, 4 attempts; $0.0000097; the slowest of 12 calls\n",
+        "2 calls, 4 attempts; $0.0000097; the slowest of 11 calls\n",
     )
-    assert titles("--last", "2")[1] == "1 call, 1 tool, 1 attempt; $0.0000097; the last of 12 calls\n"
+    assert titles("--last", "1") == (["chat"], "1 call, 1 attempt; $0.0000097; the last of 11 calls\n")
+    assert titles("--last", "2")[1] == "2 calls, 1 tool, 2 attempts; $0.0000197; the last of 11 calls\n"
     assert titles("--model", "qwen")[0] == ["chat"]
     assert titles("--trace", "5c90a958")[0] == ["chat", "tool", "chat"]
-    assert titles("--model", "gpt") == ([], "none of 12 calls fits\n")
+    assert titles("--model", "gpt") == ([], "none of 11 calls fits\n")
     assert trace("--trace", " ").exit_code == 2
     assert trace("--last", "0").exit_code == 2
 
@@ -126,7 +127,7 @@ def test_the_document_has_everything(trace):
     """With exact amounts, and seconds from the start of each call."""
     found = json.loads(trace("--json", "--last", "100").stdout)
     assert (len(found["calls"]), [tool["name"] for tool in found["tools"]]) == (11, ["weather"])
-    assert found["found"] == {"calls": 12, "matching": 12, "spans_left_out": 0}
+    assert found["found"] == {"calls": 11, "matching": 11, "spans_left_out": 0}
     retried, streamed, hedged, fell_back, _, cached, *_ = found["calls"]
     assert (retried["started"], retried["duration"], retried["cost"]) == ("2027-01-15T08:16:40.000Z", 4.65, "0.0000097")
     parts = [(part["part"], part["start"], part["duration"]) for part in retried["parts"]]

@@ -234,6 +234,26 @@ def test_counts_are_of_the_whole_file():
     assert (found.calls, found.matching, len(found.shown)) == (8, 8, 3)
 
 
+def test_functions_are_no_calls(monkeypatch):
+    """They are not counted as such, take no call's place, and come with the calls that they stand between."""
+    tool = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "look"}
+    kinds = {1: {}, 2: {"attributes": tool}, 3: {}, 4: {"attributes": tool}, 5: {}}
+    spans = [call_at(number, number * 5, **fields) for number, fields in kinds.items()]
+
+    def shown(**wanted):
+        found = found_in(*spans, **wanted)
+        assert (found.calls, found.matching) == (3, 3)
+        return [int(call.span, 16) for call in found.shown], len(found.shown_calls)
+
+    assert shown() == ([1, 2, 3, 4, 5], 3)
+    assert shown(most=2) == ([3, 4, 5], 2)
+    assert shown(most=1) == ([5], 1)
+    monkeypatch.setattr(_trace_search, "_MOST_TOOLS", 1)
+    assert shown() == ([1, 3, 4, 5], 3)
+    alone = found_in(spans[1])
+    assert (alone.calls, len(alone.shown), alone.shown_calls) == (0, 1, [])
+
+
 def test_memory_does_not_grow_with_the_file(monkeypatch):
     """Calls that may still come are forgotten, and spans for which there is no room are counted."""
     monkeypatch.setattr(_trace_search, "_MOST_UNKNOWN", 2)

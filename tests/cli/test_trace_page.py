@@ -227,7 +227,7 @@ def test_the_keyboard_reaches_everything(visit, text):
         tab.keyboard.press("Tab")
         reached.append(tab.evaluate("document.activeElement.textContent || document.activeElement.id"))
         assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
-    assert reached == ["To the calls", "only-failed", "List of 12 calls", f"all facts of chat {LLAMA}"]
+    assert reached == ["To the calls", "only-failed", "List of 11 calls, 1 tool", f"all facts of chat {LLAMA}"]
     tab.keyboard.press("Enter")
     assert tab.get_by_text("6513270e269e0d37f2a74de452e6b438").is_visible()
 
@@ -240,10 +240,32 @@ def test_only_what_failed_can_be_left(visit, text):
     assert [head.locator(".came").text_content() for head in shown] == ["401"]
 
 
+def test_a_page_counts_calls_as_everything_else_does(text):
+    """Functions are no calls: the title, the list, what is shown of the file, and the sums say the same number."""
+    shown = re.sub(r"<[^>]+>", " ", page_of(text, most=2))
+    found = re.findall(r"(\d+ calls, \d tools?)|(\d+ of \d+ calls)|calls\s+(\d+)\s+tool", shown)
+    assert ["".join(one) for one in found] == ["2 calls, 1 tool", "2 of 11 calls", "2", "2 calls, 1 tool"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"resilient_ai.cost.amount": 0.5}, True),
+        ({"resilient_ai.cost.amount": 0.5, "gen_ai.usage.output_tokens": 3}, False),
+        ({}, False),
+    ],
+)
+def test_a_page_says_which_tokens_it_cannot_count(attributes, said):
+    """Those of a stream that was left, which the ledger estimates; not where they are known, or nothing was paid."""
+    left = {"gen_ai.operation.name": "chat", "resilient_ai.stream.outcome": "abandoned", **attributes}
+    text = page_of(lines(span(attributes=left)))
+    assert ("Without the tokens of 1 stream that did not come to an end" in text) == said
+
+
 def test_the_list_leads_to_a_call(visit, text):
     """One line for each, which names what it came to."""
     tab = visit(page_of(text))
-    tab.get_by_text("List of 12 calls").click()
+    tab.get_by_text("List of 11 calls, 1 tool").click()
     tab.get_by_role("link", name="tool weather").click()
     assert tab.evaluate("location.hash") == "#call-11"
     assert tab.locator("#call-11 th").text_content() == "✓ tool weather"

@@ -20,7 +20,7 @@ from resilient_ai.simulator import serve
 
 from .receivers import prometheus
 from .test_metrics import ALLOWED
-from .troubles import Troubles
+from .troubles import CHAT, SMALL, Troubles
 
 pytestmark = pytest.mark.anyio
 
@@ -47,10 +47,6 @@ QUERIES = {
 }
 # Names that Prometheus itself gives to series and labels.
 OWN_SERIES, OWN_LABELS = {"up", "vector"}, {"job", "le"}
-# What each metric is told apart by; some counters of tokens are parts of others.
-PARTS = ("cache_read.input", "cache_write.input", "reasoning.output")
-USAGE = "gen_ai.client.inference.usage"
-ALL = {**ALLOWED, **{f"{USAGE}.{part}_tokens": ALLOWED[f"{USAGE}.input_tokens"] for part in PARTS}}
 # Of these a board would have little to tell: the parts of sums that it shows, and what is looked at once something is wrong.
 UNSHOWN = {
     "gen_ai.client.inference.usage.cache_write.input_tokens",
@@ -122,9 +118,9 @@ def plain(query):
     return re.sub(r'\{__name__=~"(\w+)\(_ratio\)\?"(?:, )?', r"\1{", query)
 
 
-def of_grafana(query):
-    """Return a query as Grafana sends it, for all services and models."""
-    for variable, value in (("$__rate_interval", "1m"), ("$service", ".*"), ("$model", ".*")):
+def of_grafana(query, asked=".*"):
+    """Return a query as Grafana sends it, for all services and models, or those that were asked for by one name."""
+    for variable, value in (("$__rate_interval", "1m"), ("$service", ".*"), ("$model", ".*"), ("$asked", asked)):
         query = query.replace(variable, value)
     return query
 
@@ -136,7 +132,7 @@ def selectors(query):
 
 
 def labels_of(metric):
-    return {name.replace(".", "_") for name in ALL[metric]} | OWN_LABELS
+    return {name.replace(".", "_") for name in ALLOWED[metric]} | OWN_LABELS
 
 
 def test_promtool_finds_nothing_wrong():
@@ -153,8 +149,7 @@ def test_alerts_fire_when_they_should_and_else_do_not():
     cases = re.findall(r'^  - name: "(\w+)(, not)?: ', tests.read_text(), re.MULTILINE)
     causes = {rule["cause"] for rule in RULES}
     assert {cause for cause, quiet in cases if not quiet} == causes
-    # A budget that is spent is the one that is not low.
-    assert {cause for cause, quiet in cases if quiet} == causes - {"budget_spent"}
+    assert {cause for cause, quiet in cases if quiet} == causes
 
 
 def test_there_are_eight_alerts():
@@ -192,7 +187,7 @@ def test_the_guide_tells_the_thresholds_that_hold():
 
 def test_everything_that_is_asked_for_is_reported(metrics):
     """Every series and label in a query of the board or an alert is one that a client reports."""
-    assert set(metrics.values()) == set(ALL)
+    assert set(metrics.values()) == set(ALLOWED)
     for where, query in QUERIES.items():
         for series, labels in selectors(query):
             assert labels <= labels_of(metrics[series]), where
@@ -207,7 +202,25 @@ def test_everything_that_is_asked_for_is_reported(metrics):
 def test_everything_that_is_reported_is_shown(metrics):
     """A new metric is put on the board, or said to have no place there."""
     shown = {metrics[series] for query in QUERIES.values() for series in set(re.findall(r"\w+", query)) & set(metrics)}
-    assert set(ALL) - shown == UNSHOWN
+    assert set(ALLOWED) - shown == UNSHOWN
+
+
+def test_what_is_asked_for_and_what_serves_are_two_choices(metrics):
+    """Each figure is chosen by all that it tells of models, and shown by the one that served where it tells that."""
+    asked, served = "gen_ai_request_model", {"gen_ai_response_model", "resilient_ai_attempt_model"}
+    choices = {choice["name"]: choice.get("definition", "") for choice in BOARD["templating"]["list"]}
+    assert choices["asked"].endswith(f", {asked})")
+    assert choices["model"].endswith(", resilient_ai_attempt_model)")
+    for panel in PANELS:
+        for query in (target["expr"] for target in panel["targets"]):
+            for series, chosen in selectors(query):
+                told = labels_of(metrics[series]) & {asked, *served}
+                assert told <= chosen, panel["title"]
+                shown = re.findall(r"by \(([^)]*)\)", query)
+                assert not (told & served and any(asked in labels for labels in shown)), panel["title"]
+            pairs = re.findall(r'(\w+)=~"\$(asked|model)\b', query)
+            assert {variable for label, variable in pairs if label == asked} <= {"asked"}, panel["title"]
+            assert {variable for label, variable in pairs if label != asked} <= {"model"}, panel["title"]
 
 
 def test_legends_name_labels_that_are_there():
@@ -278,7 +291,10 @@ async def test_a_real_prometheus_has_data_for_every_query(conventions, tmp_path,
                 await troubles.happen(seed=wave * 100)
                 await asyncio.to_thread(server.until, lambda: has_all(server, troubles), 30)
             empty = await asyncio.to_thread(without_data, server)
+            routed = await asyncio.to_thread(shown_of_auto, server)
             names = await asyncio.to_thread(server.query, "count by (__name__) ({job='test'})")
+    by_model = {"Duration", "Tokens per second of an answer", "Spend in an hour, by model"}
+    assert routed == {title: {SMALL, CHAT} for title in by_model}
     # The part of a prompt that the service had in its cache is told by the newest conventions alone.
     assert empty == ({"Tokens C"} if conventions == "1.41" else set())
     reported = {dict(labels)["__name__"] for labels in names}
@@ -289,6 +305,18 @@ def has_all(server, troubles):
     """Whether the last scrape has what was done."""
     found = server.query("sum(resilient_ai_request_duration_seconds_count)")
     return found and sum(found.values()) == troubles.calls
+
+
+def shown_of_auto(server):
+    """Return which models panels tell apart where "auto" is what was asked for."""
+    shown = {}
+    for panel in PANELS:
+        target = panel["targets"][0]
+        # None of these calls is streamed.
+        if "gen_ai_response_model" in target["legendFormat"] and panel["title"] != "First chunk, p95":
+            found = server.query(of_grafana(target["expr"], asked="auto"))
+            shown[panel["title"]] = {dict(labels)["gen_ai_response_model"] for labels in found}
+    return shown
 
 
 def without_data(server):

@@ -81,7 +81,7 @@ class Watched:
         self.metrics = Metrics(meters, tenants=3)
         self.lines, self.facts, self.shown = [], [], []
 
-    def stack(self, home, *own, patience=10.0):
+    def stack(self, settings, *own, patience=10.0):
         """Return the default stack, all of it watched, which waits for nothing longer than `patience`.
 
         Layers of `own` take the place of those of their kind; any other stands inside of the telemetry.
@@ -89,13 +89,14 @@ class Watched:
         quick = Retry(attempts=2, wait_initial=0.001, wait_max=0.002, on_retry=self.facts.append)
         swift = Timeout(first_token=patience, idle=patience, attempt=patience)
         given = {type(layer): layer for layer in (quick, swift, *own)}
-        usual = [given.pop(type(layer), layer) for layer in default_stack(Settings(home=home))[3:]]
+        usual = [given.pop(type(layer), layer) for layer in default_stack(settings)[3:]]
         return [self.tracing, self.metrics, Logging(level=logging.DEBUG), *given.values(), *usual]
 
     def client(self, url, home, *own, **options):
         """Return a client with this stack, all of whose events are kept."""
         provider = DeepInfraProvider(KEY, base_url=url, headers={"X-Own": "CANARY-HEADER"})
-        ai = AsyncClient(provider=provider, stack=self.stack(home, *own, **options))
+        settings = Settings(home=home)
+        ai = AsyncClient(provider=provider, stack=self.stack(settings, *own, **options), settings=settings)
         ai.subscribe(self.facts.append)
         return ai
 
@@ -124,9 +125,10 @@ class Watched:
         self.tracing.tracer_provider.force_flush()
         data = self.reader.get_metrics_data()
         return {
-            "spans": [span.to_json() for span in self.spans.get_finished_spans()],
-            "metrics": [] if data is None else [data.to_json()],
-            "events": [record.to_json() for record in self.events.get_finished_logs()],
+            # Without indenting, or else Python's slow encoder would take as long as all calls.
+            "spans": [span.to_json(indent=None) for span in self.spans.get_finished_spans()],
+            "metrics": [] if data is None else [data.to_json(indent=None)],
+            "events": [record.to_json(indent=None) for record in self.events.get_finished_logs()],
             "lines": self.lines,
             "facts": [f"{fact!r} {fact}" for fact in self.facts],
             "shown": self.shown,
@@ -371,6 +373,8 @@ async def test_08_nothing_that_was_said_is_exported(name, watched, tmp_path):
             return found
 
     async with RawServer(FAULTS[name]) as server:
+        # With this everything is slow, and asyncio logs what it has run, with what it was given and what came of it.
+        asyncio.get_running_loop().slow_callback_duration = 0
         outcomes = await asyncio.gather(*map(asked, ASKED))
     exported = watched.exported()
     assert watched.leaks() == {}
@@ -559,7 +563,10 @@ def served(answer):
 
 def test_08_the_blocking_client(watched, tmp_path):
     """Its thread and its loop tell no more."""
-    with served(FAULTS["status 500"]) as url, Client(KEY, base_url=url, stack=watched.stack(tmp_path)) as ai:
+    with (
+        served(FAULTS["status 500"]) as url,
+        Client(KEY, base_url=url, stack=watched.stack(Settings(home=tmp_path))) as ai,
+    ):
         ai.subscribe(watched.facts.append)
         with pytest.raises(ServerFailed, match="CANARY-BODY"):
             ai.chat(MODEL, SAID["prompt"])

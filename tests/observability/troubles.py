@@ -25,7 +25,7 @@ class Troubles:
             Budget(limit="5 USD", per="day"),
             Budget(limit="0.000001 USD", per="day", scope={"tenant": "poor"}, name="poor"),
         ]
-        stack = telemetry.applied_to(default_stack(Settings(home=home, budgets=budgets)))
+        stack = telemetry.applied_to(default_stack(Settings(home=home, budgets=budgets, auto_models=[SMALL, CHAT])))
         self.ai = AsyncClient(
             "key-of-the-test", base_url=sim.base_url, stack=[_suited(layer, conventions) for layer in stack]
         )
@@ -42,7 +42,7 @@ class Troubles:
 
     async def happen(self, seed):
         """Let all of it go wrong once."""
-        for trouble in (self._failures, self._slowness, self._repetition, self._outage, self._refusals):
+        for trouble in (self._failures, self._slowness, self._repetition, self._outage, self._routes, self._refusals):
             await trouble(seed)
             self._sim.faults.clear()
 
@@ -74,10 +74,18 @@ class Troubles:
             await self._all(self.ai.chat(SPARE, f"{history} {seed}/{number}", max_tokens=9))
 
     async def _outage(self, seed):
-        """A model that is down, so that its circuit opens and others are asked."""
+        """A model that is down, so that its circuit opens and others are asked; who names it alone and has no time is refused."""
         self._sim.faults.outage(SPARE)
         for number in range(6):
             await self._all(self.ai.chat([SPARE, SMALL], f"{seed}/{number}", max_tokens=9))
+        await self._all(self.ai.with_options(timeout=1).chat(SPARE, f"alone {seed}", max_tokens=9))
+
+    async def _routes(self, seed):
+        """Calls that leave it to us which model answers; in some of them the first choice fails."""
+        for number in range(4):
+            if number % 2:
+                self._sim.faults.script(SMALL, Fault.status(503), times=3)
+            await self._all(self.ai.chat("auto", f"auto {seed}/{number}", max_tokens=9))
 
     async def _refusals(self, seed):
         """A tenant without money, and a tracer that is no good."""

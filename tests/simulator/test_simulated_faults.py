@@ -355,23 +355,39 @@ def test_faults_can_be_ordered_over_http(sim, http):
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "detail"),
     [
-        {"fault": {"kind": "fire"}},
-        {"fault": {"code": 200}},
-        {"fault": {"size": 1}},
-        {"times": 0},
-        {"outage": True},
-        {"bananas": 1},
-        {"kind": "status"},
+        ({"fault": {"kind": "fire"}}, "fault: kind must be one of status, html, delay, "),
+        ({"fault": {"kind": ["status"]}}, "fault: kind must be one of "),
+        ({"fault": {"code": 200}}, "code must be 400 to 599, got 200"),
+        ({"fault": {"code": "500"}}, "fault: status takes code: int, "),
+        ({"fault": {"shape": "round"}}, "shape must be one of openai, short, "),
+        ({"fault": {"size": 1}}, "fault: status takes code: int, "),
+        ({"fault": {"kind": "delay"}}, "fault: delay takes seconds: float; got {}"),
+        ({"fault": 7}, "fault: Input should be "),
+        ({"times": 0}, "times: Input should be greater than or equal to 1"),
+        ({"rate": 2}, "rate: Input should be less than or equal to 1"),
+        ({"outage": True}, "model: an outage needs one"),
+        ({"bananas": 1, "times": "x"}, "times: Input should be a valid integer"),
+        ({"bananas": 1}, "bananas: Extra inputs are not permitted"),
+        ({"kind": "status"}, "kind: Extra inputs are not permitted"),
+        ([], "Input should be an object"),
     ],
 )
-def test_orders_over_http_are_checked(http, body):
-    """A wrong order is 422 with its reason."""
+def test_orders_over_http_are_checked(http, body, detail):
+    """A wrong order is 400 with its reason, and nothing happens."""
     answer = http.post("/_simulator/faults", json=body)
 
-    assert answer.status_code == 422
-    assert answer.json()["detail"]
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith(detail)
+    assert post(http).status_code == 200
+
+
+def test_an_order_that_is_no_json_is_refused(http):
+    """With the same answer."""
+    answer = http.post("/_simulator/faults", content=b"{")
+
+    assert (answer.status_code, answer.json()["detail"][:12]) == (400, "Invalid JSON")
 
 
 def test_the_books_are_open_over_http(sim, http):

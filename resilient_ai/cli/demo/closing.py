@@ -11,7 +11,7 @@ from resilient_ai.cli.demo.scene import Scene
 from resilient_ai.cli.demo.stage import Outcome
 from resilient_ai.cli.demo.traces import JsonLines
 from resilient_ai.cli.terminal import counted, usd
-from resilient_ai.core.ledger import LedgerRow, LedgerTotal, SavedTotal
+from resilient_ai.core.ledger import LedgerRow, LedgerTotal
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Closing:
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
     models: list[LedgerRow] = field(default_factory=list[LedgerRow])
     total: LedgerTotal | None = None
-    saved: SavedTotal | None = None
+    saved: Decimal | None = None
     differences: list[str] = field(default_factory=list[str])
     requests: int = 0
     bill: Decimal = Decimal(0)
@@ -32,7 +32,7 @@ class Closing:
         """Ask the ledger, and compare it with what the server counted, model by model."""
         scene = self.scene
         self.total = await scene.ledger.total(since=scene.started)
-        self.saved = await scene.ledger.saved(since=scene.started)
+        self.saved = (await scene.ledger.saved(since=scene.started)).saved
         self.models = await scene.ledger.by("model", since=scene.started)
         if scene.simulator is None:
             return
@@ -82,7 +82,7 @@ class Closing:
             ("Requests sent", f"{tally.sends:,}"),
             ("Retries", f"{tally.retries:,}"),
             ("Cache hits", f"{tally.hits:,}"),
-            ("Saved by cache and sharing", usd(self.saved and self.saved.saved)),
+            ("Saved by cache and sharing", usd(self.saved)),
             ("Breaker went", f"opened {opened}, half-open {half}, closed {closed}"),
             ("Tokens in", f"{tally.input_tokens:,}"),
             ("Tokens out", f"{tally.output_tokens:,}"),
@@ -141,7 +141,7 @@ class Closing:
             "requests": tally.sends,
             "retries": tally.retries,
             "cache_hits": tally.hits,
-            "saved": self.saved and self.saved.saved,
+            "saved": self.saved,
             "breaker": {"opened": tally.opened, "half_opened": tally.half_opened, "closed": tally.closed},
             "input_tokens": tally.input_tokens,
             "output_tokens": tally.output_tokens,

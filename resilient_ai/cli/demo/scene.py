@@ -1,8 +1,7 @@
 """What the steps of the tour act with."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,5 +39,4 @@ class Scene:
     started: float
     simulator: "Simulator | None" = None
     vectors: "Vectors | None" = None
-    vectors_cost: Decimal = field(default=Decimal(0))
     picture: Path | None = None

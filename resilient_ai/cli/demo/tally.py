@@ -1,7 +1,6 @@
 """Counts what happens during the tour, from a middleware and from events."""
 
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TypeVar
 
 from resilient_ai.core.call import Call, Next
@@ -35,7 +34,6 @@ class Tally:
     longest_wait: float = 0.0
     input_tokens: int = 0
     output_tokens: int = 0
-    saved: Decimal = Decimal(0)
 
     async def count_calls(self, call: Call[R], proceed: Next[R]) -> R:
         """Count a call; a function such as this one is all a middleware needs to be."""
@@ -54,7 +52,6 @@ class Tally:
                 self.retries += 1
             case CacheLookedUp():
                 self.hits += event.hits
-                self.saved += event.saved or 0
             case PermitGranted():
                 self.queued += 1
                 self.longest_wait = max(self.longest_wait, event.waited)

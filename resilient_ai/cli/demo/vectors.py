@@ -18,9 +18,9 @@ async def embed(scene: Scene, line: Line) -> str:
     result = await scene.ai.embed(
         EMBEDDING_MODEL, KNOWN, progress=lambda done, total: line.show(f"{done} of {total} texts")
     )
-    scene.vectors_cost = result.cost.amount if result.cost else scene.vectors_cost
+    cost = usd(result.cost.amount if result.cost else None)
     expect(len(result.vectors) == len(KNOWN), "some vectors are missing")
-    return f"{len(KNOWN)} vectors of {result.dimensions:,} numbers in {result.attempts} requests, {usd(scene.vectors_cost)}"
+    return f"{len(KNOWN)} vectors of {result.dimensions:,} numbers in {result.attempts} requests, {cost}"
 
 
 async def embed_again(scene: Scene, line: Line) -> str:
@@ -28,14 +28,16 @@ async def embed_again(scene: Scene, line: Line) -> str:
     before = _embedded(scene)
     result = await scene.ai.embed(EMBEDDING_MODEL, [*KNOWN, *NEW])
     scene.vectors = result.vectors
-    scene.tally.saved += scene.vectors_cost
     expect(result.hits == len(KNOWN), f"{result.hits} vectors came from the cache instead of {len(KNOWN)}")
     cost = usd(result.cost.amount if result.cost else None)
+    saved = usd(result.saved)
     if scene.simulator is None:
-        return f"{len(NEW)} new texts were sent for {cost}; {result.hits} vectors came from the cache"
+        return (
+            f"{len(NEW)} new texts were sent for {cost}; {result.hits} vectors came from the cache, which saved {saved}"
+        )
     sent = _embedded(scene) - before
     expect(sent == len(NEW), f"the server counted {sent} texts instead of {len(NEW)}")
-    line.note(f"{result.hits} vectors came from the cache, which saved {usd(scene.vectors_cost)}")
+    line.note(f"{result.hits} vectors came from the cache, which saved {saved}")
     return f"520 asked for; the server counted {sent} texts in {result.attempts} request, {cost}"
 
 

@@ -4,9 +4,13 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
+from resilient_ai.cli.demo import questions, vectors
 from resilient_ai.cli.demo.closing import Closing
-from resilient_ai.cli.demo.stage import Outcome
+from resilient_ai.cli.demo.stage import Line, Outcome
+from resilient_ai.cli.demo.texts import KNOWN
 from resilient_ai.cli.demo.traces import JsonLines
+from resilient_ai.cli.options import EMBEDDING_MODEL
+from resilient_ai.cli.terminal import usd
 from resilient_ai.core.ledger import SendClosed, SendOpened
 from resilient_ai.simulator import serve
 from resilient_ai.simulator.bill import Charge
@@ -51,6 +55,23 @@ async def test_books_that_differ_are_shown(scene_of, tmp_path):
         ["other", "1", "0", "0", "1", "unknown"]
     ]
     assert closing.document()["ok"] is False
+
+
+async def test_what_was_saved_is_what_the_ledger_says(scene_of, tmp_path):
+    """Vectors of the cache are counted once, and callers who shared an answer are counted as well."""
+    with serve() as simulator:
+        async with scene_of(simulator, cache="on", batch_size=96) as scene:
+            await questions.together(scene, Line("20 at once"))
+            shared = (await scene.ai.costs.saved_by_cache()).saved
+            embedded = await scene.ai.embed(EMBEDDING_MODEL, KNOWN)
+            await vectors.embed_again(scene, Line("The same and 20"))
+            closing = Closing(scene, JsonLines(tmp_path / "trace.jsonl"))
+            await closing.read_the_books()
+            closing.spans.shutdown()
+            ledger = await scene.ai.costs.saved_by_cache()
+    assert shared > 0
+    assert closing.document()["saved"] == ledger.saved == shared + embedded.cost.amount
+    assert f"Saved by cache and sharing {usd(ledger.saved)}" in " ".join(screen_of(closing).split())
 
 
 async def test_step_that_failed_is_named(scene_of, tmp_path):

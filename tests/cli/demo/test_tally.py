@@ -1,5 +1,3 @@
-from decimal import Decimal
-
 import pytest
 
 from resilient_ai.cli.demo.tally import Tally
@@ -26,14 +24,14 @@ def settled(usage):
 
 
 def test_events_are_counted():
-    """Each event adds to its sum, and unknown tokens and savings add nothing."""
+    """Each event adds to its sum, and unknown tokens add nothing."""
     tally = Tally()
     for event in (
         SendStarted(**COMMON, number=1),
         settled(Usage(input_tokens=3)),
         settled(Usage(output_tokens=4)),
         settled(None),
-        CacheLookedUp(**COMMON, outcome="hit", hits=2, misses=0, saved=Decimal("0.5")),
+        CacheLookedUp(**COMMON, outcome="hit", hits=2, misses=0),
         CacheLookedUp(**COMMON, outcome="hit", hits=1, misses=0),
         PermitGranted(**COMMON, waited=0.5),
         PermitGranted(**COMMON, waited=0.25),
@@ -48,7 +46,6 @@ def test_events_are_counted():
         input_tokens=3,
         output_tokens=4,
         hits=3,
-        saved=Decimal("0.5"),
         queued=2,
         longest_wait=0.5,
         opened=1,
