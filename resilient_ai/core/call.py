@@ -169,6 +169,10 @@ def _nobody_competes() -> bool:
     return True
 
 
+def _whom_it_names(call: "Call[Any]") -> str:
+    return call.model
+
+
 def _nobody_keeps(texts: Sequence[str], result: EmbedResult) -> None:
     pass
 
@@ -203,6 +207,7 @@ class Call(Generic[R]):
         claim: Called once by whoever accounts for it, as soon as there is an answer; returns whether that is the one to be used,
             and not the second of two that were asked for side by side.
         objections: Each tells in a few words what stands against a call, by what a part of the stack knows; None for nothing.
+        would_ask: Returns the model that the stack would ask first for a call: the one it names, unless a route is chosen.
         waited_for: Where several callers share the call, returns the last of their deadlines, None if one has none.
         headers: Further headers of the request, such as those of its trace.
         span: The span of the whole call, for links to it and for lines of a log; None where it is not traced.
@@ -232,6 +237,7 @@ class Call(Generic[R]):
     arrived: Callable[[Sequence[str], EmbedResult], None] = _nobody_keeps
     on_send_closed: tuple[Callable[[SendClosed], None], ...] = ()
     objections: "tuple[Callable[[Call[Any]], str | None], ...]" = ()
+    would_ask: "Callable[[Call[Any]], str]" = _whom_it_names
     claim: Callable[[], bool] = _nobody_competes
     waited_for: Callable[[], float | None] | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -329,6 +335,8 @@ class Middleware(Protocol):
       models a call names.
     - `stands_against(call)`: returns in a few words why it would refuse the call now, or let it wait; None where nothing does.
       It never waits and changes nothing. Every call knows those of its stack as its `objections`.
+    - `would_ask(call)`: where it chooses models, returns the name of the one it would ask first. It never waits and changes
+      nothing. Every call knows the outermost one of its stack as its `would_ask`.
     - `around_tool(call, tool, clock)`: returns a context that stands around a function which the model asked for, or None. It
       gives a function that is told of the output and the error.
     - `health()`: returns what its parts know now, such as a `BreakerState` for each model.

@@ -129,12 +129,15 @@ class Pipeline:
         self._closed = False
         self._has_deadline = any(getattr(layer, "sets_deadline", False) for layer in self.stack)
         objections = (getattr(layer, "stands_against", None) for layer in self.stack)
+        choosing = (getattr(layer, "would_ask", None) for layer in self.stack)
+        would_ask = next((choose for choose in choosing if choose is not None), None)
         # What all calls begin with: a changed copy of it takes a third of the time that filling in every field does.
         self._blank: Call[Any] = Call(
             cast("Any", None),
             self.clock,
             account=getattr(provider, "account", ""),
             objections=tuple(objection for objection in objections if objection is not None),
+            **({} if would_ask is None else {"would_ask": would_ask}),
         )
         self._run = _fold(provider, self.stack)
         for layer in stack:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.errors import InvalidResponse
+from resilient_ai.core.operations import Embed
 from resilient_ai.core.results import EmbedResult
 from resilient_ai.core.vectors import Vectors
 from resilient_ai.middleware._cache_entry import HEADER, UNKNOWN, VERSION, dollars, units
@@ -175,6 +176,22 @@ async def send_texts(call: Call[EmbedResult], proceed: Next[EmbedResult], texts:
     if len(result.vectors) != len(texts):
         raise InvalidResponse(f"{len(result.vectors)} vectors came back for {len(texts)} texts", model=call.model)
     return result
+
+
+def on_its_model(call: Call[Any]) -> Call[Any]:
+    """Return a call for vectors on the model that would be asked for it, as vectors are that model's, and not those of "auto"."""
+    model = call.would_ask(call)
+    return call if model == call.model else call.replace(operation=call.operation.on(model))
+
+
+def as_asked(asked: Embed, proceed: Next[EmbedResult]) -> Next[EmbedResult]:
+    """Return what sends a call to the models that were asked for, whoever serves it then."""
+    models = {"model": asked.model, "fallbacks": asked.fallbacks}
+
+    async def send(call: Call[EmbedResult]) -> EmbedResult:
+        return await proceed(call.replace(operation=call.operation.model_copy(update=models)))
+
+    return send
 
 
 def is_own(call: Call[Any], result: EmbedResult) -> bool:

@@ -26,6 +26,7 @@ from resilient_ai.middleware._cache_lease import GuardedLeases
 from resilient_ai.middleware._cache_policy import Policy, policy_of, why_it_may_differ
 from resilient_ai.middleware._cache_state import CacheState, Shelf
 from resilient_ai.middleware._cache_store import GuardedStore
+from resilient_ai.middleware._cache_vectors import as_asked, on_its_model
 
 R = TypeVar("R")
 _WAIT_CLOSE = 5.0
@@ -173,11 +174,16 @@ class Cache(OperationMiddleware):
         """Fill in the vectors that are known, and send only the texts that are not, each once."""
         shelf = self._shelf_of(call)
         policy = self.policy(call)
-        keys = None if shelf is None or policy is None else self.keys(call)
-        if shelf is None or policy is None or keys is None:
+        if shelf is None or policy is None:
             return await proceed(call)
-        texts = dict(zip(keys, cast("Embed", call.operation).texts, strict=True))
-        return await EmbeddingCache(shelf, call, proceed, policy, texts).run(keys)
+        asked = cast("Embed", call.operation)
+        named = on_its_model(call)
+        keys = text_keys(named, asked.texts)
+        if keys is None:
+            return await proceed(call)
+        texts = dict(zip(keys, asked.texts, strict=True))
+        send = proceed if named is call else as_asked(asked, proceed)
+        return await EmbeddingCache(shelf, named, send, policy, texts).run(keys)
 
     async def _answer(self, call: Call[R], proceed: Next[R]) -> R:
         shelf = self._shelf_of(call)
@@ -202,7 +208,7 @@ class Cache(OperationMiddleware):
         """Return the names of the entries of a call: one for an answer, one per text for vectors; None where it has none."""
         operation = call.operation
         if isinstance(operation, Embed):
-            return text_keys(call, operation.texts)
+            return text_keys(on_its_model(call), operation.texts)
         key = answer_key(call)
         return None if key is None else [key]
 
@@ -223,7 +229,9 @@ class Cache(OperationMiddleware):
         if keys is None:
             return "it holds something that JSON cannot say"
         if isinstance(call.operation, Embed):
-            return await EmbeddingCache(shelf, call, _send_nothing, policy, dict.fromkeys(keys, "")).why_missing(keys)
+            return await EmbeddingCache(
+                shelf, on_its_model(call), _send_nothing, policy, dict.fromkeys(keys, "")
+            ).why_missing(keys)
         return await AnswerCache(shelf, call, _send_nothing, policy, keys[0]).why_missing()
 
     async def forget(self, *, tenant: str | None = None, model: str | None = None) -> int:

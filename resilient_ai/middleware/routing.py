@@ -180,6 +180,20 @@ class Routing:
         self._dimensions(call.operation, choice)
         return choice.considered
 
+    def would_ask(self, call: Call[Any]) -> str:
+        """Return the model that would be asked first for a call if it were sent now, as `explain` has it.
+
+        Raises:
+            InvalidInput: As the call would.
+        """
+        if call.operation.model != AUTO and not self._binds_all:
+            return call.model
+        models, preferred = self._models_of(call)
+        if len(models) == 1:
+            return models[0]
+        choice = self._order.choice(call, models, preferred, is_sent=False)
+        return next((model for model in choice.models if model not in choice.unfit), models[0])
+
     def worst_case(self, inner: WorstCase) -> WorstCase:
         """Every model in turn, as slow as can be, and `max_sends` requests unless there are more models."""
         if inner.models == 1:
