@@ -111,7 +111,7 @@ class AccountedSend:
             usage, tier, cost = finished.usage, finished.service_tier, finished.cost
             self.learn(usage)
             listed = self.listed(usage, tier)
-            if cost is not None:
+            if cost is not None and cost.source == "provider":
                 self.close("settled", cost.amount, listed=listed, usage=usage, tier=tier, error=end.error)
             else:
                 # Where the usage of a whole answer got lost it is not guessed at: the caller sees its cost, and would take it

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from typing_extensions import override
 
@@ -13,13 +13,14 @@ from resilient_ai.core.errors import StatusError
 from resilient_ai.core.results import Cost, Result
 from resilient_ai.core.streams import StreamEnd, StreamResult
 from resilient_ai.middleware._call_span import CallSpan
-from resilient_ai.middleware._outcome import Outcome, outcome_of, stream_outcome
+from resilient_ai.middleware._outcome import Outcome, attempt_kind, attempt_outcome, outcome_of, stream_outcome
 from resilient_ai.middleware._span_attributes import (
     Attributes,
     add_error,
     who_attributes,
 )
 from resilient_ai.middleware._spans import Ending, Otel, let_go, trace_headers
+from resilient_ai.middleware._telemetry_faults import passed_over
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Link, Span
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from resilient_ai.middleware.tracing import Tracing
 
 R = TypeVar("R")
-_Kind = Literal["initial", "retry", "hedge", "fallback"]
 
 
 class AttemptSpans:
@@ -105,13 +105,14 @@ class _AttemptSpan(Ending):
         race = self.race
         if race.winner is None:
             race.winner = self.number
-            if len(race.runners) > 1:
+            if self.call.hedge or len(race.runners) > 1:
                 self.trace.hedge_winner = self.number
 
     def succeeded(self, result: object) -> None:
         self.close("success", None, result.cost if isinstance(result, Result) else None)
 
     def failed(self, error: BaseException) -> None:
+        self.trace.last_failed = self.number
         self.close(outcome_of(error), error, None, is_billed=False)
 
     def stream_ended(self, end: StreamEnd) -> None:
@@ -121,25 +122,27 @@ class _AttemptSpan(Ending):
     def close(
         self, outcome: Outcome, error: BaseException | None, cost: Cost | None, *, is_billed: bool = True
     ) -> None:
-        """End the span. What lost a race did not fail, whether it was cancelled or came second."""
-        call, race, winner, told = self.call, self.race, self.race.winner, str(outcome)
-        if winner is not None and winner != self.number and outcome != "error":
-            told, error = "lost", None
-        elif outcome == "success" and len(race.runners) > 1:
-            told = "won"
+        """End the span."""
+        call, race, winner = self.call, self.race, self.race.winner
+        raced = call.hedge or len(race.runners) > 1
+        told = attempt_outcome(outcome, raced, winner is not None and winner != self.number)
+        if told == "lost":
+            error = None
         race.under_way -= 1
         key = (call.part, call.attempt)
         if not race.under_way and self.trace.races.get(key) is race:
             del self.trace.races[key]
-        if cost is None and is_billed and not self.trace.ended:
-            # The price list may know: whoever accounts for it says so in a moment, from further out.
-            end = partial(self.end, told, error, self.times.now())
+        own = None if cost is None else cost.amount
+        if is_billed and (cost is None or cost.source != "provider") and not self.trace.ended:
+            # What only the service can know stands. Else whoever accounts for it says in a moment, from further out.
+            end = partial(self.end, told, error, self.times.now(), own)
             self.trace.await_cost((call.id, call.part, call.attempt, call.hedge), end)
         else:
-            self.end(told, error, None, None if cost is None else cost.amount)
+            self.end(told, error, None, own)
 
-    def end(self, told: str, error: BaseException | None, at: int | None, amount: Decimal | None) -> None:
-        self.finish(_end_attributes, told, error, amount, failed=error is not None, at=at)
+    def end(self, told: str, error: BaseException | None, at: int | None, *amounts: Decimal | None) -> None:
+        """End the span with what it has cost: as the answer says, unless somebody has said more behind it."""
+        self.finish(_end_attributes, told, error, amounts[-1], failed=error is not None, at=at)
 
 
 def _trace_of(call: Call[Any], tracing: "Tracing") -> CallSpan | None:
@@ -161,13 +164,13 @@ def _started(otel: Otel, trace: CallSpan, call: Call[Any]) -> _AttemptSpan | Non
     # Where the server is the span of the call says.
     attributes: Attributes = {
         names.ATTEMPT_NUMBER: number,
-        names.ATTEMPT_KIND: _kind_of(call, trace, model),
+        names.ATTEMPT_KIND: attempt_kind(call, trace.fallbacks),
         names.ATTEMPT_MODEL: model,
         names.ATTEMPT_PREVIOUS: call.attempt - 1 + len(beside),
     }
     if call.tags:
         attributes |= who_attributes(call.tags)
-    links = [_link_to(otel, sibling) for sibling, _ in beside] if beside else ()
+    links = _links_to(otel, beside) if beside else ()
     span = otel.start(
         names.SPAN_ATTEMPT, otel.internal, attributes, at=trace.times.now(), parent=trace.context, links=links
     )
@@ -180,8 +183,12 @@ def _started(otel: Otel, trace: CallSpan, call: Call[Any]) -> _AttemptSpan | Non
     return _AttemptSpan(trace, span, race, call, number)
 
 
-def _link_to(otel: Otel, sibling: "Span") -> "Link":
-    return otel.link(sibling.get_span_context(), {names.LINK_TYPE: "hedge_sibling"})
+def _links_to(otel: Otel, beside: "list[tuple[Span, bool]]") -> "list[Link]":
+    try:
+        return [otel.link(sibling.get_span_context(), {names.LINK_TYPE: "hedge_sibling"}) for sibling, _ in beside]
+    except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+        passed_over("tracing", "link an attempt", fault)
+        return []
 
 
 def _end_attributes(outcome: str, error: BaseException | None, amount: Decimal | None) -> Attributes:
@@ -193,11 +200,3 @@ def _end_attributes(outcome: str, error: BaseException | None, amount: Decimal |
         if isinstance(error, StatusError):
             found[names.HTTP_STATUS] = error.status
     return found
-
-
-def _kind_of(call: Call[Any], trace: CallSpan, model: str) -> _Kind:
-    if call.hedge:
-        return "hedge"
-    if trace.fallbacks and model in trace.fallbacks:
-        return "fallback"
-    return "retry" if call.attempt > 1 else "initial"

@@ -207,7 +207,7 @@ class AnswerCache(Generic[R]):
         return None
 
     def _wrapped(self, call: Call[R], body: bytes, answer: ChatResult | ImageResult, started: float) -> bytes:
-        cost = call.record.cost() or answer.cost
+        cost = call.record.cost_of(answer)
         # The first model may answer better, and shall when it can again.
         own = answer.served_by in {"", call.model}
         ttl = self._policy.ttl if own else min(self._policy.ttl, _TTL_OF_A_FALLBACK)

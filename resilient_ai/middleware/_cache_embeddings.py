@@ -187,9 +187,11 @@ class EmbeddingCache:
                 return
             before, counted = counted, _spent(call)
             paid = None if before is None or counted is None else counted - before
+            # Where nobody accounts for sends, what the answer says itself.
+            cost = paid if call.record.costs else _told(result)
             kept.update(some)
             # Encoded at once: the caller may change the numbers as soon as it has them.
-            entries = self._encode(call, {keys[text]: text for text in some}, result, paid or _told(result), started)
+            entries = self._encode(call, {keys[text]: text for text in some}, result, cost, started)
             write = self._state.write(self._store, call, entries, self._policy.lasts)
             writes.append(self._state.writes.start(write))
 

@@ -1,7 +1,6 @@
 """The span of one call, which writes down what happens on the way."""
 
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resilient_ai.core import semconv as names
@@ -14,7 +13,7 @@ from resilient_ai.core.results import Result
 from resilient_ai.core.streams import StreamEnd, StreamResult
 from resilient_ai.middleware._backends import Facts, backend_attributes, remembered_backends
 from resilient_ai.middleware._conventions import Conventions
-from resilient_ai.middleware._outcome import Outcome, outcome_of, stream_outcome
+from resilient_ai.middleware._outcome import STREAM_OUTCOMES, Outcome, is_leaked, outcome_of, stream_outcome
 from resilient_ai.middleware._span_attributes import (
     Attribute,
     Attributes,
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 
 # The id of a call, its body, the try of that, and whether it is a hedge: one request among those that a call makes.
 SendKey = tuple[str, str, int, bool]
-
-_STREAM_OUTCOMES = {"completed": "completed", "closed": "abandoned", "failed": "interrupted", "abandoned": "abandoned"}
 
 
 class Style(NamedTuple):
@@ -76,11 +73,12 @@ class CallSpan(Ending):
         fallbacks: The models that were asked as another one could not serve.
         hedges: How many second requests went beside a slow one.
         hedge_winner: The number of the attempt that won the last race.
+        last_failed: The number of the attempt that was the last to fail before it had an answer, None for none.
         retries: How many waits for another try there were.
         stop_reason: Why a call that fails now would not be tried again, None where nobody said.
         waited: Seconds that requests stood in line.
         discarded: Tokens of answers that were not used, by the name of their attribute.
-        unpriced: Attempts that wait to be told their cost, by `send_key`: functions that end their spans with it.
+        unpriced: Attempts that wait to be told their cost, by `SendKey`: functions that end their spans with it, or without.
     """
 
     __slots__ = (
@@ -95,6 +93,7 @@ class CallSpan(Ending):
         "first_content",
         "hedge_winner",
         "hedges",
+        "last_failed",
         "races",
         "retries",
         "stop_reason",
@@ -126,37 +125,38 @@ class CallSpan(Ending):
         self.fallbacks: set[str] | None = None
         self.hedge_winner: int | None = None
         self.hedges = 0
+        self.last_failed: int | None = None
         self.retries = 0
         self.stop_reason: str | None = None
         self.waited = 0.0
         self.discarded: dict[str, int] | None = None
-        self.unpriced: dict[SendKey, Callable[[Decimal | None], None]] | None = None
+        self.unpriced: dict[SendKey, Callable[..., None]] | None = None
         self.chunks = 0
         self.first_chunk: float | None = None
         self.first_content: float | None = None
 
     def __call__(self, event: Event) -> None:
-        """Write an event down, unless the span is over."""
+        """Write an event down, unless the span is over; what attempts have cost also while it ends."""
         write = WRITERS.get(type(event))
-        if write is not None and not self.ended:
+        if write is not None and (not self.ended or self.unpriced):
             try:
                 write(self, event)
             except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
                 passed_over("tracing", "note an event", fault)
 
-    def await_cost(self, key: "SendKey", end: Callable[[Decimal | None], None]) -> None:
-        """Call `end` with what a request has cost as soon as that is told, or without it when the call is over."""
+    def await_cost(self, key: "SendKey", end: Callable[..., None]) -> None:
+        """Call `end` with what a request has cost as soon as that is told, or without anything when the call is over."""
         waiting = self.unpriced = self.unpriced or {}
         earlier = waiting.pop(key, None)
         if earlier is not None:  # a middleware of the user's sends again and does not count
-            earlier(None)
+            earlier()
         waiting[key] = end
 
     def give_up_on_costs(self) -> None:
         """End the spans of attempts of which nobody has told the cost."""
         waiting, self.unpriced = self.unpriced, None
         for end in (waiting or {}).values():
-            end(None)
+            end()
 
     # Ends
 
@@ -189,9 +189,10 @@ class CallSpan(Ending):
         outcome, error = stream_outcome(end)
 
         def attributes() -> Attributes:
-            how = "cancelled" if outcome == "cancelled" else _STREAM_OUTCOMES[end.how]
             pieces = self.chunks - (end.transcript.finished is not None)
-            found: Attributes = {names.STREAM_OUTCOME: how, names.STREAM_CHUNKS: pieces}
+            found: Attributes = {names.STREAM_OUTCOME: STREAM_OUTCOMES[outcome], names.STREAM_CHUNKS: pieces}
+            if is_leaked(end):
+                found[names.STREAM_LEAKED] = True
             if end.how == "completed" and end.answer.usage is None and self.call.record.cache not in FOR_NOTHING:
                 found[names.USAGE_MISSING] = True
             return self.attributes(outcome, end.answer, error) | found
@@ -206,8 +207,10 @@ class CallSpan(Ending):
         found: Attributes = {names.OUTCOME: outcome}
         add_request(found, call, style.tags)
         add_record(found, call, result, self.fallbacks or ())
+        if self.races:  # what is still under way may be billed once this span is over
+            found[names.COST_COMPLETE] = False
         if result is not None:
-            add_result(found, result, style.conventions, cached=call.record.cache in FOR_NOTHING)
+            add_result(found, call, result, style.conventions)
         elif style.conventions == "latest" and isinstance(call.operation, Sampling):
             found[names.RESPONSE_FINISH_REASONS] = ["error"] * call.operation.n
         if error is not None:

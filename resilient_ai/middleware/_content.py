@@ -30,8 +30,13 @@ Json = dict[str, Any]
 CAP = 8192
 STRIPPED_BYTES = "resilient_ai.stripped_bytes"
 
-# What the conventions call them; every other reason is told as the service said it.
-_FINISH_REASONS: dict[str | None, str] = {"tool_calls": "tool_call", "function_call": "tool_call", None: "error"}
+# What the conventions call them; every other reason is told as the service said it, redacted as all that it says.
+_FINISH_REASONS: dict[str | None, str] = {
+    **{reason: reason for reason in ("stop", "length", "content_filter")},
+    "tool_calls": "tool_call",
+    "function_call": "tool_call",
+    None: "error",
+}
 _AUDIO_TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 
 
@@ -70,7 +75,7 @@ def describe_content(operation: Operation[Any], result: Result | None, redactor:
     return Content(
         inputs=[writer.message(role, parts, name) for role, name, parts in _asked(operation)],
         outputs=[
-            writer.message("assistant", parts) | {"finish_reason": _FINISH_REASONS.get(reason, reason)}
+            writer.message("assistant", parts) | {"finish_reason": writer.finish_reason(reason)}
             for reason, parts in _answered(result)
         ],
         tool_definitions=[{"type": "function", "name": tool.name} for tool in tools],
@@ -103,6 +108,10 @@ class _Writer:
         author = {} if named is None else {"name": named}
         return {"role": role, **author, "parts": [part for part in told if part is not None]}
 
+    def finish_reason(self, reason: str | None) -> str:
+        known = _FINISH_REASONS.get(reason)
+        return known or _safely(self.text, reason or "") or "error"
+
     def part(self, part: Json) -> Json:
         cleaned = {key: self.text(value) if key in _TEXTS else value for key, value in part.items()}
         if "arguments" in part:
@@ -127,7 +136,7 @@ class _Writer:
 
 
 # What of a part is text that somebody wrote.
-_TEXTS = frozenset({"content", "response", "uri", "name"})
+_TEXTS = frozenset({"content", "id", "name", "response", "uri"})
 
 
 def _asked(operation: Operation[Any]) -> Iterator[tuple[str, str | None, Iterable[Json]]]:

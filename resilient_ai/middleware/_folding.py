@@ -4,6 +4,7 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 Span = tuple[int, int]
 
@@ -16,10 +17,10 @@ _UNUSUAL = re.compile(
 
 
 class Folded:
-    """A text folded, which knows where its places are in the text as it was.
+    r"""A text folded, which knows where its places are in the text as it was.
 
-    >>> Folded("４１\u200b11").text
-    '4111'
+    >>> Folded("\uff144\u200b11").text
+    '4411'
     """
 
     __slots__ = ("_hidden", "_places", "text")
@@ -52,10 +53,10 @@ class Folded:
 
 
 def _usual(match: re.Match[str]) -> str:
-    sign = match.group()
+    return _usual_sign(match[0])
+
+
+@lru_cache(maxsize=512)  # more than there are
+def _usual_sign(sign: str) -> str:
     plain = unicodedata.normalize("NFKC", sign)
-    return plain if plain.isascii() and len(plain) == 1 else _digit_or_dash(sign)
-
-
-def _digit_or_dash(sign: str) -> str:
-    return str(unicodedata.digit(sign, "-"))
+    return plain if plain.isascii() else str(unicodedata.digit(sign, "-"))

@@ -1,9 +1,10 @@
 """What others have named or bound, as a line of the log may show it: without content and secrets, and cut to size."""
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, cast
 
-from resilient_ai.middleware._redaction import names_a_secret
+from resilient_ai.middleware._secret_names import names_a_secret
 from resilient_ai.middleware.redactor import Redactor
 
 # Characters of a text that are kept.
@@ -11,6 +12,8 @@ CAP = 2048
 
 # A shorter text is no key.
 _SHORTEST_SECRET = 8
+# Names of models and the like, which stand in line after line, are looked through once.
+_LONGEST_NAME = 128
 # Objects and lists further in are not told.
 _DEEPEST = 3
 # Names under which applications keep what was said.
@@ -38,11 +41,18 @@ def cut(text: str) -> str:
     return text if len(text) <= CAP else f"{text[:CAP]}…[truncated {len(text) - CAP} chars]"
 
 
+@lru_cache(maxsize=256)
+def _name(text: str) -> str:
+    return _redactor.text(text)
+
+
 def _shown(value: Any, depth: int) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
-        return value if len(value) < _SHORTEST_SECRET else cut(_redactor.text(value))
+        if len(value) > _LONGEST_NAME:
+            return cut(_redactor.text(value))
+        return value if len(value) < _SHORTEST_SECRET else _name(value)
     if depth >= _DEEPEST:
         return "[nested too deep]"
     if isinstance(value, Mapping):

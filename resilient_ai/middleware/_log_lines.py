@@ -54,7 +54,7 @@ LOG_EVENTS: Mapping[str, LogEvent] = {
         logging.INFO,
         (
             *("kind", "outcome", "served_by", "attempts", "cache", "cache_age", "saved", "cost", "input_tokens"),
-            *("output_tokens", "duration", "stream", "tags", *ERROR_FIELDS),
+            *("output_tokens", "duration", "stream", "leaked", "tags", *ERROR_FIELDS),
         ),
     ),
     "resilient_ai.attempt": LogEvent(logging.DEBUG, ("state", "cost", "elapsed", "used", "error_class")),

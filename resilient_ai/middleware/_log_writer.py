@@ -13,7 +13,7 @@ Line = MutableMapping[str, Any]
 # Names that a LogRecord has already; a field of such a name would make the standard library raise.
 _RESERVED = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime"})
 # Of our own fields those that callers and servers fill; all others are known to be harmless.
-_FOREIGN = ("budget", "request_id", "tags")
+_FOREIGN = ("budget", "model", "next_model", "request_id", "served_by", "tags")
 
 
 def is_heard(logger: logging.Logger) -> bool:

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from resilient_ai.core import semconv as names
+from resilient_ai.middleware._outcome import told_name
 from resilient_ai.middleware._span_attributes import server_of
 
 Attributes = Mapping[str, str | int]
 
-# More models than the service has, and more budgets than somebody looks at. A name beyond them, which somebody has made up, shows as "other".
+# More models than the service has, and more budgets than anybody looks at. A name beyond them shows as "other".
 _MOST_NAMES = 512
 # At so many sets all are forgotten, to be made again: an answer may name any model, and a caller any tenant.
 _MOST_SETS = 4096
@@ -28,6 +29,9 @@ class Names:
     def __init__(self, most: int) -> None:
         self._most = most
         self._known: dict[str, str] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._known
 
     def of(self, name: str) -> str:
         """Return what a name shows as."""
@@ -83,6 +87,8 @@ class AttributeSets:
     def __init__(self, provider: str, tenants: int) -> None:
         self.provider = provider
         self.models = Names(_MOST_NAMES)
+        # Kept apart, as a server may answer with any names, which must not use up those of the caller.
+        self._answered = Names(_MOST_NAMES)
         self.budgets = Names(_MOST_NAMES)
         self.tenants = Names(tenants) if tenants else None
         self._calls: dict[CallKey, CallAttributes] = {}
@@ -99,6 +105,9 @@ class AttributeSets:
         """Return the attributes of a call."""
         found = self._calls.get(key)
         if found is None:
+            asked, answered_by = key[2:4]
+            if answered_by and answered_by != asked and told_name(answered_by) is None:
+                return self.of_call((*key[:3], _OTHER, *key[4:]))  # what is no name is not kept either
             if len(self._calls) >= _MOST_SETS:
                 self._calls.clear()
             found = self._calls[key] = self._describe(key)
@@ -147,6 +156,10 @@ class AttributeSets:
         known = self._others[key] = {name: value for name, value in found.items() if value is not None}
         return known
 
+    def _shown(self, asked: str, answered_by: str) -> str:
+        known = answered_by == asked or answered_by in self.models
+        return self.models.of(answered_by) if known else self._answered.of(answered_by)
+
     def _describe(self, key: CallKey) -> CallAttributes:
         kind, origin, model, answered_by, outcome, outcome_of_cache, error, tenant_name = key
         shared = {
@@ -159,8 +172,8 @@ class AttributeSets:
         tenant = {} if tenant_name is None else {names.TENANT: tenant_name}
         server = {name: value for name, value in server_of(origin).items() if isinstance(value, str | int)}
         tokens: dict[str, str | int] = {**shared}
-        if answered_by is not None:
-            tokens[names.RESPONSE_MODEL] = self.models.of(answered_by)
+        if answered_by:
+            tokens[names.RESPONSE_MODEL] = self._shown(model, answered_by)
         operation = {names.OPERATION_NAME: shared[names.OPERATION_NAME]}
         asked = operation | {names.REQUEST_MODEL: shared[names.REQUEST_MODEL]}
         return CallAttributes(

@@ -21,7 +21,15 @@ from resilient_ai.core.events import (
 from resilient_ai.core.results import Result, Usage
 from resilient_ai.core.streams import StreamEnd, StreamResult
 from resilient_ai.middleware._metric_state import Recorder
-from resilient_ai.middleware._outcome import Outcome, delay_source, error_type, outcome_of, stream_outcome
+from resilient_ai.middleware._outcome import (
+    Outcome,
+    attempt_kind,
+    attempt_outcome,
+    delay_source,
+    error_type,
+    outcome_of,
+    stream_outcome,
+)
 from resilient_ai.middleware._telemetry_faults import passed_over
 
 if TYPE_CHECKING:
@@ -35,12 +43,14 @@ class CallFigures:
     __slots__ = (
         "call",
         "context",
+        "fallbacks",
         "first_chunk",
         "instruments",
         "kind",
         "lookup_failed",
         "marks",
         "model",
+        "races",
         "recorder",
         "sets",
         "started",
@@ -64,6 +74,9 @@ class CallFigures:
         self.context: Context | None = None
         self.first_chunk: float | None = None
         self.lookup_failed = False
+        self.fallbacks: set[str] | None = None
+        # By body and try, where a second request went beside one: whether that answered first, None while there is no answer.
+        self.races: dict[tuple[str, int], bool | None] | None = None
         self.waited: dict[str, float] | None = None
         self.marks = self.state.marks_of(self.kind, self.model)
         self.marks.add(id(self))
@@ -80,18 +93,30 @@ class CallFigures:
     def attempted(self, call: Call[Any], started: float, outcome: Outcome, error: BaseException | None) -> None:
         """Record one request."""
         try:
-            kind, model = "retry" if call.attempt > 1 else "initial", call.operation.model
-            if model != self.model:
-                kind = "fallback"
-            elif call.hedge:
-                kind = "hedge"
-            # Next to the provider nothing is refused: what ends a request there has failed it.
-            how = "error" if outcome == "refused" else outcome
-            word = None if error is None else error_type(error)
-            attributes = self.sets.of_attempt(model, kind, how, word)
+            raced, came_late = (False, False) if self.races is None else self.place_of(call)
+            how = attempt_outcome(outcome, raced, came_late)
+            word = None if error is None or how == "lost" else error_type(error)
+            attributes = self.sets.of_attempt(call.operation.model, attempt_kind(call, self.fallbacks), how, word)
             self.instruments.attempt_duration.record(self.since(started), attributes, self.instruments.apart)
         except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
             passed_over("metrics", "record an attempt", fault)
+
+    def race_begun(self, call: Call[Any]) -> None:
+        """Take note that a second request goes beside one."""
+        self.races = self.races or {}
+        self.races.setdefault((call.part, call.attempt), None)
+
+    def answered(self, call: Call[Any]) -> None:
+        """Take note of an answer, of which the first of a race is used."""
+        races, key = self.races, (call.part, call.attempt)
+        if races is not None and key in races and races[key] is None:
+            races[key] = call.hedge
+
+    def place_of(self, call: Call[Any]) -> tuple[bool, bool]:
+        """Return whether a request was in a race, and whether the other one's answer came before."""
+        races, key = self.races or {}, (call.part, call.attempt)
+        first = races.get(key)
+        return key in races, first is not None and first is not call.hedge
 
     def handed_over(self, stream: StreamResult) -> None:
         """Take note of the first content of a stream, and wait for its end."""
@@ -188,6 +213,7 @@ class CallFigures:
 
     def fallback(self, event: ModelSkipped) -> None:
         """Count a model that could not serve."""
+        self.fallbacks = {*(self.fallbacks or ()), event.next_model}
         of = self.sets.models.of
         attributes = {
             names.FALLBACK_FROM: of(event.model),

@@ -1,8 +1,12 @@
-"""How a call ended, in the few words that traces and logs share."""
+"""How a call and its attempts went, in the few words that spans, metrics and log lines share."""
 
 import asyncio
-from typing import Literal
+import re
+from collections.abc import Container, Mapping
+from functools import lru_cache
+from typing import Any, Literal
 
+from resilient_ai.core.call import Call
 from resilient_ai.core.errors import (
     AttemptTimeout,
     BudgetExceeded,
@@ -23,8 +27,20 @@ from resilient_ai.core.events import RetryScheduled
 from resilient_ai.core.streams import StreamEnd
 
 Outcome = Literal["success", "error", "refused", "cancelled", "abandoned"]
+StreamOutcome = Literal["completed", "interrupted", "cancelled", "abandoned"]
+AttemptKind = Literal["initial", "retry", "hedge", "fallback"]
+AttemptOutcome = Literal["success", "error", "cancelled", "abandoned", "won", "lost"]
 
 OTHER = "_OTHER"
+
+# How a stream ended, by the outcome of its call. None is refused, as it has begun. One that its reader left early is "abandoned",
+# as it is for the conventions, whether that was said or the garbage collector found it.
+STREAM_OUTCOMES: Mapping[Outcome, StreamOutcome] = {
+    "success": "completed",
+    "error": "interrupted",
+    "cancelled": "cancelled",
+    "abandoned": "abandoned",
+}
 
 _LIMITS = {"rate": "rate_limit_local", "concurrency": "queue_full"}
 
@@ -41,6 +57,10 @@ _TYPES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str],
     (NoModelAvailable, "no_route"),
     ((asyncio.CancelledError, GeneratorExit), "cancelled"),
 )
+
+# What names of models, answers and reasons to stop are made of. There is no "@" in it, as in addresses of people.
+_LONGEST_NAME = 200
+_NAME = re.compile(r"[\w.:/+-]+", re.ASCII)
 
 
 def error_type(error: BaseException) -> str:
@@ -78,6 +98,59 @@ def stream_outcome(end: StreamEnd) -> tuple[Outcome, BaseException | None]:
     if isinstance(end.error, asyncio.CancelledError):
         return "cancelled", end.error
     return "abandoned", None
+
+
+def is_leaked(end: StreamEnd) -> bool:
+    """Return whether nobody closed a stream, and the garbage collector found it."""
+    return end.how == "abandoned"
+
+
+def attempt_kind(call: Call[Any], fallbacks: Container[str] | None) -> AttemptKind:
+    """Return what an attempt is.
+
+    Args:
+        call: What is sent.
+        fallbacks: The models that are asked because another one could not serve, None for none.
+    """
+    if call.hedge:
+        return "hedge"
+    if fallbacks is not None and call.operation.model in fallbacks:
+        return "fallback"
+    return "retry" if call.attempt > 1 else "initial"
+
+
+def attempt_outcome(outcome: Outcome, raced: bool, came_late: bool) -> AttemptOutcome:  # noqa: FBT001 - by name costs more
+    """Return how an attempt ended. What lost a race did not fail, whether it was cancelled or came second.
+
+    Args:
+        outcome: How it would have ended alone. Next to the provider nothing is refused: what ends a request there has failed it.
+        raced: Whether another attempt ran for the same answer, or it is such a second one.
+        came_late: Whether the answer of another one had come before.
+    """
+    if outcome == "refused":
+        return "error"
+    if came_late and outcome != "error":
+        return "lost"
+    return "won" if raced and outcome == "success" else outcome
+
+
+def told_name(text: str | None) -> str | None:
+    """Return a name as a server gave it, None where it is none: too long, or with something in it that names do not have.
+
+    >>> told_name("meta-llama/Llama-3.3-70B:turbo"), told_name("as you said: ann@example.org")
+    ('meta-llama/Llama-3.3-70B:turbo', None)
+    """
+    return text if text and len(text) <= _LONGEST_NAME and _NAME.fullmatch(text) else None
+
+
+@lru_cache(maxsize=512)
+def _of_few(text: str) -> str | None:
+    return told_name(text)
+
+
+def told_word(text: str) -> str | None:
+    """Return the same as `told_name`, sooner: for names that come again and again."""
+    return _of_few(text) if len(text) <= _LONGEST_NAME else None
 
 
 def delay_source(event: RetryScheduled) -> str:

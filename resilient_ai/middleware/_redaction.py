@@ -1,7 +1,12 @@
-"""Finds what tells of a person or opens a door. Every search is linear in the length of a text, whatever stands in it."""
+"""Finds what tells of a person or opens a door. Every search is linear in the length of a text, whatever stands in it.
+
+The texts are folded (`_folding.py`): blanks, dashes and digits are the plain ones, and nothing in them is invisible.
+"""
 
 import re
 from collections.abc import Callable, Iterator
+
+from resilient_ai.middleware._secret_names import SAID_BEFORE, may_name_secrets
 
 Span = tuple[int, int]
 Finder = Callable[[str], Iterator[Span]]
@@ -9,16 +14,19 @@ Finder = Callable[[str], Iterator[Span]]
 # No pattern below repeats something that can match the same text in two ways, and what stands in front of an anchor is bounded:
 # otherwise a prompt of the right form would keep the process busy for minutes.
 
-_MAIL_DOMAIN = re.compile(r"(?:@|%40)[\w-]+(?:\.[\w-]+)*\.[^\W\d_][\w-]+", re.IGNORECASE)
+_MAIL_DOMAIN = re.compile(r"(?:@|%40|&#64;|\\u0040)[\w-]+(?:\.[\w-]+)*\.[^\W\d_][\w-]+", re.IGNORECASE)
 _LONGEST_LOCAL_PART = 64
 
 # What follows the first character looks back behind it: so the search itself runs from one candidate to the next.
-_GAP = r"[ .\-\u00a0\u2011\u202f]"
-_CARD = re.compile(rf"[2-6](?<!\d\d)(?<!\d[.,].)\d{{3}}(?:{_GAP}?\d){{9,15}}(?!\d)(?![.,]\d)")
+_CARD = re.compile(r"[2-6](?<!\d\d)(?<!\d[.,].)\d{3}(?:[ .\-]?\d){9,15}(?!\d)(?![.,]\d)")
+# In groups, one below or beside the other. Other numbers in columns look like that often enough: those that go on are left alone.
+_CARD_IN_COLUMNS = re.compile(
+    r"[2-6](?<!\d.)(?<!\d\s.)(?<!\d\s\s.)\d{3}(\s{1,2})(?:\d{4}\1\d{4}\1\d{4}|\d{6}\1\d{4,5})(?!\d)(?!\1\d{4})"
+)
 # By their number of digits: how numbers of cards begin.
 _CARD_BEGINNINGS = {13: "4", 14: "3", 15: "3", 16: "23456", 17: "56", 18: "56", 19: "46"}
 
-_PHONE_ABROAD = re.compile(r"(?:\+|00(?<![\w.]..))\(?[1-9](?:[ ()./\-\u00a0\u2011\u202f]{0,3}\d){7,14}(?!\d)")
+_PHONE_ABROAD = re.compile(r"(?:\+|00(?<![\w.]..))\(?[1-9](?:[ ()./\-]{0,3}\d){7,14}(?!\d)")
 _PHONE_AT_HOME = re.compile(
     r"""[(\d](?<![\w.,/\-].)(?<!\(\d)(?:
         (?<=0)(?!\d[./-]\d{1,2}[./-])[1-9](?:[ /-]{0,3}\d){7,11}(?!\w)        # 0431 880-1234, but no date
@@ -39,31 +47,25 @@ _TOKEN_BEGINNINGS = re.compile(
 _RANDOM_PIECE = re.compile(r"[A-Za-z0-9]{20,}")
 _SHORTEST_RANDOM, _FEWEST_DIGITS = 32, 2
 _BEARER = re.compile(r"bearer[\s:=]{1,4}([\w.~+/=:\-]{8,})")
-_IN_ADDRESS = re.compile(r"://([^\s/:@]{0,64}:[^\s/@]{1,256})@")
-_SECRETS = (
-    "api-key", "api_key", "apikey", "authorization", "cookie", "credential", "passwd", "password", "private_key", "secret",
-    "signature", "token",
-)  # fmt: skip
-# A number alone is more often a count of tokens than a secret.
-_ASSIGNED = re.compile(
-    r"""[acpst](?:pi[_-]?key|uthorization|ookie|redential|asswd|assword|rivate_key|ecret|ignature|oken)
-        ["']?\s{0,4}[:=]\s{0,4}["']?(?:(?:basic|bearer|token)\s)?
-        (?=[^\s"',;&]{0,32}[^\s"',;&\d])([^\s"',;&]{4,})""",
-    re.VERBOSE,
-)
-_NAME_OF_SECRET = re.compile(rf"(?:.{{0,64}}[_\-. ])?(?:{'|'.join(_SECRETS)})s?(?<!tokens)", re.IGNORECASE)
+_IN_ADDRESS = re.compile(r"://([^\s/:@]{0,64}:[^\s/\"<>]{1,256})@")
+_IN_QUERY = re.compile(r"[?&]sig=([^\s&\"']{8,})")
+_WORD = re.compile(r"""(?!(?:null|none|true|false|nil|undefined)(?![\w-]))[^\s"'`,;&]{4,}""")
+# A number alone behind "token" is more often a count or a price than a secret.
+_COUNT = frozenset("0123456789._%$")
 
-_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
-_PRIVATE_KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_PRIVATE_KEY = re.compile(r"----[- ]{1,2}BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?----")
+_PRIVATE_KEY_END = re.compile(r"----[- ]{1,2}END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-----?")
 
 
 def find_mail_addresses(text: str) -> Iterator[Span]:
     """Find "someone@somewhere.org", also as it stands in the address of a page."""
-    if "@" not in text and "%40" not in text:
+    if not any(sign in text for sign in ("@", "%40", "&#64;", "\\u0040")):
         return
     before = 0
     for match in _MAIL_DOMAIN.finditer(text):
         start, lowest = match.start(), max(before, match.start() - _LONGEST_LOCAL_PART)
+        if text[start - 1 : start] == '"':
+            start = _start_of_quoted(text, lowest, start)
         while start > lowest and (text[start - 1].isalnum() or text[start - 1] in "._%+-'"):
             start -= 1
         before = match.end()
@@ -79,6 +81,12 @@ def find_cards(text: str) -> Iterator[Span]:
         position = match.start() + (length or 1)
         if length:
             yield match.start(), position
+    position = 0
+    while match := _CARD_IN_COLUMNS.search(text, position):
+        is_card = _length_of_card(match.group()) == len(match.group())
+        position = match.end() if is_card else match.start() + 1
+        if is_card:
+            yield match.span()
 
 
 def find_phone_numbers(text: str) -> Iterator[Span]:
@@ -100,8 +108,25 @@ def find_keys(text: str) -> Iterator[Span]:
         lowered = "".join(letter.lower() if letter.isascii() else letter for letter in text)
     if "bearer" in lowered:
         yield from (match.span(1) for match in _BEARER.finditer(lowered))
-    if any(word in lowered for word in _SECRETS):
-        yield from (match.span(1) for match in _ASSIGNED.finditer(lowered))
+    if "sig=" in lowered:
+        yield from (match.span(1) for match in _IN_QUERY.finditer(lowered))
+    if may_name_secrets(lowered):
+        yield from find_named(lowered)
+
+
+def find_named(lowered: str) -> Iterator[Span]:
+    """Find what stands behind the name of a secret: all that is in quotes, or else a word."""
+    position = 0
+    while match := SAID_BEFORE.search(lowered, position):
+        start = position = match.end()
+        end = (
+            _end_of_quoted(lowered, start, match["quote"])
+            if match["quote"]
+            else _end_of_word(lowered, start, match["name"])
+        )
+        if end > start:
+            yield start, end
+            position = end
 
 
 def find_private_keys(text: str) -> Iterator[Span]:
@@ -113,15 +138,6 @@ def find_private_keys(text: str) -> Iterator[Span]:
         yield match.start(), position
 
 
-def names_a_secret(name: str) -> bool:
-    """Whether what goes by this name in a JSON object or a line of a log is a secret.
-
-    >>> names_a_secret("X-Api-Key"), names_a_secret("refresh_token"), names_a_secret("max_tokens")
-    (True, True, False)
-    """
-    return _NAME_OF_SECRET.fullmatch(name) is not None
-
-
 FINDERS: dict[str, Finder] = {
     "private_key": find_private_keys,
     "key": find_keys,
@@ -129,6 +145,41 @@ FINDERS: dict[str, Finder] = {
     "card": find_cards,
     "phone": find_phone_numbers,
 }
+
+
+def _end_of_quoted(text: str, start: int, quote: str) -> int:
+    r"""Return where a text in quotes ends: at its closing quote, or else at the end of the line, as where an answer was cut off.
+
+    In JSON within JSON quotes have backslashes, \" or \\\", and those of the text itself have more. As many as the opening one
+    has, or fewer, close it; so do they behind backslashes that stand for themselves.
+    """
+    depth, mark = len(quote) - 1, quote[-1]
+    looked = at = start
+    while (at := text.find(mark, at)) >= 0:
+        line_end = text.find("\n", looked, at)
+        if line_end >= 0:
+            return line_end
+        behind = at - len(text[looked:at].rstrip("\\")) - looked
+        if behind <= depth or (behind - depth) % (2 * depth + 2) == 0:
+            return at - min(behind, depth)
+        looked = at = at + 1
+    line_end = text.find("\n", looked)
+    return len(text) if line_end < 0 else line_end
+
+
+def _end_of_word(text: str, start: int, name: str) -> int:
+    match = _WORD.match(text, start)
+    if match is None or (name == "token" and _COUNT.issuperset(match.group())):
+        return start
+    return start + len(match.group().rstrip(")}]\\"))
+
+
+def _start_of_quoted(text: str, lowest: int, end: int) -> int:
+    """Return where the quoted name of "ann smith"@example.org begins, `end` if that is no such name."""
+    start = text.rfind('"', lowest, end - 1)
+    if start < 0 or "\n" in text[start:end]:
+        return end
+    return lowest + len(text[lowest:start].rstrip("\\"))  # in JSON a quote has some in front
 
 
 def _length_of_card(found: str) -> int | None:

@@ -2,28 +2,30 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 
 # In small letters; the blank stands for whatever names have between two words, and for nothing at all.
 _KINDS = ("access", "account", "api", "auth", "encryption", "master", "private", "secret", "shared", "signing")
-_WORDS = (
+WORDS = (
     *(f"{kind} key" for kind in _KINDS),
     *("authorization", "cookie", "credential", "passphrase", "passwd", "password", "pwd", "secret", "signature", "token"),
 )  # fmt: skip
 # One of them is in every such name.
 _HINTS = ("key", "pass", "token", "secret", "pwd", "authorization", "cookie", "credential", "signature")
-_ENDS = tuple(word.replace(" ", "") for word in _WORDS)
+_ENDS = tuple(word.replace(" ", "") for word in WORDS)
 # What may still follow, as in `password2` and `secrets`; "tokens" are more often counted than kept secret.
 _FOLLOWS = r"value|hash|string|base64"
 _REST = re.compile(rf"(?:{_FOLLOWS}|(?<!token)s|\d)+\Z")
-_LONGEST_NAME = 256
+_LONGEST_NAME = 64
 
-_SAID = "|".join(word.replace(" ", "[ _.-]?") for word in _WORDS)
+_SAID = "|".join(word.replace(" ", "[ _.-]?") for word in WORDS)
 # Each part has its bound, so that a look from one place is short, whatever stands there.
 SAID_BEFORE = re.compile(
     rf"""(?P<name>{_SAID})
-        (?:(?<!token)s)?\d{{0,4}}(?:[_-]?(?:{_FOLLOWS}))?
+        (?:(?<!token)s)?(?:[_-]?\d{{1,4}})?(?:[_-]?(?:{_FOLLOWS}))?
         (?:\\{{0,15}}["'`])?\]?                                         # "password", \"password\", env["password"]
-        \s{{0,16}}(?:[:=]{{1,2}}>?|\\u003[ad])\s{{0,16}}                # also := and => and what JSON makes of = and :
+        \s{{0,16}}(?:[:=]{{1,2}}>?|\\u003[ad])                          # also := and => and what JSON makes of = and :
+        (?:[^\S\n]{{5,16}}|\s{{0,4}})
         (?:[|>]-?\n\s{{1,16}})?                                         # YAML, in a line of its own
         (?:[bfru]{{1,2}}(?=["'`]))?(?P<quote>\\{{0,15}}["'`])?
         (?:(?:basic|bearer|digest|token)\s{{1,4}}(?=\S))?""",
@@ -37,9 +39,14 @@ def names_a_secret(name: str) -> bool:
     >>> [names_a_secret(name) for name in ("X-Api-Key", "refreshToken", "dbPassword2", "max_tokens", "keyboard")]
     [True, True, True, False, False]
     """
+    return _ends_as_one(name[-_LONGEST_NAME:])
+
+
+@lru_cache(maxsize=512)
+def _ends_as_one(name: str) -> bool:
     if not name.isascii():
         name = unicodedata.normalize("NFKC", name)
-    letters = "".join(filter(str.isalnum, name[-_LONGEST_NAME:])).lower()
+    letters = "".join(filter(str.isalnum, name)).lower()
     return letters.endswith(_ENDS) or _REST.sub("", letters).endswith(_ENDS)
 
 

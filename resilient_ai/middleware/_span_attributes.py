@@ -7,12 +7,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from resilient_ai.core import semconv as names
-from resilient_ai.core.call import Call
+from resilient_ai.core.call import FOR_NOTHING, Call
 from resilient_ai.core.errors import AttemptTimeout, BudgetExceeded, BudgetUnavailable, DeadlineExceeded
 from resilient_ai.core.operations import Conversation, Embed, Image, Sampling
 from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult, Result, Usage
 from resilient_ai.middleware._conventions import Conventions
-from resilient_ai.middleware._outcome import error_type
+from resilient_ai.middleware._outcome import error_type, told_name, told_word
 
 Attribute = str | bool | int | float | Sequence[str]
 Attributes = dict[str, Attribute]
@@ -134,21 +134,28 @@ def who_attributes(tags: Mapping[str, str]) -> Attributes:
     return {name: tags[tag] for tag, name in _WHO.items() if tag in tags} if tags else {}
 
 
-def add_result(found: Attributes, result: Result, conventions: Conventions, *, cached: bool) -> None:
-    """Add what came back. Usage is left out for a cache hit: nobody counted or billed those tokens this time."""
-    if result.request_id is not None:
-        found[names.RESPONSE_ID] = result.request_id
-    found[names.RESPONSE_MODEL] = result.model
+def add_result(found: Attributes, call: Call[Any], result: Result, conventions: Conventions) -> None:
+    """Add what came back. Usage is left out for a cache hit: nobody counted or billed those tokens this time.
+
+    A server may write anything where an id or the name of a model belongs; what is no name is left out.
+    """
+    told = told_name(result.request_id)
+    if told is not None:
+        found[names.RESPONSE_ID] = told
+    model = result.model
+    if model == call.operation.model or told_word(model) is not None:
+        found[names.RESPONSE_MODEL] = model
     if isinstance(result, ChatResult):
         tells_all = conventions == "latest"
-        reasons = [choice.finish_reason or "error" for choice in result.choices if choice.finish_reason or tells_all]
+        told_by = [choice.finish_reason for choice in result.choices if choice.finish_reason or tells_all]
+        reasons = ["error" if not reason else told_word(reason) or "other" for reason in told_by]
         if reasons:
             found[names.RESPONSE_FINISH_REASONS] = reasons
     elif isinstance(result, EmbedResult):
         found[names.EMBEDDINGS_DIMENSION_COUNT] = result.dimensions
     elif isinstance(result, ImageResult):
         found[names.IMAGE_COUNT] = len(result.images)
-    if result.usage is not None and not cached:
+    if result.usage is not None and call.record.cache not in FOR_NOTHING:
         _add_usage(found, result.usage, conventions)
 
 

@@ -46,7 +46,8 @@ def _retried(trace: "CallSpan", event: RetryScheduled) -> None:
     trace.retries += 1
     trace.stop_reason = "exhausted"  # unless another reason is told, or an answer comes
     attributes: Attributes = {
-        names.ATTEMPT_NUMBER: event.attempt,
+        # Counted over the whole call, as on the spans of attempts; `event.attempt` begins anew with each model.
+        names.ATTEMPT_NUMBER: trace.last_failed or trace.attempts,
         names.RETRY_DELAY: event.wait,
         names.RETRY_DELAY_SOURCE: delay_source(event),
         names.ERROR_TYPE: error_type(event.error),

@@ -112,6 +112,17 @@ def load(tracer_provider: "TracerProvider | None", schema_url: str | None) -> Ot
     )
 
 
+def is_recorded(span: "Span") -> bool | None:
+    """Return whether a span is recorded; None where there is nothing that others could be told of, or it fails."""
+    try:
+        if span.is_recording():
+            return True
+        return False if span.get_span_context().is_valid else None
+    except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+        passed_over("tracing", "ask a span", fault)
+        return None
+
+
 def trace_headers(span: "Span") -> dict[str, str]:
     """Return the W3C trace headers that tell a server of a span; never baggage, which may hold anything.
 

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from resilient_ai.core import semconv as names
 from resilient_ai.core.messages import Tool, ToolCall
+from resilient_ai.middleware._outcome import told_name
 from resilient_ai.middleware._span_attributes import Attributes, add_error
 from resilient_ai.middleware._span_content import ContentWriter
 from resilient_ai.middleware._spans import Ending, let_go
@@ -57,8 +58,10 @@ def tool_attributes(call: ToolCall, tool: Tool) -> Attributes:
         names.OPERATION_NAME: names.EXECUTE_TOOL,
         names.TOOL_NAME: tool.name,
         names.TOOL_TYPE: "function",
-        names.TOOL_CALL_ID: call.id,
     }
+    told = told_name(call.id)  # a server may write anything there
+    if told is not None:
+        found[names.TOOL_CALL_ID] = told
     if tool.description:
         found[names.TOOL_DESCRIPTION] = tool.description
     return found

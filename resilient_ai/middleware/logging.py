@@ -23,15 +23,13 @@ from resilient_ai.middleware._log_lines import (
     name_of,
 )
 from resilient_ai.middleware._log_writer import inside, is_heard, span_ids, writer
-from resilient_ai.middleware._outcome import Outcome, outcome_of, stream_outcome
+from resilient_ai.middleware._outcome import STREAM_OUTCOMES, Outcome, is_leaked, outcome_of, stream_outcome
 from resilient_ai.middleware._telemetry_faults import passed_over
 
 R = TypeVar("R")
 
 _LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 _LIBRARY_LOGGER = "resilient_ai"
-# The words of the traces.
-_STREAM_OUTCOMES = {"success": "completed", "error": "interrupted"}
 
 logging.getLogger(_LIBRARY_LOGGER).addHandler(logging.NullHandler())
 
@@ -103,7 +101,7 @@ class _Line:
         self.call = call
         self.started = call.clock.monotonic()
         # Taken now: at the end of a stream no span is current any more.
-        self.ids = span_ids(call.span)
+        self.ids = _safe_ids(call.span)
 
     def noted(self, event: Event) -> None:
         """Write a notable fact at once."""
@@ -123,7 +121,8 @@ class _Line:
     def stream_ended(self, end: StreamEnd) -> None:
         """Write the line of a stream, with what it delivered."""
         outcome, error = stream_outcome(end)
-        self.over(outcome, error, end.answer, stream=_STREAM_OUTCOMES.get(outcome, outcome))
+        leaked = {"leaked": True} if is_leaked(end) else {}
+        self.over(outcome, error, end.answer, stream=STREAM_OUTCOMES[outcome], **leaked)
 
     def over(self, outcome: Outcome, error: BaseException | None, result: Result | None, **more: Any) -> None:
         """Write the line of the call."""
@@ -135,7 +134,7 @@ class _Line:
         """Return all that is known at the end; what is not known has no field."""
         call, record = self.call, self.call.record
         usage = result.usage if result is not None and record.cache not in FOR_NOTHING else None
-        cost = record.cost() or (result.cost if result is not None else None)
+        cost = record.cost_of(result)
         found: Fields = {
             "model": call.model,
             "served_by": result.served_by if result and result.served_by != call.model else None,
@@ -169,6 +168,14 @@ class _Line:
         else:
             # Handlers take locks, which whoever the garbage collector has interrupted may hold.
             outside_of_collector(_safely, put)
+
+
+def _safe_ids(span: object | None) -> dict[str, str]:
+    try:
+        return span_ids(span)
+    except Exception as fault:  # noqa: BLE001 - a span of somebody else's making, which must not fail a call
+        passed_over("logging", "name a span", fault)
+        return {}
 
 
 def _safely(put: Callable[[], None]) -> None:

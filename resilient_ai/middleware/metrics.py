@@ -118,11 +118,15 @@ class AttemptMetrics:
 
     async def _timed(self, figures: CallFigures, call: Call[R], proceed: Next[R]) -> R:
         started = call.clock.monotonic()
+        if call.hedge:
+            figures.race_begun(call)
         try:
             result = await proceed(call)
         except BaseException as error:
             figures.attempted(call, started, outcome_of(error), error)
             raise
+        if figures.races is not None:
+            figures.answered(call)
         if isinstance(result, StreamResult):
             result.on_end(lambda end: figures.attempted(call, started, *stream_outcome(end)))
         else:

@@ -20,7 +20,7 @@ from resilient_ai.middleware._conventions import Conventions, conventions_of
 from resilient_ai.middleware._span_attributes import start_of
 from resilient_ai.middleware._span_content import Capture, ContentWriter, capture_of
 from resilient_ai.middleware._span_records import RecordWriter
-from resilient_ai.middleware._spans import Otel, Times, inside, let_go, load
+from resilient_ai.middleware._spans import Otel, Times, inside, is_recorded, let_go, load
 from resilient_ai.middleware._telemetry_faults import passed_over
 from resilient_ai.middleware._tool_span import ToolSpan, tool_attributes
 
@@ -131,9 +131,10 @@ class Tracing:
             name, kind, begun = names.SPAN_REQUEST, otel.internal, without_gen_ai(begun)
         times = Times(call.clock)
         span = otel.start(name, kind, begun, at=times.start, parent=around)
-        if span is None or not (span.is_recording() or span.get_span_context().is_valid):
+        recorded = None if span is None else is_recorded(span)
+        if span is None or recorded is None:
             return await proceed(call)
-        if not span.is_recording():  # not sampled, and what is below must know it
+        if not recorded:  # not sampled, and what is below must know it
             return await inside(otel, otel.context_of(span, around), call.replace(span=span), proceed)
         trace = CallSpan(otel, span, times, otel.context_of(span, around), self, style, call, begun)
         traced = call.replace(span=span, listeners=(*call.listeners, trace))
@@ -168,7 +169,7 @@ class Tracing:
         span = otel.start(
             f"{names.EXECUTE_TOOL} {tool.name}", otel.internal, tool_attributes(call, tool), at=times.start
         )
-        if span is None or not span.is_recording():
+        if span is None or not is_recorded(span):
             return None
         return ToolSpan(self._style.content, call, otel, span, times)
 

@@ -29,7 +29,8 @@ from resilient_ai.middleware import _cache_vectors as vectors
 from resilient_ai.middleware._cache_entry import HEADER, unwrap, wrap
 from resilient_ai.middleware._machines.freshness import Freshness
 from resilient_ai.middleware.cache import Cache
-from resilient_ai.testing import PIXEL, ScriptedProvider, ScriptedSource, chat_result, stream_of, vector_of
+from resilient_ai.middleware.cost import CostAccounting
+from resilient_ai.testing import PIXEL, ScriptedProvider, ScriptedSource, answer_to, chat_result, stream_of, vector_of
 
 pytestmark = pytest.mark.anyio
 
@@ -147,6 +148,20 @@ async def test_lookups_are_reported_with_what_they_saved():
         await pipe.send(CHAT, listener=events.append)
     looked_up = [(e.outcome, e.hits, e.misses, e.saved) for e in events if isinstance(e, CacheLookedUp)]
     assert looked_up == [("miss", 0, 1, None), ("hit", 1, 0, Decimal("0.002"))]
+
+
+@pytest.mark.parametrize("operation", [CHAT, Embed(model="m", texts="a")], ids=["chat", "embed"])
+@pytest.mark.parametrize(("accounting", "saved"), [([], Decimal("0.5")), ([CostAccounting()], None)])
+async def test_what_a_hit_saves_is_what_the_call_cost(operation, accounting, saved):
+    """As result, spans and log lines have it: what the answer says, or what accounting made of it, such as nothing."""
+    cost = Cost(amount=Decimal("0.5"), source="table")
+
+    async def listed(call):
+        return answer_to(call.operation).model_copy(update={"cost": cost})
+
+    pipe = Pipeline(ScriptedProvider(listed), [Cache(Memory()), *accounting])
+    first, second = await pipe.send(operation), await pipe.send(operation)
+    assert (None if first.cost is None else first.cost.amount, second.saved) == (saved, saved)
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,8 @@ def test_pictures_and_recordings_are_told_by_their_size():
         ("tool_calls", "tool_call"),
         ("function_call", "tool_call"),
         ("odd", "odd"),
+        ("for ann@example.org", "for [email]"),
+        ("x" * 9000, "x" * 8192 + "…[truncated 808 chars]"),
         (None, "error"),
     ],
 )
@@ -122,7 +124,7 @@ def test_finish_reasons(reason, told):
         Choice(text="a", reasoning="hm", finish_reason=reason),
         Choice(index=1, tool_calls=(CALL,), finish_reason=reason),
     )
-    outputs = described(Chat(model="m", messages="hi"), ChatResult(model="m", choices=choices)).outputs
+    outputs = described(Chat(model="m", messages="hi"), ChatResult(model="m", choices=choices), Redactor()).outputs
     assert [(output["role"], output["finish_reason"]) for output in outputs] == [("assistant", told)] * 2
     assert [[part["type"] for part in output["parts"]] for output in outputs] == [["reasoning", "text"], ["tool_call"]]
 
@@ -171,14 +173,23 @@ def test_every_text_is_redacted():
     """Messages, thoughts, names, arguments, outputs of tools and addresses all pass the redactor."""
     mail = "ann@example.org"
     told = {"role": "user", "content": [{"type": "image", "url": f"https://x.org/a?by={mail}"}], "name": mail}
-    called = ToolCall(id="c1", name="send", arguments=json.dumps({"to": [mail], "key": {mail: mail}}))
+    called = ToolCall(id=mail, name="send", arguments=json.dumps({"to": [mail], "key": {mail: mail}}))
     asked = [told, AssistantMessage(reasoning=mail, content=mail, tool_calls=(called,))]
-    asked += [ToolMessage(content=mail, tool_call_id="c1"), SystemMessage(content=mail)]
+    asked += [ToolMessage(content=mail, tool_call_id=mail), SystemMessage(content=mail)]
     choice = Choice(text=mail, reasoning=mail, tool_calls=(called, ToolCall(id="c2", name="send", arguments=mail)))
     content = described(Chat(model="m", messages=asked), ChatResult(model="m", choices=(choice,)), redactor=Redactor())
     written = json.dumps(content)
     assert "example" not in written
-    assert written.count("[email]") == 15
+    assert written.count("[email]") == 18
+
+
+def test_secrets_in_json_are_masked_at_every_depth():
+    """By their names, however these are written: in arguments, in an answer that is JSON, and in JSON within it."""
+    given = {"accessToken": "swordfish", "clientSecret": "swordfish", "dbPassword": "swordfish", "max_tokens": 7}
+    masked = dict.fromkeys(("accessToken", "clientSecret", "dbPassword"), "[key]") | {"max_tokens": 7}
+    assert described_arguments(json.dumps(given), Redactor()) == masked
+    within = json.dumps({"call": json.dumps({"call": json.dumps(given)})})
+    assert json.loads(json.loads(json.loads(described_text(within, Redactor()))["call"])["call"]) == masked
 
 
 def test_long_parts_are_cut_after_they_are_redacted():
@@ -208,6 +219,8 @@ def test_what_cannot_be_redacted_is_left_out(caplog):
         {"role": "assistant", "parts": [{"type": "reasoning", "content": "hm"}], "finish_reason": "error"}
     ]
     assert described_text("burst", Bursting()) is None
+    odd = ChatResult(model="m", choices=(Choice(text="b", finish_reason="burst"),))
+    assert described(Complete(model="m", prompt="a"), odd, Bursting()).outputs[0]["finish_reason"] == "error"
     assert described_arguments('{"a": "burst"}', Bursting()) is None
     assert "burst" not in caplog.text
 

@@ -47,6 +47,8 @@ from resilient_ai.core.operations import Chat, Embed, Image, Stream
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.results import Usage
 from resilient_ai.core.streams import StreamResult
+from resilient_ai.deepinfra.catalogue import catalogue
+from resilient_ai.middleware._log_fields import presentable
 from resilient_ai.middleware._telemetry_faults import fault_counts
 from resilient_ai.middleware.cache import Cache
 from resilient_ai.middleware.cost import CostAccounting
@@ -191,6 +193,7 @@ async def test_a_stream_is_one_line_at_its_end(how, logger):
     (line,) = logger.lines
     outcome = {"completed": "success", "failed": "error", "cancelled": "cancelled"}.get(how, "abandoned")
     assert (line.outcome, line.stream) == (outcome, {"failed": "interrupted", "closed": "abandoned"}.get(how, how))
+    assert fields(line).get("leaked") == (True if how == "abandoned" else None)
     assert line.levelno == (logging.WARNING if how == "failed" else logging.INFO)
     assert line.duration == (3.0 if how == "cancelled" else 2.0)
     assert fields(line).get("output_tokens") == (2 if how == "completed" else None)
@@ -401,6 +404,29 @@ async def test_what_looks_like_a_key_is_masked_wherever_it_hides(logger):
     assert (shown["path"], shown["odd"], shown["request_id"]) == ("/srv/[key]", "odd thing", "[key]")
     assert shown["long"] == "x" * 2048 + "…[truncated 952 chars]"
     assert shown["tags"] == {"tenant": "acme", "session": "s?token=[key]"}
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"), [("sk-CANARY0123456789", "[key]"), ("x" * 3000, "x" * 2048 + "…[truncated 952 chars]")]
+)
+async def test_names_of_models_are_masked_and_cut(given, shown, logger):
+    """The one that was asked for, the one that served, and the next one: callers and servers fill them."""
+
+    async def other(call, proceed):
+        call.emit(ModelSkipped(call_id="c", model=given, next_model=given, error=ERROR))
+        return await proceed(call.replace(operation=call.operation.on(given)))
+
+    await Pipeline(ScriptedProvider(), [Logging(logger), other]).send(CHAT)
+    await Pipeline(ScriptedProvider(), [Logging(logger)]).send(Chat(model=given, messages="hi"))
+    skipped, served, asked = map(fields, logger.lines)
+    assert (skipped["model"], skipped["next_model"], served["served_by"], asked["model"]) == (shown,) * 4
+
+
+def test_names_of_real_models_are_shown_as_they_are():
+    """None in the catalogue looks like a key."""
+    names = [model.id for model in catalogue]
+    assert len(names) > 100
+    assert presentable({"models": names}) == {"models": names}
 
 
 async def test_what_is_bound_hides_no_field_of_ours(logger):

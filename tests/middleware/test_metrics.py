@@ -32,12 +32,12 @@ from resilient_ai.core.operations import Chat, Complete, Embed, Image, Stream
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.results import Cost, Usage
 from resilient_ai.core.streams import StreamResult
-from resilient_ai.middleware import Cache, CostAccounting, Metrics, Retry, Routing
+from resilient_ai.middleware import Cache, CostAccounting, Hedge, Metrics, Retry, Routing
 from resilient_ai.middleware._metric_attributes import AttributeSets, Names
 from resilient_ai.middleware._metric_gauges import gauges_of
 from resilient_ai.middleware._telemetry_faults import fault_counts
 from resilient_ai.stores import MemoryStore
-from resilient_ai.testing import FakeClock, ScriptedProvider, ScriptedSource, chat_result
+from resilient_ai.testing import FakeClock, ScriptedProvider, ScriptedSource, answer_to, chat_result
 
 pytestmark = pytest.mark.anyio
 
@@ -316,6 +316,37 @@ async def test_a_fallback_shows_both_models():
     )
 
 
+async def test_what_auto_stands_for_is_no_fallback():
+    """A model that routing chose is asked first; only one that is asked because another one could not serve is a fallback."""
+    measured = Measured(ServerFailed("x", status=500), stack=[Routing(models=["a", "b"]), Retry()])
+    await measured.send(Chat(model="auto", messages="hi"))
+    attempts = measured.attributes("resilient_ai.attempt.duration")
+    assert [(found["resilient_ai.attempt.model"], found["resilient_ai.attempt.kind"]) for found in attempts] == [
+        ("a", "initial"),
+        ("a", "retry"),
+    ]
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["chat", "stream"])
+async def test_two_requests_for_one_answer_show_who_won(streamed):
+    """The one that was cancelled has lost and did not fail."""
+
+    async def slow(call):
+        await asyncio.sleep(1.0 if call.hedge else 60.0)
+        return answer_to(call.operation)
+
+    hedge = Retry(hedge=Hedge(samples=1, extra=1.0, delay_min=1.0))
+    measured = Measured(1.0, answer_to(STREAM if streamed else CHAT), slow, slow, stack=[hedge])
+    for _ in range(2):
+        result = await measured.send(STREAM if streamed else CHAT)
+        if streamed:
+            await result.result()
+    names = ("resilient_ai.attempt.kind", "resilient_ai.attempt.outcome", "error.type")
+    attempts = measured.attributes("resilient_ai.attempt.duration")
+    found = [tuple(attributes.get(name) for name in names) for attributes in attempts]
+    assert sorted(found) == [("hedge", "won", None), ("initial", "lost", None), ("initial", "success", None)]
+
+
 @pytest.mark.parametrize(
     ("events", "name", "expected"),
     [
@@ -584,8 +615,9 @@ async def test_units_and_buckets():
     measured = Measured(every)
     await measured.send(CHAT)
     await (await measured.send(STREAM)).result()
-    Watching(*EVERY_PART, reported=measured)
+    watching = Watching(*EVERY_PART, reported=measured)
     metrics = measured.metrics()
+    assert watching.asked == 1
     found = {
         name: (
             type(metric.data).__name__,
@@ -842,6 +874,35 @@ def test_made_up_names_are_bounded():
     assert last.request["gen_ai.request.model"] == "other"
     assert sets.of_attempt("m7", "initial", "success", None)["resilient_ai.attempt.model"] == "m7"
     assert max(len(sets._calls), len(sets._others)) <= 4096
+
+
+def test_names_that_servers_make_up_do_not_use_up_those_of_callers():
+    """However many models have answered, the next one that is asked for has its name, also as one that answers."""
+    sets = AttributeSets("deepinfra", 0)
+    call = ("success", "off", None, None)
+    for number in range(600):
+        last = sets.of_call(("chat", "https://x", "m", f"odd-{number}", *call))
+    assert last.client["gen_ai.response.model"] == "other"
+    asked = sets.of_call(("chat", "https://x", "real", "real", *call)).client
+    assert (asked["gen_ai.request.model"], asked["gen_ai.response.model"]) == ("real", "real")
+    other = sets.of_call(("chat", "https://x", "m", "real", *call)).client
+    assert (other["gen_ai.request.model"], other["gen_ai.response.model"]) == ("m", "real")
+
+
+async def test_text_of_a_server_that_is_no_name_is_other():
+    """It becomes no value of an attribute, and nothing of it is kept; a model that was asked for may have any name."""
+    texts = ["as you said", "ann@example.org", "a\x1bb", "x" * 201, "y" * 100_000]
+    measured = Measured(*[chat_result().model_copy(update={"model": text}) for text in [*texts, ""]])
+    for _ in range(6):
+        await measured.send(CHAT)
+    odd = chat_result().model_copy(update={"model": "team@modèle"})
+    measured.scripted.script.append(odd)
+    await measured.send(Chat(model="team@modèle", messages="hi"))
+    points = measured.points("gen_ai.client.operation.duration")
+    found = [(point.attributes.get("gen_ai.response.model"), point.count) for point in points]
+    assert found == [("other", 5), (None, 1), ("team@modèle", 1)]
+    kept = measured.pipeline.stack[0]._state.sets._calls
+    assert {key[3] for key in kept} == {"other", "", "team@modèle"}
 
 
 def test_made_up_names_leave_nothing_behind():

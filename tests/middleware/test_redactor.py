@@ -3,10 +3,13 @@
 import random
 import re
 import string
+import sys
 import time
+from re import _parser
 
 import pytest
 
+from resilient_ai.middleware import _redaction
 from resilient_ai.middleware.redactor import Found, Redactor
 
 KEY = "aB3dE5fG7hJ9kL1mN3pQ5rS7tU9vW1xY"
@@ -48,10 +51,80 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N"
         (f"a {PEM} b {PEM} c", "a [private_key] b [private_key] c"),
         (f"a {PEM[:60]}", "a [private_key]"),
         ("-----BEGIN PGP PRIVATE KEY BLOCK-----\nx", "[private_key]"),
+        (
+            "a ---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nx\n---- END SSH2 ENCRYPTED PRIVATE KEY ---- b",
+            "a [private_key] b",
+        ),
     ],
 )
 def test_what_is_masked(text, masked):
     """Each kind in the forms in which it is met; what stands around it is kept."""
+    assert Redactor().text(text) == masked
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("aws_secret_access_key = wJalrXUt/K7MD+EX", "aws_secret_access_key = [key]"),
+        ("passphrase=swordfish pwd: swordfish", "passphrase=[key] pwd: [key]"),
+        (
+            "password=12345678, token=12345678, price per token: 0.00025",
+            "password=[key], token=12345678, price per token: 0.00025",
+        ),
+        ('{"password": 12345678, "token": "12345678"}', '{"password": [key], "token": "[key]"}'),
+        ('password: "correct horse, battery" and', 'password: "[key]" and'),
+        ("Password := 'correct \"horse\"' and", "Password := '[key]' and"),
+        ('password = "correct horse', 'password = "[key]'),
+        ('secret: "correct\nhorse"', 'secret: "[key]\nhorse"'),
+        (r'{"password": "a\" horse\\", "b": 1}', '{"password": "[key]", "b": 1}'),
+        (r'{"a": "{\"apiKey\": \"a\\\" horse\\\\\", \"b\": 1}"}', r'{"a": "{\"apiKey\": \"[key]\", \"b\": 1}"}'),
+        (r'{"a": "{\"b\": \"{\\\"pwd\\\": \\\"horse\\\"}\"}"}', r'{"a": "{\"b\": \"{\\\"pwd\\\": \\\"[key]\\\"}\"}"}'),
+        (r'{"a": "{\"pwd\": \"horse"}', r'{"a": "{\"pwd\": \"[key]"}'),
+        (r'{"a": "password=swordfish\"b"}', r'{"a": "password=[key]\"b"}'),
+        (r'{"a": "password\u003dswordfish"}', r'{"a": "password\u003d[key]"}'),
+        ("env['DB_PASSWORD'] = b'horse'", "env['DB_PASSWORD'] = b'[key]'"),
+        ("client_secret: |\n  swordfish\nb: 1", "client_secret: |\n  [key]\nb: 1"),
+        ("Your API key:\nswordfish", "Your API key:\n[key]"),
+        ('"api_key"       :       "swordfish"', '"api_key"       :       "[key]"'),
+        ('authorization: "Bearer  a b"', 'authorization: "Bearer  [key]"'),
+        ('{"password": null, "secret": "", "cookie": true}', '{"password": null, "secret": "", "cookie": true}'),
+        ("postgres://ann:sword@fish@db/x", "postgres://[key]@db/x"),
+        ('"http://db:80","ann":"@b"', '"http://db:80","ann":"@b"'),
+        ("https://x.org/a?sv=1&sig=swordfish&b=c", "https://x.org/a?sv=1&sig=[key]&b=c"),
+        ("pass\u200bword=swordfish", "pass\u200bword=[key]"),
+    ],
+)
+def test_secrets_behind_their_names(text, masked):
+    """In quotes up to the closing one, at whatever depth of JSON in JSON; else one word. Counts of tokens are no secrets."""
+    assert Redactor().text(text) == masked
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("4111\t1111\t1111\t1111", "[card]"),
+        ("no. 4111\r\n1111\r\n1111\r\n1111.", "no. [card]."),
+        ("3782  822463  10005", "[card]"),
+        ("2500\n4111\n1111\n1111\n1111\n", "2500\n4111\n1111\n1111\n1111\n"),
+        ("4111\t1111\t1111\t1111\t2500", "4111\t1111\t1111\t1111\t2500"),
+        ("4111\n1111\n1111\n1112", "4111\n1111\n1111\n1112"),
+        ("4111\n1111\t1111\n1111", "4111\n1111\t1111\n1111"),
+        ("4111\u20131111\u20131111\u20131111", "[card]"),
+        ("4111\u200b1111\u200b1111\u200b1111\u200b", "[card]\u200b"),
+        ("\uff14111 1111 1111 1111", "[card]"),
+        ('{"card": 4111111111111111.0}', '{"card": [card].0}'),
+        ('"ann smith"@example.org', "[email]"),
+        (r'{"to": "\"ann smith\"@example.org"}', r'{"to": "[email]"}'),
+        ('a "\nb"@example.org', 'a "\nb"@example.org'),
+        ('"@example.org', '"@example.org'),
+        ("ann\uff20example.org, ann\ufe6bexample.org", "[email], [email]"),
+        ("ann&#64;example.org, ann\\u0040example.org", "[email], [email]"),
+        ("an\u00adn@exam\u200bple.org", "[email]"),
+        ("+\uff14\u0669 431 8801234, +1\u2013415\u2013555\u20130132", "[phone], [phone]"),
+    ],
+)
+def test_forms_that_look_alike(text, masked):
+    """Signs of another width, digits of another script, dashes of typography and what is invisible hide nothing; columns stay."""
     assert Redactor().text(text) == masked
 
 
@@ -67,6 +140,8 @@ def test_what_is_masked(text, masked):
         "@pytest.mark.anyio def f(token: int = 12345, tokens=4096): mail me @home, a@b",
         "The bearer is tired, a basic idea, the secret of it: no",
         "-----BEGIN PUBLIC KEY-----",
+        '{"max_tokens": 4096, "input_tokens": "many", "keyboard": "qwertz", "monkey": "Anton", "key": "value"}',
+        "tokens: 4,096 a second; keyboard: qwertz",
         "",
     ],
 )
@@ -126,28 +201,32 @@ def test_json_values():
     value = {
         "ann@example.org": [("+14155550132", 1.5), None, True],
         "card": 4111111111111111,
+        "as a float": 4111111111111111.0,
+        "vast": [1e300, float("inf")],
         "stamp": 1700000000123456789,
         "count": 17,
         "X-API-Key": ["a", 1],
-        "refresh_token": "a",
+        "refreshToken": "a",
         "password": None,
         "max_tokens": 20,
         "raw": b"\x00",
-        4111111111111111: 4111111111111111.0,
+        4111111111111111: '{"call": "{\\"password\\": \\"a\\"}"}',
     }
     assert Redactor().value(value) == {
         "[email]": [["[phone]", 1.5], None, True],
         "card": "[card]",
+        "as a float": "[card]",
+        "vast": [1e300, float("inf")],
         "stamp": 1700000000123456789,
         "count": 17,
         "X-API-Key": "[key]",
-        "refresh_token": "[key]",
+        "refreshToken": "[key]",
         "password": None,
         "max_tokens": 20,
         "raw": "[bytes]",
-        "[card]": 4111111111111111.0,
+        "[card]": '{"call": "{\\"password\\": \\"[key]\\"}"}',
     }
-    assert Redactor(patterns={"case": r"\d{6}"}).value([104711, 17]) == ["[case]", 17]
+    assert Redactor(patterns={"case": r"\d{6}"}).value([104711, 104711.0, 17, 1.5]) == ["[case]", "[case]", 17, 1.5]
 
 
 def test_what_is_nested_too_deep_is_not_told():
@@ -212,6 +291,18 @@ HOSTILE = {
     "letters that grow": "İ@",
     "percent signs": "%40a",
     "words before a mail": "ann " * 20 + "a@b.de",
+    "quotes before a mail": '"@a.bc',
+    "quotes without an end": 'password="',
+    "quotes over the line": 'password="a\n',
+    "quotes with backslashes": 'password=\\"',
+    "two kinds of quotes": "password=\\\"password='",
+    "backslashes in quotes": 'password="' + "\\" * 50,
+    "names": "secret key ",
+    "names of nothing": "token: null ",
+    "columns": "4111\n",
+    "columns that nearly are cards": "4111\t1111\t1111\t1112\t\t\t",
+    "invisible": "4\u200b",
+    "full width": "\uff14",
 }
 
 
@@ -232,6 +323,72 @@ def test_no_text_makes_it_slow(unit):
     short = (unit * size)[:size]
     long = (unit * size * 8)[: size * 8]
     assert seconds_for(long) < 30 * max(seconds_for(short), 0.0002)
+
+
+# Each of them begins with a sign, or behind one, over which it cannot run, so that two looks have no character in common.
+UNBOUNDED = {"_BEARER", "_IN_QUERY", "_MAIL_DOMAIN", "_RANDOM_PIECE", "_TOKEN", "_WORD"}
+
+
+def test_every_look_is_short():
+    """From no place a pattern looks further than some hundred characters, but for six that never look at one place twice."""
+    found = {name: pattern for name, pattern in vars(_redaction).items() if isinstance(pattern, re.Pattern)}
+    widths = {name: _parser.parse(pattern.pattern, pattern.flags).getwidth()[1] for name, pattern in found.items()}
+    assert {name for name, width in widths.items() if width > 400} == UNBOUNDED
+    assert len(widths) > len(UNBOUNDED) + 5
+
+
+class Looked(str):
+    """A text that counts how much of it is looked at for a character."""
+
+    __slots__ = ("looked",)
+
+    def __new__(cls, text):
+        made = super().__new__(cls, text)
+        made.looked = 0
+        return made
+
+    def find(self, mark, start, end=None):
+        place = super().find(mark, start, end)
+        self.looked += (place + 1 if place >= 0 else len(self) if end is None else end) - start
+        return place
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if "quote" in name])
+def test_a_million_characters_of_quotes_are_looked_at_a_few_times_each(name):
+    """Whatever opens and closes where: the work grows as the text does. It is counted, as time is not the same every day."""
+    counts = []
+    for size in (500_000, 1_000_000):
+        text = Looked((HOSTILE[name] * size)[:size])
+        found = sum(1 for _ in _redaction.find_named(text))
+        counts.append(text.looked + found)
+    assert counts[1] <= 2 * counts[0] + 100
+    assert counts[1] <= 3 * 1_000_000
+
+
+@pytest.mark.parametrize("name", ["quotes with backslashes", "columns that nearly are cards", "a@a.bc ", "invisible"])
+def test_a_million_characters_take_twice_the_steps_of_half_of_them(name):
+    """Lines of Python that are run for it are counted."""
+    unit = HOSTILE.get(name, name)
+    half, whole = (steps_for((unit * size)[:size]) for size in (500_000, 1_000_000))
+    assert 1.9 * half < whole < 2.1 * half + 100
+
+
+def steps_for(text):
+    """Return how many lines of our code a redactor runs."""
+    steps = 0
+
+    def count(frame, event, _):
+        nonlocal steps
+        steps += event == "line"
+        return count if "resilient_ai" in frame.f_code.co_filename else None
+
+    redactor, before = Redactor(), sys.gettrace()
+    sys.settrace(count)
+    try:
+        redactor.text(text)
+    finally:
+        sys.settrace(before)
+    return steps
 
 
 def test_a_secret_hides_in_no_random_text():

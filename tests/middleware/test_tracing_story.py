@@ -489,8 +489,7 @@ async def test_what_a_backend_looks_for(backend, expected):
         await (await traced.send(STREAM, tags=tags)).result()
         keys.append(traced.call.attributes)
         assert set(traced.attempts[0].attributes) == {
-            f"resilient_ai.attempt.{name}"
-            for name in ("number", "kind", "model", "previous_attempts", "outcome")
+            f"resilient_ai.attempt.{name}" for name in ("number", "kind", "model", "previous_attempts", "outcome")
         } | {"resilient_ai.cost.amount"}
     plain, added = keys
     found = {key: value for key, value in added.items() if key not in plain}
