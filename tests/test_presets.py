@@ -274,9 +274,7 @@ class TestHome:
         provider = ScriptedProvider(chat_result(), chat_result())
         for hard in (True, False):
             budgets = [Budget(limit="1 USD", per="day", hard=hard)]
-            settings = Settings(
-                home=blocked, budgets=budgets, budget_unreachable=unreachable, budget_unpriced="0.1"
-            )
+            settings = Settings(home=blocked, budgets=budgets, budget_unreachable=unreachable, budget_unpriced="0.1")
             async with AsyncClient(provider=provider, settings=settings) as ai:
                 with nullcontext() if goes or not hard else pytest.raises(BudgetUnavailable):
                     await ai.chat("m", "hi")
