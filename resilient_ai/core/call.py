@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast
 from resilient_ai.core.cache_control import CacheControl
 from resilient_ai.core.clock import Clock
 from resilient_ai.core.collector import outside_of_collector
+from resilient_ai.core.errors import CallRejected, ProviderError
 from resilient_ai.core.events import Event, SendStarted
 from resilient_ai.core.ledger import SendClosed
 from resilient_ai.core.log import Log
@@ -304,6 +305,17 @@ class Call(Generic[R]):
             self.bytes_leave()
         if self.listeners:
             self.emit(SendStarted(call_id=self.id, model=self.model, number=self.record.sends))
+
+    def may_have_left(self, error: BaseException, since: int) -> bool:
+        """Return whether bytes of a request that failed may have reached the service, so that it may be billed.
+
+        Args:
+            error: What it failed with. What knows says so; a cancellation, or a fault of ours, does not.
+            since: What `departed.count` was before it.
+        """
+        if isinstance(error, ProviderError | CallRejected):
+            return error.sent
+        return self.departed.count > since
 
     def bytes_leave(self) -> None:
         """Take note that the request that was started is on its way from now on."""

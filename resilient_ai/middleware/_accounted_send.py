@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from resilient_ai.core.call import Call, given_out_here, new_id
 from resilient_ai.core.collector import outside_of_collector
-from resilient_ai.core.errors import CallRejected, ProviderError, StatusError
+from resilient_ai.core.errors import StatusError
 from resilient_ai.core.events import SendSettled
 from resilient_ai.core.ledger import Ledger, SendClosed, SendOpened, SendOutcome
 from resilient_ai.core.log import Log
@@ -83,20 +83,13 @@ class AccountedSend:
 
     def failed(self, error: BaseException) -> None:
         """Close the row of a send that gave no answer."""
-        if not self.may_be_billed(error):
+        if not self.call.may_have_left(error, self.departed):
             self.close("never_sent", error=error)
         elif isinstance(error, StatusError) and not (error.in_answer and error.status >= _SERVER_FAULT):
             # The service refused, and bills nothing for that; one that failed while it answered may bill what it had done.
             self.close("settled", Decimal(0), error=error)
         else:
             self.close("unknown", error=error)
-
-    def may_be_billed(self, error: BaseException) -> bool:
-        """Return whether bytes of the request may have reached the service."""
-        if isinstance(error, ProviderError | CallRejected):
-            return error.sent
-        # A cancellation, or a fault of ours: then it matters whether bytes left since the row was opened.
-        return self.call.departed.count > self.departed
 
     def handed_over(self, stream: StreamResult) -> None:
         """Close the row when the stream ends."""

@@ -6,7 +6,6 @@ from typing import Any
 
 from resilient_ai.core.budgets import BudgetBook, units
 from resilient_ai.core.call import Call
-from resilient_ai.core.errors import CallRejected, ProviderError
 from resilient_ai.core.ledger import SendClosed
 from resilient_ai.core.log import Log
 from resilient_ai.middleware._budget_counter import Counter
@@ -67,19 +66,15 @@ class Reservation:
 
     def failed(self, error: BaseException) -> None:
         """See to a send that failed without anybody having accounted for it."""
-        sent = error.sent if isinstance(error, ProviderError | CallRejected) else self._has_left()
-        self._end(sent=sent)
+        self._end(sent=self._call.may_have_left(error, self._departed))
 
     def over(self, _: object) -> None:
         """See to a send that ended without anybody having accounted for it."""
-        self._end(sent=self._has_left())
+        self._end(sent=self._call.departed.count > self._departed)
 
     def _end(self, *, sent: bool) -> None:
         if self._held:
             self._settle((self._worst or 0) if sent else 0)
-
-    def _has_left(self) -> bool:
-        return self._call.departed.count > self._departed
 
     def _settle(self, cost: int) -> None:
         if self._pid != os.getpid():

@@ -9,7 +9,7 @@ from resilient_ai.core.call import Call, Next
 from resilient_ai.core.checks import check_able, check_count, check_seconds, check_share
 from resilient_ai.core.clock import Clock
 from resilient_ai.core.deltas import Finished
-from resilient_ai.core.errors import CallRejected, LimitReached, ProviderError
+from resilient_ai.core.errors import LimitReached
 from resilient_ai.core.events import PermitGranted
 from resilient_ai.core.health import RateState
 from resilient_ai.core.operations import Embed, Operation
@@ -108,8 +108,7 @@ class RateLimit:
         try:
             result = await proceed(call)
         except BaseException as error:
-            sent = error.sent if isinstance(error, ProviderError | CallRejected) else call.departed.count > departed
-            if not sent:
+            if not call.may_have_left(error, departed):
                 booking.give_back()
             raise
         when_done(result, lambda end: booking.settle(_tokens_of(call.operation, result, end)))

@@ -12,6 +12,7 @@ import pytest
 
 from resilient_ai.core import events
 from resilient_ai.core.call import Call, CallRecord, OperationMiddleware, new_id
+from resilient_ai.core.errors import ConnectionFailed, ServerFailed
 from resilient_ai.core.events import Event, SendStarted
 from resilient_ai.core.ledger import SendClosed, SendOpened
 from resilient_ai.core.operations import Chat, Complete, Embed, Image, Stream
@@ -208,3 +209,23 @@ def test_facts_and_rows_have_no_room_for_more(cls):
     fact = cls(**{field.name: None for field in dataclasses.fields(cls)})
     assert not hasattr(fact, "__dict__")
     assert cls.__doc__
+
+
+@pytest.mark.parametrize(
+    ("error", "before", "after"),
+    [
+        (ConnectionFailed("no", phase="connect"), False, False),
+        (ServerFailed("no", status=500), True, True),
+        (asyncio.CancelledError(), False, True),
+        (LookupError("ours"), False, True),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_whether_a_request_that_failed_may_be_billed(error, before, after):
+    """Errors of the service know it; of all others it is so where bytes have left since."""
+    one = call()
+    since = one.departed.count
+    assert one.may_have_left(error, since) is before
+    one.send_started()
+    assert one.may_have_left(error, since) is after
+    assert one.may_have_left(error, one.departed.count) is before
