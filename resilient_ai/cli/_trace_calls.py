@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from resilient_ai.cli._trace_model import Call, Other, Part, Trace, Wait, WaitKind
 from resilient_ai.cli._trace_parts import attempt_of, call_of, happened_in, in_order, other_of, remains_of
@@ -30,26 +31,38 @@ def traces_of(spans: Iterable[Span], chosen: Collection[tuple[str, str]]) -> lis
     by_trace: dict[str, dict[str, Span]] = {trace: {} for trace, _ in chosen}
     for span in spans:
         by_trace[span.trace].setdefault(span.id, span)
-    wanted = set(chosen)
-    return [
-        _Tree(found).trace(trace, [span for one, span in chosen if one == trace and (one, span) in wanted])
-        for trace, found in by_trace.items()
-    ]
+    calls: dict[str, list[str]] = {trace: [] for trace in by_trace}
+    for trace, span_id in chosen:
+        calls[trace].append(span_id)
+    return [Tree(found, calls[trace]).trace(trace) for trace, found in by_trace.items()]
 
 
-class _Tree:
+class Place(NamedTuple):
+    """Where a span stands.
+
+    Args:
+        within: The chosen call or function around it, None for none.
+        top: What stands around everything, be it the span itself; None where that stands in itself.
+    """
+
+    within: str | None
+    top: str | None
+
+
+class Tree:
     """The spans of one trace. What says that it stands in itself, or in one that does, stands nowhere."""
 
-    def __init__(self, spans: dict[str, Span]) -> None:
+    def __init__(self, spans: dict[str, Span], chosen: Sequence[str]) -> None:
         self.spans = spans
+        self.chosen = dict.fromkeys(chosen)
+        self.places: dict[str, Place] = {}
         self.below: defaultdict[str, list[Span]] = defaultdict(list)
         for span in spans.values():
             if span.parent is not None:
                 self.below[span.parent].append(span)
 
-    def trace(self, trace: str, chosen: Sequence[str]) -> Trace:
-        wanted = set(chosen)
-        calls = {one: self.call(trace, one, wanted) for one in chosen}
+    def trace(self, trace: str) -> Trace:
+        calls = {one: self.call(trace, one) for one in self.chosen}
         within: defaultdict[str | None, list[Call]] = defaultdict(list)
         for call in calls.values():
             within[call.above].append(call)
@@ -58,31 +71,48 @@ class _Tree:
         found += [
             (0, call) for call in calls.values() if call.span not in reached
         ]  # two that say they stand in each other
-        return Trace(id=trace, root=self.root(chosen), calls=found)
+        return Trace(id=trace, root=self.root(), calls=found)
 
-    def root(self, chosen: Sequence[str]) -> str | None:
+    def root(self) -> str | None:
         """Return the name of what stands around all of them."""
-        tops = {([one, *self.above(one)][-1]) for one in chosen}
-        top = self.spans.get(tops.pop()) if len(tops) == 1 else None
+        tops = {self.place(one).top for one in self.chosen}
+        top = self.spans.get(tops.pop() or "") if len(tops) == 1 else None
         return top.name if top is not None and not is_call(top) and top.name != names.SPAN_ATTEMPT else None
 
-    def above(self, span: str) -> Iterator[str]:
-        """Return what a span stands in, from the inside out."""
-        seen = {span}
-        found = self.spans.get(span)
-        while found is not None and found.parent is not None and found.parent not in seen:
-            seen.add(found.parent)
-            yield found.parent
-            found = self.spans.get(found.parent)
+    def place(self, number: str) -> Place:
+        """Return where a span stands. What is found on the way up is kept, so that no span is passed twice."""
+        path: dict[str, None] = {}
+        at: str | None = number
+        while at is not None and at not in self.places and at not in path:
+            path[at] = None
+            at = span.parent if (span := self.spans.get(at)) is not None else None
+        if at in path:
+            order = [*path]
+            self._place_circle(order[order.index(at) :])
+        for one in reversed(path):
+            if one not in self.places:
+                above = span.parent if (span := self.spans.get(one)) is not None else None
+                self.places[one] = Place(None, one) if above is None else self._below(above)
+        return self.places[number]
 
-    def call(self, trace: str, number: str, chosen: set[str]) -> Call:
+    def _below(self, above: str) -> Place:
+        place = self.places[above]
+        return Place(above, place.top) if above in self.chosen else place
+
+    def _place_circle(self, circle: Sequence[str]) -> None:
+        """Place spans of which each stands in the next one, and the last one in the first."""
+        within: str | None = None
+        for one in (*reversed(circle), *reversed(circle)):
+            self.places[one] = Place(within if within != one else None, None)
+            within = one if one in self.chosen else within
+
+    def call(self, trace: str, number: str) -> Call:
         span = self.spans.get(number)
         parts = list(self.parts(number))
-        above = next((one for one in self.above(number) if one in chosen), None)
         if span is None:
             return remains_of(trace, number, parts)
         parts += happened_in(span)
-        return call_of(span, above, in_order(parts))
+        return call_of(span, self.place(number).within, in_order(parts))
 
     def parts(self, number: str) -> Iterator[Part]:
         for span in self.below[number]:

@@ -39,7 +39,7 @@ def names_a_secret(name: str) -> bool:
     >>> [names_a_secret(name) for name in ("X-Api-Key", "refreshToken", "dbPassword2", "max_tokens", "keyboard")]
     [True, True, True, False, False]
     """
-    return _ends_as_one(name[-_LONGEST_NAME:])
+    return _ends_as_one(name.rstrip()[-_LONGEST_NAME:])
 
 
 @lru_cache(maxsize=512)

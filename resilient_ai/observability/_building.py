@@ -3,25 +3,27 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from opentelemetry import _logs, metrics, trace
 from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.observability import _exporters
-from resilient_ai.observability._console import line_of
+from resilient_ai.observability._console import json_of, line_of
+from resilient_ai.observability._destinations import Destination, RecordBatches, Reports, SpanBatches
+from resilient_ai.observability._ending import Ending
 from resilient_ai.observability._prometheus import reader_for, serve
 from resilient_ai.observability._trace_file import TraceFile
 from resilient_ai.observability.backends import Backend, Signal
-from resilient_ai.observability.log_lines import RecordHandler, attach, stream_handler
+from resilient_ai.observability.log_lines import RecordHandler, attach, form_for, stream_handler
 from resilient_ai.observability.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk._logs.export import LogRecordExporter
     from opentelemetry.sdk.metrics.export import MetricExporter
-    from opentelemetry.sdk.metrics.view import View
     from prometheus_client import CollectorRegistry
 
 # Milliseconds after which spans reach somebody who watches: a terminal, and a file that a program follows.
@@ -50,38 +51,38 @@ class Building:
         self._resource = Resource.create(dict(resource))
         self._undo = undo
         self._globally = globally
-        self._spans: list[tuple[SpanExporter, float | None]] = []
-        self._metrics: list[MetricExporter] = []
-        self._records: list[LogRecordExporter] = []
+        # What sends, with its name in messages.
+        self._spans: list[tuple[str, SpanExporter, float | None]] = []
+        self._metrics: list[tuple[str, MetricExporter]] = []
+        self._records: list[tuple[str, LogRecordExporter]] = []
+        self._destinations: dict[str, Destination] = {}
         self._readers: list[MetricReader] = []
         self._providers: dict[Signal, Any] = {}
         self._at_end: list[Callable[[], object]] = []
         self._prometheus_port: int | None = None
         self._trace_file: Path | None = None
+        self._trace_file_size = 0
 
     def add_backend(self, backend: Backend, signals: Collection[Signal]) -> None:
         """Send signals to a backend or a collector."""
         _exporters.check_environment(backend, signals)
         if "traces" in signals:
-            self._spans.append((_exporters.span_exporter(backend), None))
+            self._spans.append((f"traces to {backend.name}", _exporters.span_exporter(backend), None))
         if "metrics" in signals:
-            self._metrics.append(_exporters.metric_exporter(backend))
+            self._metrics.append((f"metrics to {backend.name}", _exporters.metric_exporter(backend)))
         if "logs" in signals:
-            self._records.append(_exporters.log_exporter(backend))
+            self._records.append((f"logs to {backend.name}", _exporters.log_exporter(backend)))
 
-    def add_console(self) -> None:
-        """Write a line for each span to the error channel."""
+    def add_console(self, logs: Any) -> None:
+        """Write a line for each span to the error channel; it is JSON where lines of the log are, which go there as well."""
         import sys  # noqa: PLC0415 - the channel of now, which a test or a shell may have replaced
 
-        self._spans.append((ConsoleSpanExporter(out=sys.stderr, formatter=line_of), _SOON))
+        formatter = json_of if logs != "off" and form_for(logs, sys.stderr) == "json" else line_of
+        self._spans.append(("traces to the console", ConsoleSpanExporter(out=sys.stderr, formatter=formatter), _SOON))
 
     def add_trace_file(self, path: Path, size: int) -> None:
-        """Append spans to a file."""
-        try:
-            self._spans.append((TraceFile(path, size), _SOON))
-        except OSError as error:
-            raise ConfigurationError(f"trace_file: {error}") from None
-        self._trace_file = path
+        """Append spans to a file, once it is opened."""
+        self._trace_file, self._trace_file_size = path, size
 
     def add_prometheus(self, target: "int | CollectorRegistry", host: str) -> None:
         """Let figures be scraped."""
@@ -96,30 +97,36 @@ class Building:
 
     def make_providers(self, sample: float | None, interval: float | None, views: "Sequence[View]") -> None:
         """Make a provider for each signal that somebody takes."""
+        has_traces = bool(self._spans) or self._trace_file is not None
         wanted: dict[Signal, object] = {
-            "traces": self._spans,
+            "traces": has_traces,
             "metrics": self._readers or self._metrics,
             "logs": self._records,
         }
         self._check_unset([signal for signal, parts in wanted.items() if parts])
+        if not all(isinstance(view, View) for view in cast("Sequence[object]", views)):
+            raise ConfigurationError("views must be a list of opentelemetry.sdk.metrics.view.View")
         every = None if interval is None else interval * 1000
-        readers = [
-            *self._readers,
-            *(PeriodicExportingMetricReader(exporter, export_interval_millis=every) for exporter in self._metrics),
-        ]
-        if self._spans:
+        reports = [(name, Reports(exporter, export_interval_millis=every)) for name, exporter in self._metrics]
+        readers: list[MetricReader] = [*self._readers, *(one for _, one in reports)]
+        for name, one in reports:
+            self._undo.callback(one.shutdown)
+            self._add(name, one)
+        if has_traces:
             sampler = None if sample is None else ParentBased(TraceIdRatioBased(sample))
-            tracers = TracerProvider(sampler=sampler, resource=self._resource)
+            tracers = TracerProvider(sampler=sampler, resource=self._resource, shutdown_on_exit=False)
             self._kept("traces", tracers)
-            for span_exporter, delay in self._spans:
-                tracers.add_span_processor(BatchSpanProcessor(span_exporter, schedule_delay_millis=delay))
+            for name, span_exporter, delay in self._spans:
+                self._send_spans(name, span_exporter, delay)
         if readers:
-            self._kept("metrics", MeterProvider(metric_readers=readers, resource=self._resource, views=views))
+            self._kept("metrics", MeterProvider(readers, self._resource, shutdown_on_exit=False, views=views))
         if self._records:
-            loggers = LoggerProvider(resource=self._resource)
+            loggers = LoggerProvider(self._resource, shutdown_on_exit=False)
             self._kept("logs", loggers)
-            for record_exporter in self._records:
-                loggers.add_log_record_processor(BatchLogRecordProcessor(record_exporter))
+            for name, record_exporter in self._records:
+                batches = RecordBatches(record_exporter)
+                loggers.add_log_record_processor(batches)
+                self._add(name, batches)
 
     def write_logs(self, form: Any, *, level: int, root: bool) -> None:
         """Write lines of the log to the error channel, and to whoever takes log records."""
@@ -131,8 +138,25 @@ class Building:
             self._at_end.append(detach)
             self._undo.callback(detach)
 
+    def open_trace_file(self) -> None:
+        """Make the file of spans, when nothing else can be refused any more: what is refused leaves no file behind."""
+        if self._trace_file is None:
+            return
+        try:
+            exporter = TraceFile(self._trace_file, self._trace_file_size)
+        except OSError as error:
+            raise ConfigurationError(f"trace_file: {error}") from None
+        self._send_spans("traces to the trace file", exporter, _SOON)
+
     def telemetry(self, service: str, backends: Sequence[str]) -> Telemetry:
         """Return what was put together."""
+        ending = Ending(
+            {
+                **{name: one.end for name, one in self._destinations.items()},
+                **{f"{signal} to others": provider.shutdown for signal, provider in self._providers.items()},
+            }
+        )
+        self._undo.callback(ending.forget)
         return Telemetry(
             service,
             tracer_provider=self._providers.get("traces"),
@@ -141,6 +165,8 @@ class Building:
             prometheus_port=self._prometheus_port,
             trace_file=self._trace_file,
             trace_backends=list(dict.fromkeys(backends)),
+            destinations=list(self._destinations.values()),
+            ending=ending,
             on_shutdown=self._at_end,
         )
 
@@ -156,6 +182,17 @@ class Building:
             if _global(signal) is not provider:  # somebody was faster
                 raise _taken(signal)
 
+    def _send_spans(self, name: str, exporter: SpanExporter, delay: float | None) -> None:
+        batches = SpanBatches(exporter, schedule_delay_millis=delay)
+        self._providers["traces"].add_span_processor(batches)
+        self._add(name, batches)
+
+    def _add(self, name: str, destination: Destination) -> None:
+        """Take note of a destination; of two with one name the second is told apart."""
+        while name in self._destinations:
+            name += "'"
+        self._destinations[name] = destination
+
     def _kept(self, signal: Signal, provider: Any) -> None:
         self._providers[signal] = provider
         self._undo.callback(provider.shutdown)
@@ -167,9 +204,16 @@ class Building:
 
 
 def _global(signal: Signal) -> object:
-    if signal == "traces":
-        return trace.get_tracer_provider()
-    return metrics.get_meter_provider() if signal == "metrics" else _logs.get_logger_provider()
+    found: dict[Signal, Callable[[], object]] = {
+        "traces": trace.get_tracer_provider,
+        "metrics": metrics.get_meter_provider,
+        "logs": _logs.get_logger_provider,
+    }
+    try:
+        return found[signal]()
+    except Exception as error:  # a provider that the environment names
+        name = f"OTEL_PYTHON_{_NAMES[signal].upper()}_PROVIDER"
+        raise ConfigurationError(f"{name} names a provider that cannot be loaded: {type(error).__name__}") from error
 
 
 def _taken(signal: Signal) -> ConfigurationError:

@@ -1,5 +1,6 @@
-"""One line of text for each span."""
+"""One line for each span, as text or as JSON."""
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +22,8 @@ _SHOWN: Mapping[str, str] = {
     names.USAGE_OUTPUT_TOKENS: "out",
     names.COST_AMOUNT: "usd",
 }
+# An `event` as lines of the log have it, of which none has this name.
+SPAN = "span"
 _SUCCESS = (names.OUTCOME, "success")
 
 
@@ -39,3 +42,23 @@ def line_of(span: ReadableSpan) -> str:
     name = f"{'  ' if span.parent else ''}{span.name}"
     # Names come from anywhere; a line is a line.
     return " ".join([at, name, f"{(ended - begun) / 1e6:.1f}ms", *about, *trace]).replace("\n", " ") + "\n"
+
+
+def json_of(span: ReadableSpan) -> str:
+    """Return the same as a JSON object in a line, to stand among lines of the log that are JSON: its `event` is "span"."""
+    begun, ended = span.start_time or 0, span.end_time or 0
+    attributes: Mapping[str, Any] = span.attributes or {}
+    context = span.get_span_context()
+    ids = {} if context is None else {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+    line = {
+        "event": SPAN,
+        "level": "info",
+        "logger": "resilient_ai",
+        "timestamp": datetime.fromtimestamp(begun / 1e9, UTC).isoformat(),
+        "name": span.name,
+        "duration": (ended - begun) / 1e9,
+        **{word: attributes[name] for name, word in _SHOWN.items() if name in attributes},
+        **ids,
+        **({"parent_id": f"{span.parent.span_id:016x}"} if span.parent else {}),
+    }
+    return f"{json.dumps(line, default=str)}\n"

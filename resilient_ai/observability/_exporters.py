@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from resilient_ai.core.errors import ConfigurationError
+from resilient_ai.observability._environment import check_endpoint
 from resilient_ai.observability.backends import Backend, Signal
 
 if TYPE_CHECKING:
@@ -53,8 +54,13 @@ def log_exporter(backend: Backend) -> "LogRecordExporter":
 
 
 def check_environment(backend: Backend, signals: Collection[Signal]) -> None:
-    """Raise `ConfigurationError` where the environment holds headers, such as keys, that exporters would send there too."""
+    """Raise `ConfigurationError` where the environment names no collector, or holds headers that are meant for somebody else.
+
+    Exporters would send them, and keys among them, to a backend as well.
+    """
     if backend.endpoint is None:
+        for signal in signals:
+            check_endpoint(signal, backend.protocol)
         return
     for signal in signals:
         for name in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_HEADERS", _HEADERS):

@@ -26,7 +26,7 @@ class TraceFile(SpanExporter):
         size: Bytes at which the next one is begun.
 
     Raises:
-        OSError: If it cannot be written, or others could have made it.
+        OSError: If its folder is not there, it cannot be written, or others could have made it.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -34,7 +34,9 @@ class TraceFile(SpanExporter):
         self._lock = threading.Lock()
         # Whether the last line lacks its end, as the disk was full.
         self._torn = False
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # A folder that was made would hide that its name is wrong.
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {str(path.parent)!r}")
         private_file(path)
 
     @override

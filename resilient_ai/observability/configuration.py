@@ -2,14 +2,22 @@
 
 import logging
 import threading
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from resilient_ai.core.checks import check_able, check_count, check_kind, check_seconds, check_share
+from resilient_ai.core.checks import (
+    check_able,
+    check_between,
+    check_count,
+    check_kind,
+    check_seconds,
+    check_share,
+)
 from resilient_ai.core.errors import ConfigurationError
 from resilient_ai.middleware._backends import remember_backends
+from resilient_ai.observability._environment import check_variables, wrong_variables
 from resilient_ai.observability.backends import SIGNALS, Backend, Signal, check_headers, check_signals
 from resilient_ai.observability.log_lines import Form
 from resilient_ai.observability.telemetry import Telemetry
@@ -22,6 +30,9 @@ Export = Literal["console", "otlp", "otlp_grpc"]
 
 _LOGS = ("auto", *get_args(Form), "off")
 _LEAST_FILE = 1 << 20
+_LONGEST_INTERVAL = 86_400.0
+# Far above those that the standard library names.
+_HIGHEST_LEVEL = 1000
 _lock = threading.Lock()
 # The one that is set up for the process: its providers can be set once.
 _current: list[Telemetry] = []
@@ -69,11 +80,12 @@ def configure(
         signals: What is sent to collector and backends, as far as they take it: "traces", "metrics", "logs".
         prometheus: A port where figures can be scraped, 0 for a free one; or a registry of `prometheus_client` that you serve.
         prometheus_host: The address of that port; "0.0.0.0" for other machines.
-        trace_file: Where spans are appended as JSON, one in a line, readable by this user alone.
+        trace_file: Where spans are appended as JSON, one in a line, readable by this user alone; in a folder that is there.
         trace_file_size: Bytes at which the file becomes `<name>.1` and a new one begins. At least 1 MiB.
         sample: Which share of traces is kept, above 0 to 1, unless the caller's trace says so; None does what
             `OTEL_TRACES_SAMPLER` says, and else keeps all.
-        metric_interval: Seconds between two reports of figures; None does what `OTEL_METRIC_EXPORT_INTERVAL` says, else 60.
+        metric_interval: Seconds between two reports of figures, a day at most; None does what `OTEL_METRIC_EXPORT_INTERVAL`
+            says, else 60.
         views: Views of the SDK, for buckets or attributes of your own.
         logs: How lines of the log are written to the error channel: "json", "pretty", "auto" for pretty in a terminal and else
             JSON, or "off".
@@ -85,7 +97,8 @@ def configure(
         What was set up, to be flushed and ended.
 
     Raises:
-        ConfigurationError: If an option is wrong, an extra is missing, or the process has providers already.
+        ConfigurationError: If an option or a variable `OTEL_*` is wrong, an extra is missing, or the process has providers
+            already; and in place of whatever the SDK raises.
 
     >>> configure("shop", export="otpl")
     Traceback (most recent call last):
@@ -97,14 +110,19 @@ def configure(
         check_kind("globally", globally, bool)
         check_count("trace_file_size", trace_file_size, _LEAST_FILE)
         check_kind("log_level", log_level, int)
+        check_count("log_level", log_level, 0, _HIGHEST_LEVEL)
+        check_kind("resource", resource, Mapping, None)
         if sample is not None:
             check_share("sample", sample)
         if metric_interval is not None:
             check_seconds("metric_interval", metric_interval)
+            check_between("metric_interval", metric_interval, 0.01, _LONGEST_INTERVAL)
         if isinstance(prometheus, int):
             check_count("prometheus", prometheus, 0, 65535)
         else:
             check_able("prometheus", prometheus, "register", "unregister")
+        check_kind("prometheus_host", prometheus_host or None, str)
+        check_kind("views", views, Sequence)
         check_kind("trace_file", trace_file, str, Path, None)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
@@ -117,31 +135,48 @@ def configure(
     handled = logs if globally else "off"
     if not (exports or backends or prometheus is not None or trace_file is not None or handled != "off"):
         raise ConfigurationError("there is nothing to set up: name an export, a backend, prometheus or a trace_file")
-    with _lock, ExitStack() as undo:
+    with _lock, _faults_as_ours(), ExitStack() as undo:
         if globally and _current:
             raise ConfigurationError(
                 f"telemetry is set up already, for the service {_current[0].service!r}; a process does that once"
             )
+        check_variables()
         from resilient_ai.observability._building import Building  # noqa: PLC0415 - imports the SDK
 
         building = Building(attributes, undo, globally=globally)
         for one in backends:
             building.add_backend(one, [signal for signal in SIGNALS if signal in signals and signal in one.signals])
         if "console" in exports:
-            building.add_console()
+            building.add_console(handled)
         if trace_file is not None:
             building.add_trace_file(Path(trace_file), trace_file_size)
         if prometheus is not None:
             building.add_prometheus(prometheus, prometheus_host)
         building.make_providers(sample, metric_interval, views)
         building.write_logs(handled, level=log_level, root=root_logs)
+        building.open_trace_file()
         telemetry = building.telemetry(service, [name for one in backends for name in one.attributes])
         if globally:
-            building.set_globally()
+            # First: a client that finds the providers asks for whom they are.
+            undo.callback(remember_backends, ())
             remember_backends(telemetry.trace_backends)
+            building.set_globally()
             _current.append(telemetry)
         undo.pop_all()
         return telemetry
+
+
+@contextmanager
+def _faults_as_ours() -> Generator[None]:
+    """Raise what the SDK raises, which may be anything, as what callers are told to expect."""
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(
+            f"telemetry cannot be set up, the SDK has raised {type(error).__name__}: {wrong_variables()}"
+        ) from error
 
 
 def _resource(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Form = Literal["json", "pretty"]
 
 LIBRARY = "resilient_ai"
+_SENDER = "opentelemetry"
 # Characters of a text of others, such as a traceback, that are kept.
 _CAP = 16_384
 _PLAIN = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime"})
@@ -57,11 +58,20 @@ def log_formatter(form: Form, *, colors: bool = False) -> logging.Formatter:
 def stream_handler(form: Form | Literal["auto"], stream: TextIO | None = None) -> logging.Handler:
     """Return a handler that writes to a stream, the error channel by default; "auto" is pretty in a terminal, and else JSON."""
     stream = stream or sys.stderr
-    terminal = stream is not None and stream.isatty()  # a program without a console has none
     handler = logging.StreamHandler(stream)
-    chosen: Form = ("pretty" if terminal else "json") if form == "auto" else form
-    handler.setFormatter(log_formatter(chosen, colors=terminal))
+    handler.setFormatter(log_formatter(form_for(form, stream), colors=_is_terminal(stream)))
     return handler
+
+
+def form_for(form: Form | Literal["auto"], stream: TextIO | None) -> Form:
+    """Return how lines are written to a stream."""
+    if form != "auto":
+        return form
+    return "pretty" if _is_terminal(stream) else "json"
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()  # a program without a console has none
 
 
 def attach(handlers: list[logging.Handler], *, root: bool, level: int, alone: bool) -> Callable[[], None]:
@@ -80,10 +90,17 @@ def attach(handlers: list[logging.Handler], *, root: bool, level: int, alone: bo
     target.setLevel(level)
     if alone and not root:
         target.propagate = False
+    # What sends telemetry away logs its troubles, and where nobody has said where to, the standard library would print them as
+    # text among our lines.
+    sender = logging.getLogger(_SENDER)
+    if alone and not sender.hasHandlers():
+        for handler in handlers:
+            sender.addHandler(handler)
 
     def detach() -> None:
         for handler in handlers:
             target.removeHandler(handler)
+            sender.removeHandler(handler)
             handler.close()
         target.setLevel(before[0])
         target.propagate = before[1]

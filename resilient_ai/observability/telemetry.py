@@ -1,5 +1,6 @@
 """What `configure` has set up, to be flushed and ended."""
 
+import atexit
 import logging
 import threading
 import time
@@ -16,11 +17,14 @@ from resilient_ai.core.call import Middleware
 from resilient_ai.core.checks import check_seconds
 from resilient_ai.middleware.metrics import Metrics
 from resilient_ai.middleware.tracing import Tracing
+from resilient_ai.observability._ending import Ending
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.trace import TracerProvider
+
+    from resilient_ai.observability._destinations import Destination
 
 _log = logging.getLogger("resilient_ai")
 
@@ -50,6 +54,8 @@ class Telemetry:
         prometheus_port: int | None = None,
         trace_file: Path | None = None,
         trace_backends: Sequence[str] = (),
+        destinations: "Sequence[Destination]" = (),
+        ending: Ending,
         on_shutdown: Sequence[Callable[[], object]] = (),
     ) -> None:
         self.service = service
@@ -59,9 +65,12 @@ class Telemetry:
         self.prometheus_port = prometheus_port
         self.trace_file = trace_file
         self.trace_backends = tuple(trace_backends)
+        self._destinations = list(destinations)
+        self._ending = ending
         self._on_shutdown = list(on_shutdown)
         self._lock = threading.Lock()
         self._ended = False
+        atexit.register(self._at_exit)
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Send what is waiting to be sent.
@@ -80,6 +89,9 @@ class Telemetry:
     def shutdown(self, timeout: float = 10.0) -> bool:
         """Send what is waiting, and end everything that was set up; what calls report afterwards goes nowhere.
 
+        At the end of the process that happens by itself, with the same time for everything together. Where something takes two
+        seconds, a warning says what is waited for, and at last one says what was lost.
+
         Args:
             timeout: Seconds to wait for it at most.
 
@@ -91,7 +103,10 @@ class Telemetry:
             if self._ended:
                 return True
             self._ended = True
-        done = _all_within(timeout, [one.shutdown for one in self._providers()])
+        atexit.unregister(self._at_exit)
+        for one in self._destinations:
+            one.apart = True
+        done = self._ending.within(timeout)
         for end in self._on_shutdown:
             with suppress(Exception):  # the others are ended all the same
                 end()
@@ -115,8 +130,14 @@ class Telemetry:
             logs = layer.logger_provider or self.logger_provider
             return replace(layer, tracer_provider=self.tracer_provider, logger_provider=logs, backends=backends)
         if isinstance(layer, Metrics) and layer.meter_provider is None and self.meter_provider is not None:
-            return replace(layer, meter_provider=self.meter_provider)
+            backends = self.trace_backends if layer.backends is None else layer.backends
+            return replace(layer, meter_provider=self.meter_provider, backends=backends)
         return layer
+
+    def _at_exit(self) -> None:
+        # Whatever is raised here would be printed, with a traceback, when everything is over.
+        with suppress(Exception):
+            self.shutdown()
 
     def _providers(self) -> list[Any]:
         found = (self.tracer_provider, self.meter_provider, self.logger_provider)

@@ -5,10 +5,15 @@ import json
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from resilient_ai.cli import _trace_search
+from resilient_ai.cli._trace_calls import Tree
 from resilient_ai.cli._trace_model import Attempt, Mark, Other, Wait
 from resilient_ai.cli._trace_search import Wanted, find
+from resilient_ai.cli._trace_spans import Span
+from resilient_ai.cli._trace_values import Facts
 from resilient_ai.cli.failures import WrongUseError
 
 from .traces import LLAMA, recorded, span
@@ -94,6 +99,44 @@ def test_two_that_stand_in_each_other_are_both_shown():
     """There is no top to find."""
     found = found_in(span(number=1, parent_id=f"0x{2:016x}"), span(number=2, parent_id=f"0x{1:016x}"))
     assert [(depth, call.span[-1]) for depth, call in found.traces[0].calls] == [(0, "1"), (0, "2")]
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from("abcdefghx") | st.none()),
+    st.lists(st.sampled_from("abcdefghx"), unique=True),
+)
+def test_where_spans_stand(parents, chosen):
+    """As by walking up from each of them: in the next chosen one; and at the top of all, where there is no circle."""
+    tree = Tree({one: span_of(one, parent) for one, parent in parents.items()}, chosen)
+    for one in [*parents, *chosen]:
+        path = [one]
+        while (parent := parents.get(path[-1])) is not None and parent not in path:
+            path.append(parent)
+        within = next((above for above in path[1:] if above in chosen), None)
+        assert tree.place(one) == (within, path[-1] if parent is None else None)
+
+
+def test_no_span_is_passed_twice_on_the_way_up():
+    """However deep calls stand, and however many there are: it is counted how often one is looked up."""
+
+    class Counted(dict):
+        looks = 0
+
+        def get(self, *key):
+            self.looks += 1
+            return super().get(*key)
+
+    deep, many = 5000, 2000
+    names = [str(number) for number in range(deep + many)]
+    parents = [None, *names[: deep - 1], *[names[deep - 1]] * many]
+    spans = Counted((one, span_of(one, parent)) for one, parent in zip(names, parents, strict=True))
+    tree = Tree(spans, names[deep:])
+    assert {tree.place(one) for one in names[deep:]} == {(None, "0")}
+    assert spans.looks <= 2 * len(spans)
+
+
+def span_of(one, parent):
+    return Span(trace="t", id=one, parent=parent, name=one, start=0, end=1, failed=False, facts=Facts({}))
 
 
 def test_attempts_without_their_call_tell_of_it():

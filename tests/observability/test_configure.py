@@ -21,6 +21,7 @@ from resilient_ai.core.operations import Chat
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.middleware import Metrics, Retry, Tracing
 from resilient_ai.observability import Backend, configure
+from resilient_ai.observability._console import json_of
 from resilient_ai.observability.backends import grafana, langfuse, phoenix
 from resilient_ai.testing import ScriptedProvider
 
@@ -83,7 +84,7 @@ class TestTheProcess:
     """What is set up for all of it, which can be done once."""
 
     def test_a_client_that_was_there_before_reports_too(self):
-        """Spans to the console, a line each; log lines as JSON; and what a backend wants on the span."""
+        """Spans to the console and lines of the log, each a JSON object in a line; and what a backend wants on the span."""
         program = """
 tracing = Tracing()
 with http() as (address, received):
@@ -96,11 +97,70 @@ print(telemetry.trace_backends, *("langfuse.observation.cost_details" in span fo
 """
         done = run(RECEIVER + program)
         assert done.stdout == "('langfuse',) True False\n"
-        spans = [line for line in done.stderr.splitlines() if " chat m " in line]
-        lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
-        assert len(spans) == 1
-        assert [line["event"] for line in lines] == ["resilient_ai.call"]
-        assert lines[0]["trace_id"] in spans[0]
+        lines = [json.loads(line) for line in done.stderr.splitlines()]
+        (told,) = [line for line in lines if line["event"] == "resilient_ai.call"]
+        inner, span = [line for line in lines if line["event"] == "span"]
+        assert len(lines) == 3
+        assert (span["name"], span["trace_id"], span["span_id"]) == ("chat m", told["trace_id"], told["span_id"])
+        assert (inner["name"], inner["parent_id"], "parent_id" in span) == (
+            "resilient_ai.attempt",
+            span["span_id"],
+            False,
+        )
+        assert (span["outcome"], span["attempts"], span["usd"]) == ("success", 1, 0.1)
+
+    def test_troubles_of_sending_stand_among_the_lines_as_lines(self):
+        """A collector that is not there: what the SDK says of it is JSON as everything else, and masked."""
+        program = """
+address = "http://127.0.0.1:1"
+telemetry = configure("shop", export=["console", "otlp"], endpoint=address, headers={"x-key": "swordfish"}, logs="json")
+ask(Tracing(), Logging())
+telemetry.shutdown(0.5)
+logging.getLogger("opentelemetry.sdk").warning("after")
+"""
+        *lines, after = run(program).stderr.splitlines()
+        loggers = {json.loads(line)["logger"] for line in lines}
+        assert {logger for logger in loggers if logger.startswith("opentelemetry.exporter.otlp")}
+        assert "swordfish" not in "".join(lines)
+        assert after == "after"  # as it was before
+
+    def test_troubles_of_sending_go_where_the_application_has_said(self):
+        """Where it has handlers, they go there, and nowhere else; also where lines of ours are off."""
+        program = """
+if sys.argv[1] == "own":
+    logging.basicConfig(format="OWN %(name)s")
+configure("shop", export="otlp", endpoint="http://127.0.0.1:1", signals=["traces", "logs"], logs=sys.argv[2])
+logging.getLogger("opentelemetry.sdk").warning("late")
+os._exit(0)
+"""
+        assert run(program, "own", "json").stderr == "OWN opentelemetry.sdk\n"
+        assert run(program, "none", "off").stderr == "late\n"
+
+    def test_a_collector_that_never_answers_holds_the_end_for_ten_seconds(self):
+        """In all, over traces, metrics and logs; it is said what is waited for, what is lost, and what others take is written."""
+        program = """
+configure("shop", export=["console", "otlp"], endpoint=sys.argv[1], signals=["traces", "metrics", "logs"], logs="json")
+ask(Tracing(), Metrics(), Logging())
+print("asked", flush=True)
+"""
+        with silent() as address:
+            child = subprocess.Popen(
+                [sys.executable, "-W", "error", "-c", HEAD + program, address],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            assert child.stdout.readline() == "asked\n"
+            started = time.monotonic()
+            _, told = child.communicate(timeout=40)
+            lasted = time.monotonic() - started
+        assert child.returncode == 0
+        assert 9 < lasted < 13
+        *_, waits, lost = [line["event"] for line in map(json.loads, told.splitlines())]
+        all_three = "metrics to otlp, traces to otlp, logs to otlp"
+        assert waits == f"the end of telemetry waits up to 8 s more for {all_three}"
+        assert lost == f"telemetry is lost, as it was not taken within 10 s: {all_three}"
+        assert told.count('"event": "span"') == 2
 
     def test_a_second_call_says_so(self):
         """With the name under which it is set up; also after its end, as providers can be set once."""
@@ -121,7 +181,7 @@ except ConfigurationError as error:
 
     @pytest.mark.parametrize("signal", ["tracer", "meter", "logger"])
     def test_the_providers_of_an_application_are_left_alone(self, signal, tmp_path):
-        """The sentence says what to do; a port that was taken is free again, and no handler is left."""
+        """The sentence says what to do; a port that was taken is free again, and neither a handler nor a file is left."""
         program = """
 from opentelemetry import _logs, metrics, trace
 from opentelemetry.sdk._logs import LoggerProvider
@@ -152,6 +212,7 @@ with configure("shop", prometheus=0, globally=False) as telemetry:
         assert told.startswith(f"the process has a {signal} provider already, {signal.capitalize()}Provider, to which")
         assert "globally=False" in told
         assert (handlers, backends, threads, apart) == ("['NullHandler']", "()", "[]", "True")
+        assert list(tmp_path.iterdir()) == []
 
     def test_a_provider_of_the_environment_counts_as_one(self):
         """It is loaded when somebody asks for it, and is there from then on."""
@@ -236,6 +297,14 @@ class TestOptions:
         [
             ({"service": ""}, "service.name must be a text that is not empty, got ''"),
             ({"service": None}, "service.name must be a text"),
+            ({"resource": 5}, "resource must be of type Mapping or None, got 5"),
+            ({"prometheus": 0, "prometheus_host": 5}, "prometheus_host must be of type str, got 5"),
+            ({"prometheus": 0, "prometheus_host": ""}, "prometheus_host must be of type str, got None"),
+            ({"prometheus": 0, "views": 5}, "views must be of type Sequence, got 5"),
+            ({"prometheus": 0, "views": [1]}, "views must be a list of opentelemetry.sdk.metrics.view.View"),
+            ({"log_level": 10**30}, "log_level must be a whole number from 0 to 1000, got 1000"),
+            ({"export": "otlp", "metric_interval": 1e300}, "metric_interval must be from 0.01 to 86400.0, got 1e.300"),
+            ({"export": "otlp", "metric_interval": 1e-300}, "metric_interval must be from 0.01 to 86400.0, got 1e-300"),
             ({"version": 7}, "service.version must be a text that is not empty, got 7"),
             ({"environment": ""}, "deployment.environment.name must be a text"),
             ({"resource": {"team": None}}, "team must be a text"),
@@ -257,7 +326,7 @@ class TestOptions:
             ({"prometheus": 70_000}, "prometheus must be a whole number from 0 to 65535"),
             ({"prometheus": "9464"}, "prometheus must be None or an object with register"),
             ({"trace_file": 3}, "trace_file must be of type"),
-            ({"trace_file": "/dev/null/spans"}, "trace_file: .*File exists: '/dev/null'"),
+            ({"trace_file": "/dev/null/spans"}, "trace_file: there is no folder '/dev/null'"),
             ({"trace_file": "s", "trace_file_size": 1}, "trace_file_size must be a whole number >= 1048576"),
             ({"export": "console", "sample": 0}, "sample must be above 0 and at most 1, got 0"),
             ({"export": "console", "sample": 1.5}, "sample must be"),
@@ -274,6 +343,34 @@ class TestOptions:
         """At once, in one sentence, with what was given."""
         with pytest.raises(ConfigurationError, match=sentence):
             configure(**{"service": "shop", "globally": False, **options})
+
+    def test_what_is_refused_leaves_no_file_behind(self, tmp_path):
+        """Where something else cannot be set up, such as a port that is taken: the file of spans is the last thing made."""
+        with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigurationError, match="prometheus"):
+            port = taken.getsockname()[1]
+            configure("shop", trace_file=tmp_path / "s", prometheus=port, globally=False)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("signal", ["TRACER", "METER", "LOGGER"])
+    def test_a_provider_of_the_environment_that_is_not_there(self, signal):
+        """The variable is named."""
+        program = """
+try:
+    configure("shop", export="otlp", signals=["traces", "metrics", "logs"], logs="off")
+except ConfigurationError as error:
+    print(error)
+"""
+        name = f"OTEL_PYTHON_{signal}_PROVIDER"
+        assert run(program, **{name: "nosuch"}).stdout.startswith(f"{name} names a provider that cannot be loaded: ")
+
+    def test_whatever_the_sdk_raises_is_an_error_of_ours(self, monkeypatch):
+        """With the names of the variables that may be wrong, without what they hold."""
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "swordfish")
+        with pytest.raises(ConfigurationError) as caught:
+            configure("shop", export="otlp_grpc", endpoint="http://127.0.0.1:1", globally=False)
+        sentence = str(caught.value)
+        assert sentence.startswith("telemetry cannot be set up, the SDK has raised ")
+        assert sentence.endswith("it may be one of the variables OTEL_EXPORTER_OTLP_COMPRESSION")
 
     def test_headers_of_the_environment_do_not_reach_a_backend(self, monkeypatch):
         """They are often the key of another one, and exporters would add them."""
@@ -475,6 +572,22 @@ class TestConsole:
         assert outer_line.split(" ")[1:3] == ["outer", "forged"]
         assert outer_line.endswith(f"ms error=500 usd=0.1 {trace}")
         assert "secret" not in outer_line
+
+    def test_as_json_it_says_the_same(self):
+        """In a line, with what lines of the log call a time, an event and a trace; an error and a parent where there are some."""
+        tracer = TracerProvider(shutdown_on_exit=False).get_tracer("t")
+        with tracer.start_as_current_span("outer\nforged") as outer:
+            outer.set_attributes({"error.type": "500", "resilient_ai.cost.amount": 0.1, "prompt": "secret"})
+            with tracer.start_as_current_span("inner") as inner:
+                pass
+        text, below = json_of(outer), json.loads(json_of(inner))
+        told = json.loads(text)
+        context = outer.get_span_context()
+        assert text.count("\n") == 1
+        assert (told["event"], told["name"], told["error"], told["usd"]) == ("span", "outer\nforged", "500", 0.1)
+        assert (told["trace_id"], told["span_id"]) == (f"{context.trace_id:032x}", f"{context.span_id:016x}")
+        assert (below["parent_id"], "parent_id" in told, "secret" in text) == (told["span_id"], False, False)
+        assert told["duration"] >= below["duration"] > 0
 
 
 async def asked(telemetry, *, times=1, flush=True):

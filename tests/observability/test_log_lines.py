@@ -74,6 +74,18 @@ async def test_lines_of_a_call_are_json(written):
     assert (list(logger.handlers), logger.level, logger.propagate) == before
 
 
+@pytest.mark.parametrize("heard", [True, False])
+def test_troubles_of_exporters_are_lines_where_nobody_else_takes_them(heard, written, monkeypatch):
+    """With handlers of the application they are left to those; afterwards all is as it was."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.NullHandler()] if heard else [])
+    sender = logging.getLogger("opentelemetry")
+    detach = attach([stream_handler("json", written)], root=False, level=logging.INFO, alone=True)
+    logging.getLogger("opentelemetry.exporter").warning("not there, Bearer swordfish-4711")
+    detach()
+    assert sender.handlers == []
+    assert [line["event"] for line in lines_of(written)] == ([] if heard else ["not there, Bearer [key]"])
+
+
 async def test_pretty_lines_are_for_people(written):
     """Time, level, event and fields; in colours where a terminal is."""
 

@@ -92,10 +92,13 @@ def test_a_link_is_not_followed(path, tmp_path):
         configure("shop", trace_file=path, globally=False)
 
 
-def test_folders_are_made(tmp_path):
-    """Those that lead to the file."""
-    TraceFile(tmp_path / "a/b/spans.jsonl", SIZE).export(spans_of("a"))
-    assert names_in(tmp_path / "a/b/spans.jsonl") == ["a"]
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    """It is made by nobody, so that a slip of the pen is noticed."""
+    folder = tmp_path / "nowhere"
+    with pytest.raises(ConfigurationError) as caught:
+        configure("shop", trace_file=folder / "spans.jsonl", globally=False)
+    assert str(caught.value) == f"trace_file: there is no folder {str(folder)!r}"
+    assert not folder.exists()
 
 
 def test_a_span_that_is_no_json_is_left_out(path):
