@@ -11,7 +11,7 @@ import resilient_ai.middleware
 from resilient_ai import default_stack
 
 SECTIONS = re.split(
-    r"^## ", (Path(__file__).parents[2] / "docs" / "middleware.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+    r"^## ", (Path(__file__).parents[1] / "docs" / "middleware.md").read_text(encoding="utf-8"), flags=re.MULTILINE
 )
 BY_NAME = {named[1]: section for section in SECTIONS if (named := re.match(r"`(\w+)`", section))}
 MIDDLEWARE = [
