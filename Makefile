@@ -4,8 +4,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 PEERS ?= .venv-peers
-# Processes that test at once; 0 is the one that was started.
-WORKERS ?= 2
+# Processes that test at once; 0 is the one that was started. Many tests wait for sockets and for programs that they start, so three
+# keep two cores busy.
+WORKERS ?= 3
 CACHE_PEERS ?= .venv-cache-peers
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

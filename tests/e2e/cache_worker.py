@@ -16,9 +16,12 @@ import sys
 import time
 import traceback
 
-# Imported now, so that a fork need not.
+# Imported now, so that no fork need import it, which would take much longer than all that it does.
 import redis.asyncio  # noqa: F401
 
+import resilient_ai.deepinfra.aiohttp_transport
+import resilient_ai.stores._disk_rows
+import resilient_ai.stores._safe_disk  # noqa: F401
 from benchmarks.cache_kills.clients import Witness, client_of, store_of
 from benchmarks.cache_kills.questions import digest_of, is_right, operation_of
 from resilient_ai.core.streams import StreamResult

@@ -115,7 +115,7 @@ async def make(pipe, number, call):
 
 
 @given(calls=CALLS)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=1_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_mix_of_calls_exceeds_a_hard_limit(calls):
     """Failures, retries, hedges, cancels, streams that end in all ways, and unknown ends, of two tenants with nested budgets."""
     provider = Billing()

@@ -197,7 +197,7 @@ async def test_6_a_cache_hit_is_no_call_to_a_model():
 
 
 OFF = """
-import asyncio, sys, time
+import asyncio, sys
 {before}
 from resilient_ai.core.operations import Chat
 from resilient_ai.core.pipeline import Pipeline
@@ -207,16 +207,16 @@ from resilient_ai.testing import ScriptedProvider
 plain, counted = Pipeline(ScriptedProvider()), Pipeline(ScriptedProvider(), [Metrics({options})])
 chat = Chat(model="m", messages="hi")
 
-async def cost(pipeline):
-    started = time.process_time()
-    for _ in range(2000):
-        await pipeline.send(chat)
-        pipeline.provider.calls.clear()
-    return (time.process_time() - started) / 2000 * 1e6
+async def work(pipeline):
+    await pipeline.send(chat)  # what the first call alone has to do
+    seen = []
+    sys.setprofile(lambda frame, event, given: seen.append(event))
+    await pipeline.send(chat)
+    sys.setprofile(None)
+    return seen.count("call") + seen.count("c_call")
 
 async def main():
-    rounds = [(await cost(plain), await cost(counted)) for _ in range(9)]
-    print(min(after for _, after in rounds) - min(before for before, _ in rounds))
+    print(await work(counted) - await work(plain))
 
 asyncio.run(main())
 """
@@ -250,10 +250,13 @@ metrics.set_meter_provider(MeterProvider())
     ids=["nothing imported", "no SDK", "disabled", "disabled and given"],
 )
 def test_10_without_an_sdk_a_call_pays_almost_nothing(before, after, options):
-    """Without OpenTelemetry, without an SDK, or with a disabled one, calls work and pay less than 10 microseconds."""
+    """Without OpenTelemetry, without an SDK, or with a disabled one, calls work and pay for a few calls of functions.
+
+    How many microseconds these take `benchmarks/telemetry.py` measures.
+    """
     program = OFF.format(before=before, after=after, options=options)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 10.0
+    assert int(done.stdout) <= 15
 
 
 LATE = """

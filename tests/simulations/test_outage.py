@@ -14,7 +14,7 @@ from resilient_ai.middleware.circuit_breaker import CircuitBreaker
 from resilient_ai.middleware.retry import Retry
 from resilient_ai.testing import FakeClock, ScriptedProvider, chat_result, run
 
-# Whichever test comes first waits for four simulations of 21,000 calls.
+# Whichever test comes first waits for two simulations of 21,000 calls.
 pytestmark = pytest.mark.timeout(180)
 
 CHAT = Chat(model="m", messages="hi")
@@ -22,7 +22,7 @@ ANSWER = chat_result()
 RATE = 100
 OUTAGE = 120.0
 AFTER = 90.0
-SEEDS = range(4)
+SEEDS = range(2)
 
 
 class Chance(FakeClock):
@@ -112,7 +112,7 @@ async def simulate(stack, seed, *, after=AFTER):
 
 @pytest.fixture(scope="module")
 def outages():
-    """Four outages of the two layers together, each with chances of its own."""
+    """Two outages of the two layers together, each with chances of its own."""
     return [run(simulate([Retry(), CircuitBreaker()], seed)) for seed in SEEDS]
 
 

@@ -149,7 +149,7 @@ async def test_a_busy_loop_is_no_fault_of_the_disk(open_store, file):
     await store.open()
 
     async def hold_up():
-        time.sleep(0.2)  # noqa: ASYNC251  # it is the point
+        time.sleep(0.1)  # noqa: ASYNC251  # it is the point
 
     for _ in range(20):
         found, _ = await asyncio.gather(store.get_many(["Tom"]), hold_up())

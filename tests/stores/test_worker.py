@@ -133,8 +133,9 @@ def test_a_pause_ends_when_somebody_wants_to_finish(crew):
     worker = crew(work)
     worker.put("a")
     begun.wait(10)
-    worker.finish(0.35).result(10)
-    assert 2 <= len(steps) <= 4
+    # Steps of a tenth of a second, some of which may take much longer on a busy machine.
+    worker.finish(1.0).result(10)
+    assert 2 <= len(steps) <= 10
 
 
 def test_what_is_put_in_while_the_thread_ends_is_done(crew):

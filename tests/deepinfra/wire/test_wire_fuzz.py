@@ -128,7 +128,7 @@ def test_any_bytes_are_an_answer_or_a_provider_error(data):
         assert events.conclude()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(BODIES, max_size=4), st.booleans())
 def test_any_events_are_an_answer_or_a_provider_error(bodies, ended):
     """The stream reader, any events; what it gives can always be put together."""
