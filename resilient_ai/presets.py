@@ -157,13 +157,14 @@ def _informed(routing: Routing, models: Catalogue, abilities: Abilities, prices:
 def ledger_of(settings: Settings, home: Path | None) -> SQLiteLedger | PostgresLedger:
     """Return the book of the settings: the one of `ledger_url`, or a file in `home`, or one in memory where there is neither.
 
-    Where budgets are counted in it, a home that cannot be written does not make it one in memory: each process would begin them
-    anew. Then it is the file that cannot be written, and budgets do what `budget_unreachable` says.
+    Where budgets that shall refuse are counted in it, a home that cannot be written does not make it one in memory: each process
+    would begin them anew. Then it is the file that cannot be written, which hard budgets refuse for.
     """
     if settings.ledger_url is not None:
         url = settings.ledger_url.get_secret_value()
         return _named("ledger_url", lambda: PostgresLedger(url, folder=home))
-    if home is None and settings.budgets and settings.budget_redis_url is None:
+    refuses = settings.budget_unreachable == "refuse" and any(budget.hard for budget in settings.budgets)
+    if home is None and refuses and settings.budget_redis_url is None:
         home = home_of(settings.home)
     return SQLiteLedger(home / "ledger.sqlite" if home and settings.ledger == "on" else ":memory:")
 

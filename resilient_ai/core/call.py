@@ -174,6 +174,11 @@ def _whom_it_names(call: "Call[Any]") -> str:
     return call.model
 
 
+def _by_nothing(call: "Call[Any]") -> str:
+    del call
+    return ""
+
+
 def _nobody_keeps(texts: Sequence[str], result: EmbedResult) -> None:
     pass
 
@@ -209,6 +214,8 @@ class Call(Generic[R]):
             and not the second of two that were asked for side by side.
         objections: Each tells in a few words what stands against a call, by what a part of the stack knows; None for nothing.
         would_ask: Returns the model that the stack would ask first for a call: the one it names, unless a route is chosen.
+        ruled_by: Returns what decides which models may serve a call, beside what it names; empty where nothing does. Calls that
+            differ in it may not have each other's answers.
         waited_for: Where several callers share the call, returns the last of their deadlines, None if one has none.
         headers: Further headers of the request, such as those of its trace.
         span: The span of the whole call, for links to it and for lines of a log; None where it is not traced.
@@ -239,6 +246,7 @@ class Call(Generic[R]):
     on_send_closed: tuple[Callable[[SendClosed], None], ...] = ()
     objections: "tuple[Callable[[Call[Any]], str | None], ...]" = ()
     would_ask: "Callable[[Call[Any]], str]" = _whom_it_names
+    ruled_by: "Callable[[Call[Any]], str]" = _by_nothing
     claim: Callable[[], bool] = _nobody_competes
     waited_for: Callable[[], float | None] | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -349,6 +357,7 @@ class Middleware(Protocol):
       It never waits and changes nothing. Every call knows those of its stack as its `objections`.
     - `would_ask(call)`: where it chooses models, returns the name of the one it would ask first. It never waits and changes
       nothing. Every call knows the outermost one of its stack as its `would_ask`.
+    - `ruled_by(call)`: where it does so by rules, returns a text for the rule that is about a call, empty where none is.
     - `around_tool(call, tool, clock)`: returns a context that stands around a function which the model asked for, or None. It
       gives a function that is told of the output and the error.
     - `health()`: returns what its parts know now, such as a `BreakerState` for each model.

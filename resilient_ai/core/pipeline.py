@@ -129,15 +129,14 @@ class Pipeline:
         self._closed = False
         self._has_deadline = any(getattr(layer, "sets_deadline", False) for layer in self.stack)
         objections = (getattr(layer, "stands_against", None) for layer in self.stack)
-        choosing = (getattr(layer, "would_ask", None) for layer in self.stack)
-        would_ask = next((choose for choose in choosing if choose is not None), None)
+        hooks = {name: _first_hook(self.stack, name) for name in ("would_ask", "ruled_by")}
         # What all calls begin with: a changed copy of it takes a third of the time that filling in every field does.
         self._blank: Call[Any] = Call(
             cast("Any", None),
             self.clock,
             account=getattr(provider, "account", ""),
             objections=tuple(objection for objection in objections if objection is not None),
-            **({} if would_ask is None else {"would_ask": would_ask}),
+            **{name: hook for name, hook in hooks.items() if hook is not None},
         )
         self._run = _fold(provider, self.stack)
         for layer in stack:
@@ -196,7 +195,7 @@ class Pipeline:
             id=new_id(),
             timeout=timeout,
             started=self.clock.monotonic(),
-            tags=_NO_TAGS if tags is None else _checked_tags(tags),
+            tags=_NO_TAGS if tags is None else checked_tags(tags),
             cache=control,
             priority=priority,
             record=CallRecord(),
@@ -241,7 +240,8 @@ class Pipeline:
             raise ConfigurationError(f"kind: a class of events such as CircuitOpened, got {given!r:.60}")
         function = cast("object", callback)
         if not callable(function) or any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
-            raise ConfigurationError(f"callback: a plain function, got {callback!r:.60}")
+            kind_of = "" if not callable(function) else "one that is async, "
+            raise ConfigurationError(f"callback: a plain function, got {kind_of}{callback!r:.60}")
 
         def listener(event: Event) -> None:
             if isinstance(event, kind):
@@ -365,8 +365,21 @@ def _check_order(stack: Sequence[Middleware]) -> None:
                 raise ConfigurationError(f"{_name(middleware)} must stand after {outer} in the stack: {reason}")
 
 
-def _checked_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
-    for key, value in cast("Mapping[object, object]", tags).items():
+def _first_hook(stack: Sequence[Middleware], name: str) -> Any:
+    return next((hook for layer in stack if (hook := getattr(layer, name, None)) is not None), None)
+
+
+def tagged(tags: Mapping[str, str]) -> Mapping[str, str]:
+    """Return what was given as tags; raise `InvalidInput` where it is no mapping."""
+    # Asked first, as it is what most are and takes a fraction of the time.
+    if isinstance(tags, dict) or isinstance(cast("object", tags), Mapping):
+        return tags
+    raise InvalidInput(f"tags: a dict such as {{'tenant': 'acme'}}, got {tags!r:.60}", field="tags", value=tags)
+
+
+def checked_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
+    """Return a copy that nobody changes; raise `InvalidInput` where a name or value can be in no tag."""
+    for key, value in cast("Mapping[object, object]", tagged(tags)).items():
         if not (isinstance(key, str) and isinstance(value, str)):
             raise _bad_tag("names and values are text", key, value)
         # Neither a database nor a cache can hold it, and there it would be found when the call is paid for.

@@ -41,7 +41,7 @@ def answer_key(call: Call[Any]) -> str | None:
 
 def text_keys(call: Call[Any], texts: Sequence[str]) -> list[str] | None:
     """Return one key per text, of the SHA-256 of the digest of everything else and the text."""
-    body = canonical(call)
+    body = canonical(call, ruled=False)  # of one model, whoever has chosen it
     if body is None:
         return None
     group = _group(call)
@@ -89,8 +89,13 @@ def pattern(*, tenant: str | None = None, model: str | None = None) -> str:
     )
 
 
-def canonical(call: Call[Any]) -> bytes | None:
-    """Return everything that makes a difference as one sequence of bytes; None where JSON cannot say it."""
+def canonical(call: Call[Any], *, ruled: bool = True) -> bytes | None:
+    """Return everything that makes a difference as one sequence of bytes; None where JSON cannot say it.
+
+    Args:
+        call: What is asked, of which service, for which tenant.
+        ruled: Whether it makes a difference by which rule the models of a route are chosen.
+    """
     operation = call.operation
     content = {
         "version": SCHEMA_VERSION,
@@ -99,6 +104,9 @@ def canonical(call: Call[Any]) -> bytes | None:
         "tenant": call.tags.get("tenant"),
         "operation": _fields(operation),
     }
+    rule = call.ruled_by(call) if ruled else ""
+    if rule:
+        content["rule"] = rule
     try:
         return orjson.dumps(content, default=_plain, option=orjson.OPT_SORT_KEYS)
     except TypeError:
@@ -107,7 +115,12 @@ def canonical(call: Call[Any]) -> bytes | None:
 
 def field_digests(call: Call[Any]) -> dict[str, str]:
     """Return a digest of each part of the key by its name, to tell by which of them two calls differ."""
-    values = {"origin": call.origin, "tenant": call.tags.get("tenant"), **_fields(call.operation)}
+    values = {
+        "origin": call.origin,
+        "tenant": call.tags.get("tenant"),
+        "rule": call.ruled_by(call),
+        **_fields(call.operation),
+    }
     return {
         name: hashlib.sha256(orjson.dumps(value, default=_plain, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_PART]
         for name, value in values.items()

@@ -1,6 +1,7 @@
 """One log line per call, and one per fact an operator must know, by structlog on the standard library."""
 
 import logging
+from asyncio import CancelledError
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar, TypeVar
@@ -163,7 +164,7 @@ class _Line:
 
         try:  # a clock whose loop is gone, a result of the user's own making
             line = fields() | self.ids
-        except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+        except (Exception, CancelledError) as fault:  # noqa: BLE001 - telemetry never fails a call
             passed_over("logging", "put a line together", fault)
         else:
             # Handlers take locks, which whoever the garbage collector has interrupted may hold.
@@ -173,7 +174,7 @@ class _Line:
 def _safe_ids(span: object | None) -> dict[str, str]:
     try:
         return span_ids(span)
-    except Exception as fault:  # noqa: BLE001 - a span of somebody else's making, which must not fail a call
+    except (Exception, CancelledError) as fault:  # noqa: BLE001 - a span of somebody else's making, which must not fail a call
         passed_over("logging", "name a span", fault)
         return {}
 
@@ -181,7 +182,7 @@ def _safe_ids(span: object | None) -> dict[str, str]:
 def _safely(put: Callable[[], None]) -> None:
     try:
         put()
-    except Exception as fault:  # noqa: BLE001 - a handler that raises, which must not fail a call
+    except (Exception, CancelledError) as fault:  # noqa: BLE001 - a handler that raises, which must not fail a call
         passed_over("logging", "write a line", fault)
 
 

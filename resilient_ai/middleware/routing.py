@@ -194,6 +194,13 @@ class Routing:
         choice = self._order.choice(call, models, preferred, is_sent=False)
         return next((model for model in choice.models if model not in choice.unfit), models[0])
 
+    def ruled_by(self, call: Call[Any]) -> str:
+        """Return the models of the rule that is about a call, as a text; empty where none is, or where it changes nothing."""
+        rule = rule_for(self.rules, call) if self.rules else None
+        if rule is None or not (rule.strict or call.operation.model == AUTO):
+            return ""
+        return f"{'only' if rule.strict else 'first'} {rule.models!r}"
+
     def worst_case(self, inner: WorstCase) -> WorstCase:
         """Every model in turn, as slow as can be, and `max_sends` requests unless there are more models."""
         if inner.models == 1:
@@ -232,6 +239,13 @@ class Routing:
         if first is not None and set(lengths.values()) == {first}:
             return operation.dimensions or first
         told = ", ".join(f"{model!r} gives {length or 'unknown'} dimensions" for model, length in lengths.items())
+        if operation.model == AUTO:
+            raise InvalidInput(
+                f"model: {AUTO!r} stands for models whose vectors cannot be compared: {told};"
+                " name one of them, or have Rule(models=[one], kinds=['embed'], strict=True)",
+                field="model",
+                value=AUTO,
+            )
         raise InvalidInput(
             f"Embed: fallbacks: vectors of different models cannot be compared, and {told};"
             " Routing(embed_across_models=True) allows it",

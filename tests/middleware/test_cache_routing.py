@@ -1,13 +1,15 @@
 """Cache: vectors that a chosen model makes are those of that model."""
 
+import asyncio
+
 import pytest
 
 from resilient_ai.core.errors import InvalidInput, ServerFailed
 from resilient_ai.core.operations import Chat, Embed
 from resilient_ai.core.pipeline import Pipeline
-from resilient_ai.core.results import EmbedResult
+from resilient_ai.core.results import ChatResult, EmbedResult
 from resilient_ai.core.vectors import Vectors
-from resilient_ai.middleware import Cache, Routing, Rule
+from resilient_ai.middleware import Cache, Coalesce, Routing, Rule
 from resilient_ai.stores import MemoryStore
 from resilient_ai.testing import FakeClock, ScriptedProvider, chat_result
 
@@ -103,3 +105,53 @@ async def test_the_model_that_would_be_asked():
     assert [asked("auto"), asked("auto", tenant="t"), asked("c"), asked("c", tenant="t")] == ["a", "b", "c", "c"]
     alone = Pipeline(ScriptedProvider(), clock=FakeClock()).call(AUTO)
     assert alone.would_ask(alone) == "auto"
+
+
+ONLY_B = [Rule(models=["b"], tags={"environment": "eu"}, strict=True)]
+ASKED = Chat(model="auto", messages="hi", temperature=0)
+
+
+class Answering:
+    """Everything that answers in place of the service, around a route with a strict rule."""
+
+    def __init__(self, *layers, rules=ONLY_B):
+        self.released = asyncio.Event()
+
+        async def answer(call):
+            await self.released.wait()
+            return chat_result(call.model, model=call.model)
+
+        routing = Routing(models=["a", "b"], rules=rules, explore=0)
+        self.provider = ScriptedProvider(*[answer] * 20)
+        self.pipeline = Pipeline(self.provider, [*layers, routing], clock=FakeClock())
+
+    async def texts(self, *asked):
+        calls = [self.pipeline.send(operation, tags=tags) for operation, tags in asked]
+        self.released.set()
+        return [
+            found.text if isinstance(found, ChatResult) else type(found).__name__
+            for found in await asyncio.gather(*calls, return_exceptions=True)
+        ]
+
+
+@pytest.mark.parametrize("layer", [Coalesce, lambda: Cache(MemoryStore())], ids=["shared", "kept"])
+async def test_nobody_gets_an_answer_of_a_model_that_a_rule_forbids(layer):
+    """Neither at the same time nor later, whether it names that model or leaves it to the route."""
+    eu, anywhere = {"environment": "eu"}, {}
+    answering = Answering(layer())
+    asked = [(ASKED, anywhere), (ASKED, eu), (ASKED.on("a"), anywhere), (ASKED.on("a"), eu)]
+    for _ in range(2):
+        assert await answering.texts(*asked) == ["a", "b", "a", "InvalidInput"]
+    assert len(answering.provider.calls) == (3 if layer is not Coalesce else 6)
+
+
+async def test_a_rule_that_changes_nothing_parts_nobody():
+    """One that only prefers is not about those who name their model; calls of one rule share what it leads to."""
+    rules = [Rule(models=["b"], tags={"environment": "eu"}), Rule(models=["b"], tags={"environment": "us"})]
+    answering = Answering(Cache(MemoryStore()), rules=rules)
+    eu, us = {"environment": "eu"}, {"environment": "us"}
+    assert await answering.texts((ASKED.on("a"), eu)) == ["a"]
+    assert await answering.texts((ASKED.on("a"), {})) == ["a"]
+    assert await answering.texts((ASKED, eu)) == ["b"]
+    assert await answering.texts((ASKED, us)) == ["b"]
+    assert len(answering.provider.calls) == 2
