@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from resilient_ai.core.budgets import Charge
 from resilient_ai.core.kinds import covered
+from resilient_ai.stores._ledger_common import Filter
 
 Span = tuple[str, int, int]  # a key, the first slice that counts, and the last
 Seed = list[tuple[int, int]]  # slices, and what was spent in each
@@ -58,6 +59,13 @@ def groups_of(charges: Sequence[Charge]) -> list[SeedGroup]:
             group = found[what] = SeedGroup(charge.first, charge.slice, charge.until, names, kinds, [])
         group.charges.append(charge)
     return list(found.values())
+
+
+def unpriced(charge: Charge) -> Filter:
+    """Return which sends a charge's counters may hold at their worst, as what they have cost is not known."""
+    kind = charge.scope.get("kind")
+    tags = {name: value for name, value in charge.scope.items() if name != "kind"}
+    return Filter(charge.first, charge.until, tags, None if kind is None else covered(kind))
 
 
 def new_life() -> int:

@@ -85,7 +85,9 @@ class Batch:
         if new and not self.may_seed:
             raise SeedsMissing
         self._seeds = self._counters.spent_before(connection, new)
-        self._begin(connection, [name for name in self._seeds if self._held[name].counters])
+        self._begin(
+            connection, [one for name, one in by_span.items() if name in self._seeds and self._held[name].counters]
+        )
         for ask in self._asks:
             held = [self._spent(charge) for charge in ask.charges]
             fits = all(_fits(charge, spent, ask.charges) for charge, spent in zip(ask.charges, held, strict=True))
@@ -100,13 +102,18 @@ class Batch:
             self._counters.add(connection, added, self._life)
         self.complete = True
 
-    def _begin(self, connection: "psycopg.Connection[Any]", begun: Sequence[Span]) -> None:
-        """Begin counters anew that settlements have begun, unless they hold more than was spent before."""
-        for name in begun:
-            holds_more = self._held[name].spent > sum(self._seeds[name].values())
-            self._counters.begin(connection, name, life=self._life if holds_more else None)
+    def _begin(self, connection: "psycopg.Connection[Any]", begun: Sequence[Charge]) -> None:
+        """Begin counters anew that settlements have begun, unless they hold more than was spent before, or something else."""
+        for one in begun:
+            name = span(one)
+            apart = self._counters.is_apart(connection, one)
+            keeps = apart or self._held[name].spent > sum(self._seeds[name].values())
+            self._counters.begin(connection, name, life=self._life if keeps else None)
+            if apart:
+                for at, amount in self._seeds[name].items():
+                    self._merge(replace(one, slice=at), amount)
         if begun:
-            self._held |= self._counters.read(connection, begun)
+            self._held |= self._counters.read(connection, list(map(span, begun)))
 
     def _spent(self, charge: Charge) -> int:
         name = span(charge)

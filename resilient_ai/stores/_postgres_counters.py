@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from resilient_ai.core.budgets import PER_DOLLAR, SLICES, Charge
-from resilient_ai.stores._budget_seeds import SeedGroup, Span, groups_of, span
+from resilient_ai.stores._budget_seeds import SeedGroup, Span, groups_of, span, unpriced
 from resilient_ai.stores._ledger_common import Filter
 from resilient_ai.stores._ledger_filters import NAMED
 from resilient_ai.stores._postgres_queries import expression, where
@@ -97,14 +97,28 @@ class Counters:
         """Return what the counters of charges hold, or would begin with."""
         held = self.read(connection, list({span(one): None for one in charges})) if charges else {}
         seeds = self.spent_before(connection, [one for one in charges if not held[span(one)].life])
-        # Where a settlement began them, that is a part of what was spent before, as far as those sends are in this ledger.
-        return tuple(max(held[name].spent, sum(seeds.get(name, {}).values())) for name in map(span, charges))
+        found: list[int] = []
+        for one in charges:
+            known, before = held[span(one)], sum(seeds.get(span(one), {}).values())
+            apart = known.counters and not known.life and self.is_apart(connection, one)
+            found.append(known.spent + before if apart else max(known.spent, before))
+        return tuple(found)
 
     def slices(self, connection: "psycopg.Connection[Any]", of: Span) -> dict[int, int]:
         """Return what each counter of a span holds, by where its slice begins."""
         key, first, last = of
         rows = connection.execute(self._slices, (name_of(key), first, last)).fetchall()
         return {slice_: int(spent) for slice_, spent in rows}
+
+    def is_apart(self, connection: "psycopg.Connection[Any]", one: Charge) -> bool:
+        """Tell whether what was settled may be no part of what the ledger has, as a send without a cost was settled at its worst.
+
+        All else that settlements began counters with is a part of what was spent before, as far as its sends are in this ledger.
+        """
+        terms, values = where(unpriced(one))
+        sql = f"SELECT EXISTS (SELECT 1 FROM {self._schema}.sends WHERE cost IS NULL AND state <> 'never_sent' AND {terms})"  # noqa: S608
+        row = connection.execute(sql.encode(), values).fetchone()
+        return row is not None and bool(row[0])
 
     def begin(self, connection: "psycopg.Connection[Any]", of: Span, *, life: int | None) -> None:
         """Give counters that settlements have begun a life, or drop them for others that hold more; None drops them."""

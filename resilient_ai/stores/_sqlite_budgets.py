@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from resilient_ai.core.budgets import SLICES, Admission, Charge, refused, units
-from resilient_ai.stores._budget_seeds import Seed, SeedGroup, Span, groups_of, new_life, span
+from resilient_ai.stores._budget_seeds import Seed, SeedGroup, Span, groups_of, new_life, span, unpriced
 from resilient_ai.stores._ledger_common import Filter
 from resilient_ai.stores._ledger_filters import NAMED, where
 
@@ -219,10 +219,12 @@ def spent(connection: "sqlite3.Connection", charges: Sequence[Charge]) -> tuple[
     """Return what the counters of these charges hold, and add nothing."""
     held = [_held(connection, one) for one in charges]
     seeds = seeds_of(connection, [one for one, each in zip(charges, held, strict=True) if not each.counters])
-    return tuple(
-        each.spent if each.counters else max(each.spent, sum(amount for _, amount in seeds[span(one)]))
-        for one, each in zip(charges, held, strict=True)
-    )
+    found: list[int] = []
+    for one, each in zip(charges, held, strict=True):
+        before = 0 if each.counters else sum(amount for _, amount in seeds[span(one)])
+        apart = each.counters or (each.life is not None and _is_apart(connection, one))
+        found.append(each.spent + before if apart else max(each.spent, before))
+    return tuple(found)
 
 
 def settle(connection: "sqlite3.Connection", settlements: Sequence[Settlement]) -> None:
@@ -250,7 +252,7 @@ def _values(one: Charge) -> dict[str, object]:
 def _open(connection: "sqlite3.Connection", one: Charge, seeds: Mapping[Span, Seed], life: int) -> _Held:
     """Return what the counters of a charge hold; where there are none they begin with what was spent before.
 
-    What was settled before them is a part of that, as far as those sends are in this ledger.
+    What was settled before them is a part of that, as far as those sends are in this ledger, and have a cost there.
     """
     held = _held(connection, one)
     if not held.there:
@@ -258,13 +260,21 @@ def _open(connection: "sqlite3.Connection", one: Charge, seeds: Mapping[Span, Se
     if held.counters:
         return held
     begin = seeds.get(span(one)) or seeds_of(connection, [one])[span(one)]
-    if held.spent > sum(amount for _, amount in begin):
-        connection.execute(_ADOPT, (life, one.key, one.first, one.slice))
-        return _held(connection, one)
     if held.life is not None:
-        connection.execute(_DROP, (one.key, one.first, one.slice))
+        apart = _is_apart(connection, one)
+        keeps = apart or held.spent > sum(amount for _, amount in begin)
+        connection.execute(*((_ADOPT, (life, *span(one))) if keeps else (_DROP, span(one))))
+        if keeps and not apart:
+            return _held(connection, one)
     connection.executemany(_ADD, [(one.key, slot, amount, one.until, life, amount) for slot, amount in begin])
     return _held(connection, one)
+
+
+def _is_apart(connection: "sqlite3.Connection", one: Charge) -> bool:
+    """Tell whether what was settled may be no part of what the ledger has, as a send without a cost was settled at its worst."""
+    terms, values = where(unpriced(one))
+    sql = f"SELECT EXISTS (SELECT 1 FROM sends WHERE cost IS NULL AND state <> 'never_sent' AND {terms})"  # noqa: S608  # fixed words
+    return bool(connection.execute(sql, values).fetchone()[0])
 
 
 def _held(connection: "sqlite3.Connection", one: Charge) -> _Held:

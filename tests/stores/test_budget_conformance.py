@@ -531,6 +531,20 @@ class TestWhatWasSpentBefore:
         book.settle([replace(one, amount=-dollar)])
         assert await book.charge([one]) == Admission(admitted=True, spent=(before + dollar,))
 
+    @pytest.mark.parametrize("window", [0, DAY], ids=["calendar", "rolling"])
+    async def test_what_is_settled_at_its_worst_before_the_first_charge(self, book, window):
+        """The ledger knows no cost of it, so it counts beside what was spent; a send of another scope takes no part in that."""
+        dollar = units(Decimal(1))
+        one = charge(dollar, units(Decimal(20)), first=TODAY - window, scope={"tenant": "a"})
+        self.send(book, "s", "6", tenant="a")
+        self.send(book, "elsewhere", None, tenant="b")
+        book.settle([replace(one, amount=5 * dollar)])
+        assert await book.spent([one]) == (6 * dollar,)
+        self.send(book, "u", None, tenant="a")
+        assert await book.spent([one]) == (11 * dollar,)
+        for spent in (11, 12):
+            assert await book.charge([one]) == Admission(admitted=True, spent=(spent * dollar,))
+
     async def test_what_is_settled_before_the_first_charge_of_another_slice(self, book):
         """It begins no slice that a later charge would take for begun."""
         hour = 3_600
