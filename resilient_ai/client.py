@@ -20,7 +20,7 @@ from resilient_ai.core.ledger import CostLedger
 from resilient_ai.core.messages import MessagesInput
 from resilient_ai.core.operations import Chat, Complete, Embed, Image, Operation, Stream
 from resilient_ai.core.options import ChatOptions, CompleteOptions, EmbedOptions, ImageOptions, StreamOptions
-from resilient_ai.core.pipeline import Description, Pipeline, Provider
+from resilient_ai.core.pipeline import Description, Pipeline, Provider, checked_tags, tagged
 from resilient_ai.core.results import ChatResult, Considered, EmbedResult, ImageResult, StructuredResult
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.costs import ClientCosts, narrowed
@@ -233,7 +233,7 @@ class AsyncClient:
             self._keep_fresh()
         return await self._pipeline.send(
             operation,
-            tags={**self._tags, **tags} if tags else self._tags or None,
+            tags={**self._tags, **tagged(tags)} if tags else self._tags or None,
             timeout=self._timeout if timeout is None else timeout,
             cache=self._cache if cache is None else cache,
             priority=self._priority if priority is None else priority,
@@ -268,7 +268,7 @@ class AsyncClient:
         self._pipeline.check_options(timeout, cache, priority)
         view = copy.copy(self)
         view.__dict__.update(
-            _tags={**self._tags, **(tags or {})},
+            _tags=self._tags if tags is None else {**self._tags, **checked_tags(tags)},
             _timeout=timeout,
             _cache=cache,
             _priority=priority,

@@ -1,7 +1,9 @@
 """Settings: from arguments, then the environment, then a TOML file."""
 
 import os
+from collections.abc import Iterable
 from decimal import Decimal
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -209,4 +211,11 @@ def _refuse_unknown_variables() -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {FILE_VARIABLE}
     unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
     if unknown:
-        raise ConfigurationError(f"the environment holds unknown settings: {', '.join(unknown)}")
+        told = [f"{name}{_meant(name, known)}" for name in unknown]
+        raise ConfigurationError(f"the environment holds unknown settings: {', '.join(told)}")
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    # All begin alike, which would make any two of them close.
+    close = get_close_matches(name.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], n=1)
+    return f" (did you mean {PREFIX}{close[0]}?)" if close else ""

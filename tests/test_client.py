@@ -208,6 +208,23 @@ async def test_views_share_everything_but_their_defaults(clock):
     assert type(inner) is AsyncClient
 
 
+@pytest.mark.parametrize(
+    ("tags", "sentence"),
+    [
+        ("acme", "tags: a dict such as {'tenant': 'acme'}, got 'acme'"),
+        ({"tenant": 3}, "tags: names and values are text, got 'tenant': 3"),
+    ],
+)
+async def test_tags_that_are_none_are_refused_at_once(tags, sentence, clock):
+    """By a view when it is made, as by a call."""
+    ai, answers = client(clock=clock)
+    with pytest.raises(InvalidInput, match=re.escape(sentence)):
+        ai.with_options(tags=tags)
+    with pytest.raises(InvalidInput, match=re.escape(sentence)):
+        await ai.send(Chat(model="m", messages="hi"), tags=tags)
+    assert answers.calls == []
+
+
 async def test_closing_a_view_closes_nothing(clock):
     """Only the client that was built closes the stack; a closed client refuses calls, its views too."""
     ai, answers = client(clock=clock)
@@ -530,8 +547,8 @@ class TestOn:
             ("CircuitOpened", print, "kind: a class of events such as CircuitOpened, got 'CircuitOpened'"),
             (int, print, "kind: a class of events"),
             (SendStarted, "print", "callback: a plain function, got 'print'"),
-            (SendStarted, asyncio.sleep, "callback: a plain function, got <function sleep"),
-            (SendStarted, Awaited(), "callback: a plain function, got <tests.test_client.Awaited"),
+            (SendStarted, asyncio.sleep, "callback: a plain function, got an async one, <function sleep"),
+            (SendStarted, Awaited(), "callback: a plain function, got an async one, <tests.test_client.Awaited"),
         ],
     )
     async def test_what_cannot_be_told(self, kind, callback, sentence, clock):

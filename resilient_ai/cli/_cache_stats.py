@@ -56,7 +56,7 @@ def show(usage: "Sequence[StoreUsage]", shares: Sequence[Share]) -> None:
     """Show both to people."""
     for line in usage:
         limit = "" if line.limit is None else f" of {decimal(line.limit)}"
-        size = "" if line.size is None else f", {decimal(line.size)}{limit}"
+        size = "" if line.size is None else f", {decimal(line.size)}{limit}, overhead included"
         terminal.say(f"{line.name}{size}")
     missing = unreadable(usage)
     if missing:

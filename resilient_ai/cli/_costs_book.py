@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _PERIOD = re.compile(r"^(\d{1,6})([smhdw])$")
 _DAY = 86_400
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_NOUNS = {"s": "second", "m": "minute", "h": "hour", "d": "day", "w": "week"}
 
 
 class Which(TypedDict):
@@ -40,12 +41,14 @@ class Question:
         columns: What makes a group.
         since: Seconds since 1970-01-01 UTC, None for all that was.
         until: Seconds since 1970-01-01 UTC, None for now.
+        last: What `since` was given as, where that was a period; see `period_of`.
         tags: What all sends have in common.
     """
 
     columns: "tuple[Column, ...]"
     since: float | None = None
     until: float | None = None
+    last: str = ""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -56,26 +59,26 @@ class Question:
     @property
     def period(self) -> str:
         """Of which time the sends are, and which days of it are not whole; empty where it is all time."""
-        parts = [
-            f"{word} {_moment(bound)}"
-            for word, bound in (("since", self.since), ("until", self.until))
-            if bound is not None
-        ]
         cut = [
             which
             for which, bound in (("first", self.since), ("last", self.until))
             if bound is not None and bound % _DAY
         ]
         if "day" not in self.columns or not cut:
-            return f"sent {' and '.join(parts)}" if parts else ""
+            return f"sent {self._bounds}" if self._bounds else ""
         days = f"the {' and the '.join(cut)} day {'are' if len(cut) > 1 else 'is'} not whole"
-        return f"sent {' and '.join(parts)}, so {days}"
+        return f"sent {self._bounds}, so {days}"
 
     @property
     def limits(self) -> str:
         """What it leaves out, in words that follow a verb."""
-        during = " in that time" if (self.since, self.until) != (None, None) else ""
+        during = f" in {self.last}" if self.last and self.until is None else f" {self._bounds}".rstrip()
         return f"{during} with {'this tag' if len(self.tags) == 1 else 'these tags'}" if self.tags else during
+
+    @property
+    def _bounds(self) -> str:
+        bounds = (("since", self.since), ("until", self.until))
+        return " and ".join(f"{word} {_moment(bound)}" for word, bound in bounds if bound is not None)
 
 
 def _moment(seconds: float) -> str:
@@ -144,6 +147,19 @@ def _together(one: "LedgerRow", other: "LedgerRow") -> "LedgerRow":
             for name in ("sends", "wasted", "unknown", "input_tokens", "output_tokens")
         },
     )
+
+
+def period_of(text: str | None) -> str:
+    """Return what was given as a period until now in words, empty where it was none.
+
+    >>> period_of("1m"), period_of("7d"), period_of("2026-11-01")
+    ('the last minute', 'the last 7 days', '')
+    """
+    period = _PERIOD.match(text or "")
+    if period is None:
+        return ""
+    count, noun = int(period[1]), _NOUNS[period[2]]
+    return f"the last {noun}" if count == 1 else f"the last {count:,} {noun}s"
 
 
 def moment(option: str, text: str) -> float:

@@ -26,15 +26,27 @@ def replacing(path: Path) -> Generator[BinaryIO]:
     Until then it has a name of its own, so that two who write the same file at once leave each other's alone, and nothing that
     somebody has put there before is written to.
     """
-    descriptor, name = tempfile.mkstemp(prefix=".resilient-ai-", suffix=".draft", dir=path.parent)
+    with _told_of(path):
+        descriptor, name = tempfile.mkstemp(prefix=".resilient-ai-", suffix=".draft", dir=path.parent)
     draft = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
-        put(draft, path)
+        with _told_of(path):
+            put(draft, path)
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()
+
+
+@contextmanager
+def _told_of(path: Path) -> Generator[None]:
+    """Let an error name the file that was asked for; nobody knows of the draft."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def put(draft: Path, path: Path) -> None:

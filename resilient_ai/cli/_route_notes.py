@@ -27,7 +27,9 @@ def noted(
     told: list[Considered] = []
     for one in found:
         place, lack = one.place, abilities.lacks(operation.on(one.model))
-        never = refuses(call.replace(operation=operation.on(one.model)))
+        # A model has no price for what it cannot do, and no budget is to blame for that.
+        never = None if lack is not None else refuses(call.replace(operation=operation.on(one.model)))
+        why = one.why if lack is None else one.why.removesuffix(", no price known")
         notes = [] if lack is None else [f"lacks {lack}"]
         notes += [] if never is None else [never]
         notes += _status(one.model, catalogue)
@@ -35,8 +37,8 @@ def noted(
             notes += _lengths(catalogue.get(catalogue.replacement(one.model) or one.model), operation)
         if lack is not None or never is not None:
             place = None
-        said = [note for note in notes if note not in one.why]
-        told.append(one.model_copy(update={"place": place, "why": "; ".join([one.why, *said])}))
+        said = [note for note in notes if note not in why]
+        told.append(one.model_copy(update={"place": place, "why": "; ".join([why, *said])}))
     return told
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Annotated, Any, NoReturn
 
 import typer
+from pydantic import ValidationError
 from typer.core import TyperGroup
 from typing_extensions import override
 
@@ -33,6 +34,11 @@ _HELP = """DeepInfra's language, embedding and image models, with retries, a cir
 The key is read from DEEPINFRA_API_KEY, settings from RESILIENT_AI_... and the file named in RESILIENT_AI_CONFIG.
 """
 _EPILOG = "Exit codes: 0 all went well, 1 the service or a policy failed, 2 wrong use or configuration, 130 Ctrl-C."
+# What is to be given in place of a text that is none, by what pydantic calls that.
+_NUMBERS = {
+    "int_parsing": "must be a whole number in digits, such as 100000",
+    "float_parsing": "must be a number, such as 0.5",
+}
 
 
 class Group(TyperGroup):
@@ -95,10 +101,19 @@ class Commands(Group):
 
 def _wrong_arguments(error: Any) -> int:
     context = getattr(error, "ctx", None)
+    if isinstance(error.__cause__, ValidationError):
+        error.message = _wrong_value(error.__cause__)
     if type(error).__name__ != "NoArgsIsHelpError":  # which has shown the help
         path = context.command_path if context is not None else "resilient-ai"
         _complain(f"{one_line(error.format_message()).rstrip('.')}; see `{path} --help`")
     return failures.WRONG_USE
+
+
+def _wrong_value(error: ValidationError) -> str:
+    """Return what a value must be, and what was given."""
+    first = error.errors(include_url=False)[0]
+    wanted = _NUMBERS.get(first["type"], first["msg"].replace("Input should", "must"))
+    return f"{wanted}, got {first['input']!r}"
 
 
 def _complain(text: str) -> None:

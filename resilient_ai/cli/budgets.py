@@ -131,7 +131,8 @@ def _name(state: "BudgetState") -> Text:
 
 
 def _amounts(state: "BudgetState") -> tuple[str, str, str]:
-    return terminal.usd(state.spent), terminal.usd(state.limit), terminal.usd(state.left)
+    # Nobody shall count on what is not left, nor believe that nothing was spent.
+    return terminal.usd(state.spent), terminal.usd(state.limit), terminal.usd(state.left, down=True)
 
 
 def _note(state: "BudgetState") -> str:

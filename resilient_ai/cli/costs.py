@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from resilient_ai.cli import terminal
-from resilient_ai.cli._costs_book import Question, merged, moment, opened
+from resilient_ai.cli._costs_book import Question, merged, moment, opened, period_of
 from resilient_ai.cli._costs_files import Files
 from resilient_ai.cli._costs_over_time import over_time
 from resilient_ai.cli._costs_picture import NARROWEST, can_draw, can_show, most_steps, picture
@@ -78,6 +78,7 @@ def costs(
         columns=columns,
         since=None if since is None else moment("--since", since),
         until=None if until is None else moment("--until", until),
+        last=period_of(since),
         tags=filters_of(tag),
     )
     if question.since is not None and question.until is not None and question.since >= question.until:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from resilient_ai.cli import terminal
 from resilient_ai.cli._price_file import prices_of_file
-from resilient_ai.cli._route_budgets import refuses_always
+from resilient_ai.cli._route_budgets import refuses_always, shorter_fits
 from resilient_ai.cli._route_notes import noted
 from resilient_ai.cli._route_query import CONDITIONS, query_of
 from resilient_ai.cli._stacked import NARROWEST_NAME, facts, longest_word, stacked
@@ -104,6 +104,8 @@ def route(
         terminal.write_json([one.model_dump() for one in found])
     else:
         _show(found, operation, catalogue, own=prices_of_file(settings, (one.model for one in found[:_MOST])))
+        if shorter_fits(found, call, refuses):
+            terminal.say("budgets count the longest answer there may be; a small --max-tokens makes it fit", "yellow")
     if all(one.place is None for one in found):
         terminal.say("none of these models can serve this call", "yellow")
         raise typer.Exit(FAILED)

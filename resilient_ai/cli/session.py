@@ -59,7 +59,7 @@ def text_of(prompt: str | None) -> str:
         raise WrongUseError("there is no prompt: give it as an argument, or `-` and standard input")
     text = standard_input() if prompt in {None, "-"} else checked(str(prompt))
     if not text.strip():
-        raise WrongUseError("the prompt is empty")
+        raise WrongUseError("the prompt is empty: give it as an argument, or `-` and standard input")
     return text
 
 

@@ -3,7 +3,7 @@
 import os
 import sys
 from contextlib import suppress
-from decimal import Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
 from typing import Any, NoReturn
 
 import orjson
@@ -96,19 +96,19 @@ def _plain(value: object) -> str:
     return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
-def usd(amount: Decimal | None) -> str:
-    """Return an amount of money with three telling digits, and whole cents.
+def usd(amount: Decimal | None, *, down: bool = False) -> str:
+    """Return an amount of money with three telling digits, and whole cents; rounded, or cut off where it goes `down`.
 
     >>> usd(Decimal("0.0000097")), usd(Decimal("0.5")), usd(Decimal("0.99999")), usd(Decimal("12.3456"))
     ('$0.0000097', '$0.50', '$1.00', '$12.35')
-    >>> usd(Decimal(0)), usd(None)
-    ('$0', 'unknown')
+    >>> usd(Decimal(0)), usd(None), usd(Decimal("0.99999"), down=True)
+    ('$0', 'unknown', '$0.999')
     """
     if amount is None:
         return "unknown"
     if amount == 0:
         return "$0"
-    rounded = amount.quantize(Decimal(1).scaleb(min(amount.adjusted(), 0) - 2))
+    rounded = amount.quantize(Decimal(1).scaleb(min(amount.adjusted(), 0) - 2), ROUND_DOWN if down else ROUND_HALF_EVEN)
     short = rounded.normalize()
     return f"${rounded:,.2f}" if rounded >= 1 or short.as_tuple().exponent == -1 else f"${short:f}"
 

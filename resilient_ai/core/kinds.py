@@ -9,6 +9,7 @@ from resilient_ai.core.operation import Kind
 
 KINDS: tuple[str, ...] = get_args(Kind)
 CHAT, STREAM = "chat", "stream"
+_NOUNS = {CHAT: "a chat", STREAM: "a chat", "complete": "a completion", "embed": "an embedding", "image": "a picture"}
 
 
 def covered(kind: str) -> tuple[str, ...]:
@@ -29,6 +30,15 @@ def counted_as(kind: str, wanted: str) -> str:
     ('chat', 'chat', 'stream', 'chat')
     """
     return CHAT if kind == STREAM and wanted != STREAM else kind
+
+
+def noun_of(kind: str) -> str:
+    """Return what an operation of a kind is called in a sentence.
+
+    >>> noun_of("stream"), noun_of("embed")
+    ('a chat', 'an embedding')
+    """
+    return _NOUNS[kind]
 
 
 def check_filter(tags: Mapping[str, str] | None) -> None:

@@ -240,8 +240,8 @@ class Pipeline:
             raise ConfigurationError(f"kind: a class of events such as CircuitOpened, got {given!r:.60}")
         function = cast("object", callback)
         if not callable(function) or any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
-            kind_of = "" if not callable(function) else "one that is async, "
-            raise ConfigurationError(f"callback: a plain function, got {kind_of}{callback!r:.60}")
+            given = f"{'an async one, ' if callable(function) else ''}{callback!r:.60}"
+            raise ConfigurationError(f"callback: a plain function, got {given}")
 
         def listener(event: Event) -> None:
             if isinstance(event, kind):

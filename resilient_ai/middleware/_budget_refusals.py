@@ -10,6 +10,7 @@ from resilient_ai.core.budgets import dollars
 from resilient_ai.core.call import Call
 from resilient_ai.core.errors import BudgetExceeded, BudgetUnavailable, PriceUnknown
 from resilient_ai.core.events import BudgetRefused
+from resilient_ai.core.kinds import noun_of
 from resilient_ai.core.operations import Operation, Sampling
 from resilient_ai.middleware._as_sent import as_sent
 from resilient_ai.middleware._budget_counter import Counter
@@ -141,11 +142,11 @@ def unasked(counter: Counter) -> BudgetUnavailable:
 
 
 def priceless(call: Call[Any], counter: Counter) -> PriceUnknown:
-    """Return the error of a hard budget for a model without a price."""
+    """Return the error of a hard budget for a model without a price for what is asked of it."""
     return PriceUnknown(
-        f"no price of {call.model!r} is known, so that the budget {named(counter)} cannot count it; the request was not sent."
-        " Give it a price in a `price_file`, or say what a request counts with: `budget_unpriced` of the settings, `unpriced` of"
-        " Budgets",
+        f"no price of {call.model!r} for {noun_of(call.operation.kind)} is known, so that the budget {named(counter)} cannot"
+        " count it; the request was not sent. Give it a price in a `price_file`, or say what a request counts with:"
+        " `budget_unpriced` of the settings, `unpriced` of Budgets",
         model=call.model,
     )
 

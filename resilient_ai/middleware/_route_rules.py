@@ -143,7 +143,9 @@ def candidates_of(models: Models, rule: Rule | None, operation: Operation[Any]) 
         raise InvalidInput(
             f"model: 'auto' stands for no model, as {_name_of(models)} found none", field="model", value=AUTO
         )
-    raise InvalidInput("model: 'auto' needs Routing(models=[...])", field="model", value=AUTO)
+    raise InvalidInput(
+        "model: 'auto' needs Routing(models=[...]), or the setting auto_models", field="model", value=AUTO
+    )
 
 
 def _name_of(models: object) -> str:

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
-from resilient_ai.core.budgets import BudgetBook, units
+from resilient_ai.core.budgets import BudgetBook, dollars, units
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.checks import check_able, check_count
 from resilient_ai.core.clock import Clock
 from resilient_ai.core.errors import BookUnavailable
 from resilient_ai.core.health import BudgetState
+from resilient_ai.core.kinds import noun_of
 from resilient_ai.core.ledger import CostBook
 from resilient_ai.core.log import Log
 from resilient_ai.core.protocols import Abilities, PriceBook
@@ -121,11 +122,11 @@ class Budgets:
             return None
         worst = self._worst(call)
         if worst is None:
-            return "no price of it is known, which a hard budget needs"
+            return f"no price of it for {noun_of(call.operation.kind)} is known, which a hard budget needs"
         for counter, slot in zip(counters, self._tally.slots(counters, call.clock), strict=True):
             limit, spent = counter.limit or 0, counter.spending.known(slot) or 0
             if worst > limit:
-                return f"it could cost more than the whole budget {named(counter)}"
+                return f"it could cost up to {dollars(worst):f} USD, more than the whole budget {named(counter)}"
             if spent + worst > limit:
                 return f"the budget {named(counter)} has {left_of(counter, spent):f} USD left"
         return None

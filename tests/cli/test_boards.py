@@ -46,7 +46,18 @@ def test_alerts_and_panels_lead_to_your_runbook(offline):
 
 
 @pytest.mark.parametrize(
-    "address", ['https://x/"', "https://x/#here", "https://x/{{ a }}", "https://x/ y", "https://x/$y", ""]
+    "address",
+    [
+        'https://x/"',
+        "https://x/#here",
+        "https://x/{{ a }}",
+        "https://x/ y",
+        "https://x/$y",
+        "",
+        "not-a-url",
+        "ftp://x/y",
+        "https://",
+    ],
 )
 def test_an_address_that_would_break_a_file_is_refused(offline, address):
     """Nothing is written then."""

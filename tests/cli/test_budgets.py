@@ -63,6 +63,14 @@ def test_budgets_are_shown_with_what_is_left(ledger):
     ]
 
 
+def test_what_is_left_is_never_shown_as_more(ledger):
+    """Of a limit of which little was spent not all is left."""
+    result = budgets(ledger, {"limit": "100000 USD", "per": "total", "scope": {"tenant": "a"}}, COLUMNS="120")
+    assert lines(result)[1].split()[6:8] == ["$100,000.00", "$99,999.25"]
+    most = budgets(ledger, {"limit": "1000.749999 USD", "per": "total", "scope": {"tenant": "a"}}, COLUMNS="120")
+    assert lines(most)[1].split()[6:8] == ["$1,000.75", "$999.99"]
+
+
 def test_windows_end_in_utc_and_here(ledger):
     """A calendar window names its end in both clocks; a rolling one has none, and says so."""
     rolling = {"limit": "5 USD", "per": "day", "rolling": True}

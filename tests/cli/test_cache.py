@@ -68,7 +68,7 @@ def test_stats_tell_what_there_is_by_model(filled, tmp_path):
     ]
     said = result.stderr.replace("\n", "")
     assert f"{tmp_path / 'home' / 'cache'}" in said
-    assert " of 2.1 GB" in said
+    assert " of 2.1 GB, overhead included" in said
 
 
 def test_stats_as_json(filled):

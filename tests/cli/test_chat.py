@@ -52,7 +52,10 @@ def test_prompt_is_read_from_standard_input(shell, args):
 
 @pytest.mark.parametrize(
     ("stdin", "sentence"),
-    [("  \n", "error: the prompt is empty"), (b"\xff\xfe", "error: standard input is not UTF-8 text")],
+    [
+        ("  \n", "error: the prompt is empty: give it as an argument, or `-` and standard input"),
+        (b"\xff\xfe", "error: standard input is not UTF-8 text"),
+    ],
 )
 def test_unusable_standard_input_is_a_wrong_use(shell, stdin, sentence):
     """Standard input must be text, and not empty."""

@@ -66,7 +66,10 @@ def test_without_a_home_the_platform_folder_is_used(offline, tmp_path):
 def test_since_leaves_out_what_was_before(shell):
     """A date in the future finds nothing, a period finds what was just sent."""
     shell.run("chat", "hi")
-    assert "nothing was sent in that time" in shell.run("costs", "--since", "2100-01-01").stderr
+    assert "nothing was sent since 2100-01-01 00:00 UTC; " in shell.run("costs", "--since", "2100-01-01").stderr
+    nobody = ("costs", "--tag", "team=x", "--since")
+    assert "nothing was sent in the last minute with this tag" in shell.run(*nobody, "1m").stderr
+    assert "nothing was sent since 20" in shell.run(*nobody, "7d", "--until", "1d").stderr
     document = json.loads(shell.run("costs", "--since", "1h", "--json").stdout)
     assert (document["total"]["requests"], document["since"][-6:]) == (1, "+00:00")
 

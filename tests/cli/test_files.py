@@ -36,6 +36,16 @@ def test_a_private_file_follows_no_link(tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.parametrize("name", ["nowhere/file", "folder"])
+def test_an_error_names_the_file_that_was_asked_for(tmp_path, name):
+    """And not the draft, which nobody has heard of."""
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=r"\[Errno") as caught, replacing(tmp_path / name) as file:
+        file.write(b"new")
+    assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / name), None)
+    assert [left.name for left in tmp_path.iterdir()] == ["folder"]
+
+
 def test_two_who_replace_the_same_file_do_not_meet(tmp_path):
     """Each writes a file of its own that nobody else can read, and both are whole; the last one stays, and no draft."""
     path = tmp_path / "file"

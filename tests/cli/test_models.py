@@ -158,6 +158,20 @@ def test_a_short_list_says_how_many_fit(offline):
     assert result.stderr.startswith(f"10 of {fit} that fit, of {len(catalogue)} models; prices in US dollars per")
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--context", "100k"), "'--context': must be a whole number in digits, such as 100000, got '100k'"),
+        (("--context", "-1"), "'--context': must be greater than or equal to 0, got '-1'"),
+        (("--max-input-price", "low"), "'--max-input-price': must be a number, such as 0.5, got 'low'"),
+    ],
+)
+def test_a_number_that_is_none_is_shown_with_its_form(offline, args, said):
+    """In words of ours, and not of a library."""
+    result = offline.run("models", *args)
+    assert (result.exit_code, said in result.stderr.replace("\n", " ")) == (2, True)
+
+
 def test_context_has_two_names(offline):
     """Both of them are heeded, also together."""
     by_name = [

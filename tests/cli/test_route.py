@@ -39,19 +39,42 @@ def test_a_budget_that_a_call_never_fits_is_told(offline):
     """Also of the only model; where the answer is short enough, or the budget is of others, nothing is said."""
     budgets = [{"limit": "0.0005 USD", "per": "day", "scope": {"tenant": "a"}}]
     env = {"RESILIENT_AI_BUDGETS": json.dumps(budgets)}
-    never = "it could cost more than the whole budget '0.0005 USD per day tenant=a'"
+    never = "it could cost up to {} USD, more than the whole budget '0.0005 USD per day tenant=a'"
     args = ("--models", f"{LLAMA},{NEMO}", "--max-tokens")
 
     def told(*more):
         return [(one["model"], one["place"], one["why"]) for one in explained(offline, *more, **env)]
 
     cheap = (NEMO, 1, "by price, as listed")
-    assert told(*args, "2000", "--tag", "tenant=a") == [cheap, (LLAMA, None, never)]
+    assert told(*args, "2000", "--tag", "tenant=a") == [cheap, (LLAMA, None, never.format("0.0006462"))]
     assert told(*args, "200", "--tag", "tenant=a") == [cheap, (LLAMA, 2, "by price, as listed")]
     assert told(*args, "2000", "--tag", "tenant=b") == [cheap, (LLAMA, 2, "by price, as listed")]
     alone = offline.run("route", "hi", "-m", LLAMA, "--tag", "tenant=a", **env)
-    assert (alone.exit_code, never in " ".join(alone.stdout.split())) == (1, True)
+    assert (alone.exit_code, never.format("0.00524628") in " ".join(alone.stdout.split())) == (1, True)
     assert "none of these models can serve this call" in alone.stderr
+
+
+def test_a_budget_too_small_for_the_longest_answer_names_the_cure(offline):
+    """Where a shorter answer would fit; where nothing does, or nothing stands against the call, there is none."""
+
+    def told(limit, *args):
+        budgets = json.dumps([{"limit": f"{limit} USD", "per": "day"}])
+        return (
+            "a small --max-tokens makes it fit"
+            in offline.run("route", "hi", *args, RESILIENT_AI_BUDGETS=budgets).stderr
+        )
+
+    assert [told("0.0005", "-m", LLAMA), told("0.0000001", "-m", LLAMA), told("1", "-m", LLAMA)] == [True, False, False]
+    assert not told("0.0000000001", "-m", "BAAI/bge-m3", "--kind", "embed")
+
+
+def test_no_budget_is_blamed_where_a_model_lacks_the_kind(offline):
+    """A model of another kind has a price, only none for this call; what counts is that it cannot serve it."""
+    budgets = json.dumps([{"limit": "1 USD", "per": "day"}])
+    (one,) = explained(offline, "-m", "BAAI/bge-m3", RESILIENT_AI_BUDGETS=budgets)
+    assert (one["place"], one["why"]) == (None, "the only one; lacks chat, as it is made for embedding")
+    (other,) = explained(offline, "-m", "nobody/x", RESILIENT_AI_BUDGETS=budgets)
+    assert "no price of it for a chat is known, which a hard budget needs" in other["why"]
 
 
 def test_a_query_asks_the_catalogue(offline):
@@ -283,5 +306,6 @@ def test_wrong_use_names_what_is_right(offline, args, said):
 
 
 def test_an_empty_prompt_is_no_question(offline):
-    """As with chat."""
-    assert offline.run("route", " ", "--models", "a").exit_code == 2
+    """As with chat, and it is said how to give one."""
+    result = offline.run("route", " ", "--models", "a")
+    assert (result.exit_code, "the prompt is empty: give it as an argument, or `-`" in result.stderr) == (2, True)

@@ -307,6 +307,7 @@ def test_the_page_is_private_and_whole_or_not_there(trace, offline):
     assert json.loads(trace("--html", "out.html", "--json").stdout)["calls"]
     missing = trace("--html", "nowhere/out.html")
     assert (missing.exit_code, (offline.folder / "nowhere").exists()) == (2, False)
+    assert missing.stderr == "error: nowhere/out.html: No such file or directory\n"
 
 
 def test_spans_without_room_are_told(trace, monkeypatch):

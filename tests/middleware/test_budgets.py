@@ -831,7 +831,7 @@ async def test_an_answer_from_the_cache_costs_nothing():
 async def test_a_model_without_a_price_is_refused_where_the_budget_is_hard():
     """Never taken for free."""
     pipe = budgeted()
-    with pytest.raises(PriceUnknown, match="no price of 'unknown' is known") as caught:
+    with pytest.raises(PriceUnknown, match="no price of 'unknown' for a chat is known") as caught:
         await pipe.send(Chat(model="unknown", messages="hi"))
     assert str(caught.value).endswith(
         "Give it a price in a `price_file`, or say what a request counts with: `budget_unpriced` of the settings, `unpriced` of"
@@ -1070,7 +1070,7 @@ async def test_what_can_never_fit_stands_against_a_call_from_the_start():
     """Nothing needs to have been asked for that."""
     pipe = budgeted(budgets=[Budget(limit="0.002", per="day")])
     assert pipe.budgets.stands_against(pipe.call(CHAT)) == (
-        "it could cost more than the whole budget '0.002 USD per day'"
+        f"it could cost up to {WORST:f} USD, more than the whole budget '0.002 USD per day'"
     )
 
 
@@ -1084,7 +1084,7 @@ async def test_what_stands_against_a_call():
     assert pipe.budgets.stands_against(mine) == "the budget '0.003 USD in total tenant=a' has 0.0005 USD left"
     assert pipe.budgets.stands_against(other) is None
     priceless = pipe.call(Chat(model="unknown", messages="hi"), tags={"tenant": "a"})
-    assert pipe.budgets.stands_against(priceless) == "no price of it is known, which a hard budget needs"
+    assert pipe.budgets.stands_against(priceless) == "no price of it for a chat is known, which a hard budget needs"
     assert await spent(pipe, tenant="a") == [WORST, WORST]
 
 

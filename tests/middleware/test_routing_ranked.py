@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import re
 from decimal import Decimal
 
 import pytest
@@ -27,7 +28,7 @@ from resilient_ai.middleware.budget import Budget
 from resilient_ai.middleware.budgets import Budgets
 from resilient_ai.middleware.circuit_breaker import CircuitBreaker
 from resilient_ai.middleware.cost import CostAccounting
-from resilient_ai.middleware.routing import Candidate, Routing
+from resilient_ai.middleware.routing import Candidate, Routing, Rule
 from resilient_ai.stores.memory_budgets import MemoryBudgets
 from resilient_ai.testing import FakeClock, ScriptedProvider, ScriptedSource, answer_to, chat_result, stream_of
 
@@ -707,11 +708,25 @@ class TestExplain:
     async def test_it_raises_what_the_call_would(self):
         """A call that cannot be routed cannot be explained either."""
         pipeline = pipeline_of(Service(), models=[])
-        with pytest.raises(InvalidInput, match="needs Routing"):
+        with pytest.raises(
+            InvalidInput, match=re.escape("model: 'auto' needs Routing(models=[...]), or the setting auto_models")
+        ):
             pipeline.stack[0].explain(pipeline.call(AUTO))
         pipeline = pipeline_of(Service())
-        with pytest.raises(InvalidInput, match="cannot be compared"):
+        with pytest.raises(
+            InvalidInput, match="'auto' stands for models whose vectors cannot be compared: 'a' gives"
+        ) as caught:
             pipeline.stack[0].explain(pipeline.call(Embed(model="auto", texts="x")))
+        assert (caught.value.field, "fallbacks" in str(caught.value)) == ("model", False)
+
+    async def test_vectors_of_one_model_are_what_a_rule_can_say(self):
+        """It is the cure that the error names, word for word."""
+        one = "a"
+        pipeline = pipeline_of(Service(), rules=[Rule(models=[one], kinds=["embed"], strict=True)])
+        embed = Embed(model="auto", texts="x")
+        assert [known.model for known in pipeline.stack[0].explain(pipeline.call(embed))] == ["a"]
+        with pytest.raises(InvalidInput, match=re.escape("Rule(models=[one], kinds=['embed'], strict=True)")):
+            await pipeline_of(Service()).send(embed)
 
 
 class TestBookkeeping:

@@ -14,7 +14,7 @@ RUNBOOK = "docs/runbook.md"
 
 # No quote, which would end the text it stands in; no "#", behind which a section is named; and nothing that templates of
 # Prometheus or Grafana would fill in.
-_ADDRESS = re.compile(r"[\w.~:/?@!&()*+,;=%-]+", re.ASCII)
+_ADDRESS = re.compile(r"https?://\w[\w.~:/?@!&()*+,;=%-]*", re.ASCII)
 
 
 def text_of(name: str, runbook: str = RUNBOOK) -> str:
@@ -25,13 +25,16 @@ def text_of(name: str, runbook: str = RUNBOOK) -> str:
         runbook: The address of the runbook, to which alerts and panels lead; a copy of the project's `docs/runbook.md`.
 
     Raises:
-        ValueError: If there is no such file, or the runbook's address has characters that cannot stand there.
+        ValueError: If there is no such file, or the runbook's address is none, or has characters that cannot stand there.
 
     >>> "uid: " in text_of("alerts.yaml"), text_of("alerts.yaml", "https://wiki.example/ai").count("https://wiki.example/ai#")
     (False, 16)
     """
     if name not in NAMES:
         raise ValueError(f"name must be one of {NAMES}, got {name!r:.60}")
-    if not _ADDRESS.fullmatch(runbook):
-        raise ValueError(f"runbook must be an address without spaces, quotes, braces and '#', got {runbook!r:.100}")
+    if runbook != RUNBOOK and not _ADDRESS.fullmatch(runbook):
+        raise ValueError(
+            "runbook must be an address that begins with http:// or https:// and has no spaces, quotes, braces and '#',"
+            f" got {runbook!r:.100}"
+        )
     return (files(__name__) / name).read_text(encoding="utf-8").replace(RUNBOOK, runbook)
