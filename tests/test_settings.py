@@ -244,11 +244,15 @@ def test_an_unknown_argument_is_refused():
 def test_unknown_variables_are_refused(monkeypatch):
     """All of them by name, without their values; others than ours are none of our business."""
     monkeypatch.setenv("RESILIENT_AI_ATEMPTS", "hunter2")
+    monkeypatch.setenv("RESILIENT_AI_ZZZZ", "hunter2")
     monkeypatch.setenv("RESILIENT_AI_API_KYE", "hunter2")
     monkeypatch.setenv("RESILIENT_AIR", "1")
     with pytest.raises(ConfigurationError) as caught:
         Settings()
-    assert str(caught.value) == ("the environment holds unknown settings: RESILIENT_AI_API_KYE, RESILIENT_AI_ATEMPTS")
+    assert str(caught.value) == (
+        "the environment holds unknown settings: RESILIENT_AI_API_KYE (did you mean RESILIENT_AI_API_KEY?),"
+        " RESILIENT_AI_ATEMPTS (did you mean RESILIENT_AI_ATTEMPTS?), RESILIENT_AI_ZZZZ"
+    )
 
 
 def test_an_unknown_name_in_the_file_is_refused(file):

@@ -41,6 +41,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from resilient_ai.core._told import told_name
+
 if TYPE_CHECKING:
     from resilient_ai.core.messages import AnyMessage
     from resilient_ai.core.results import ChatResult, SoFar
@@ -81,8 +83,9 @@ class ResilientAIError(Exception):
 
     def __repr__(self) -> str:
         # What was said is in its text alone: reprs are written where nobody expects that, as by asyncio about a slow task.
-        facts = ((name, getattr(self, name, None)) for name in ("model", "status", "request_id"))
-        return f"{type(self).__name__}({', '.join(f'{name}={fact!r}' for name, fact in facts if fact is not None)})"
+        facts = {name: getattr(self, name, None) for name in ("model", "status", "request_id")}
+        facts["request_id"] = told_name(facts["request_id"])  # a server may write anything there
+        return f"{type(self).__name__}({', '.join(f'{name}={fact!r}' for name, fact in facts.items() if fact is not None)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The default rebuilds from `args` alone, which keyword-only constructors refuse.
@@ -403,10 +406,10 @@ class BookUnavailable(ResilientAIError):
 
 
 class PriceUnknown(CallRejected):
-    """No price of the model is known, so a hard budget cannot count what it would cost.
+    """No price of the model is known for what is asked of it, so a hard budget cannot count what it would cost.
 
     Attributes:
-        model: The model without a price.
+        model: The model without a price; one for calls of another kind it may have.
     """
 
     def __init__(self, message: str, *, model: str) -> None:

@@ -1,7 +1,7 @@
 """What comes back: results, usage, cost."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +11,7 @@ from pydantic import Field
 from typing_extensions import TypeVar, override
 
 from resilient_ai.core._base import FrozenModel
+from resilient_ai.core._told import told_name
 from resilient_ai.core.media import SUFFIXES
 from resilient_ai.core.messages import AnyMessage, AssistantMessage, ToolCall
 from resilient_ai.core.money import total
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 CacheStatus = Literal["hit", "stale", "joined", "miss", "off"]
 CostSource = Literal["provider", "table", "estimate", "mixed", "cache"]
 OutputT = TypeVar("OutputT", default=Any)
+# What the service names in words of its own.
+_TOLD = frozenset({"model", "request_id", "service_tier"})
 
 
 class Usage(FrozenModel):
@@ -164,6 +167,13 @@ class Result(FrozenModel):
     saved: Decimal | None = None
     request_id: str | None = None
     service_tier: str | None = None
+
+    @override
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        # A server may write anything there, and what was said is to be looked for in the answer alone.
+        for name, value in super().__repr_args__():
+            if name not in _TOLD or value is None or told_name(value) is not None:
+                yield name, value
 
 
 class TokenLogprob(FrozenModel):

@@ -133,7 +133,7 @@ class _AttemptSpan(Ending):
         if not race.under_way and self.trace.races.get(key) is race:
             del self.trace.races[key]
         own = None if cost is None else cost.amount
-        if is_billed and (cost is None or cost.source != "provider") and not self.trace.ended:
+        if is_billed and (cost is None or cost.source != "provider"):
             # What only the service can know stands. Else whoever accounts for it says in a moment, from further out.
             end = partial(self.end, told, error, self.times.now(), own)
             self.trace.await_cost((call.id, call.part, call.attempt, call.hedge), end)

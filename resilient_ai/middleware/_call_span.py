@@ -1,7 +1,10 @@
 """The span of one call, which writes down what happens on the way."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from typing_extensions import override
 
 from resilient_ai.core import semconv as names
 from resilient_ai.core.call import FOR_NOTHING, Call
@@ -136,7 +139,7 @@ class CallSpan(Ending):
         self.first_content: float | None = None
 
     def __call__(self, event: Event) -> None:
-        """Write an event down, unless the span is over; what attempts have cost also while it ends."""
+        """Write an event down, unless the span is over; what attempts have cost also behind its end."""
         write = WRITERS.get(type(event))
         if write is not None and (not self.ended or self.unpriced):
             try:
@@ -145,7 +148,16 @@ class CallSpan(Ending):
                 passed_over("tracing", "note an event", fault)
 
     def await_cost(self, key: "SendKey", end: Callable[..., None]) -> None:
-        """Call `end` with what a request has cost as soon as that is told, or without anything when the call is over."""
+        """Call `end` with what a request has cost as soon as that is told, or without anything when the call is over.
+
+        Others may wait for the answer when this call is over. Whoever accounts for it does so before the loop comes round again.
+        """
+        if self.ended:
+            try:
+                asyncio.get_running_loop().call_soon(self.give_up_on_costs)
+            except RuntimeError:  # no loop runs, and nobody might come back to it
+                end()
+                return
         waiting = self.unpriced = self.unpriced or {}
         earlier = waiting.pop(key, None)
         if earlier is not None:  # a middleware of the user's sends again and does not count
@@ -159,6 +171,11 @@ class CallSpan(Ending):
             end()
 
     # Ends
+
+    @override
+    def before_end(self) -> None:
+        if self.unpriced:
+            self.give_up_on_costs()
 
     def handed_over(self, stream: StreamResult) -> None:
         """Remember when the first content of a stream arrived, count what follows, and end with it."""
@@ -202,8 +219,6 @@ class CallSpan(Ending):
     def attributes(self, outcome: Outcome, result: Result | None, error: BaseException | None) -> Attributes:
         """Return all that is known at the end; what was said goes out as well, where that is asked for."""
         call, style = self.call, self.style
-        if self.unpriced:
-            self.give_up_on_costs()
         found: Attributes = {names.OUTCOME: outcome}
         add_request(found, call, style.tags)
         add_record(found, call, result, self.fallbacks or ())

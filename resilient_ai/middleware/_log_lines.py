@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+from resilient_ai.core._told import told_name
 from resilient_ai.core.errors import ProviderError, StatusError
 from resilient_ai.core.events import (
     BudgetRefused,
@@ -131,8 +132,8 @@ def error_fields(error: BaseException | None) -> Fields:
     fields: Fields = {"error_type": error_type(error), "error_class": type(error).__name__}
     if isinstance(error, StatusError):
         fields["status"] = error.status
-    if isinstance(error, ProviderError) and error.request_id is not None:
-        fields["request_id"] = error.request_id
+    if isinstance(error, ProviderError) and (request_id := told_name(error.request_id)) is not None:
+        fields["request_id"] = request_id
     return fields
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from resilient_ai.core import semconv as names
-from resilient_ai.middleware._outcome import told_name
+from resilient_ai.core._told import told_name
 from resilient_ai.middleware._span_attributes import server_of
 
 Attributes = Mapping[str, str | int]

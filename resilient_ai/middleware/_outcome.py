@@ -1,11 +1,11 @@
 """How a call and its attempts went, in the few words that spans, metrics and log lines share."""
 
 import asyncio
-import re
 from collections.abc import Container, Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
+from resilient_ai.core._told import LONGEST_NAME, told_name
 from resilient_ai.core.call import Call
 from resilient_ai.core.errors import (
     AttemptTimeout,
@@ -57,10 +57,6 @@ _TYPES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str],
     (NoModelAvailable, "no_route"),
     ((asyncio.CancelledError, GeneratorExit), "cancelled"),
 )
-
-# What names of models, answers and reasons to stop are made of. There is no "@" in it, as in addresses of people.
-_LONGEST_NAME = 200
-_NAME = re.compile(r"[\w.:/+-]+", re.ASCII)
 
 
 def error_type(error: BaseException) -> str:
@@ -134,15 +130,6 @@ def attempt_outcome(outcome: Outcome, raced: bool, came_late: bool) -> AttemptOu
     return "won" if raced and outcome == "success" else outcome
 
 
-def told_name(text: str | None) -> str | None:
-    """Return a name as a server gave it, None where it is none: too long, or with something in it that names do not have.
-
-    >>> told_name("meta-llama/Llama-3.3-70B:turbo"), told_name("as you said: ann@example.org")
-    ('meta-llama/Llama-3.3-70B:turbo', None)
-    """
-    return text if text and len(text) <= _LONGEST_NAME and _NAME.fullmatch(text) else None
-
-
 @lru_cache(maxsize=512)
 def _of_few(text: str) -> str | None:
     return told_name(text)
@@ -150,7 +137,7 @@ def _of_few(text: str) -> str | None:
 
 def told_word(text: str) -> str | None:
     """Return the same as `told_name`, sooner: for names that come again and again."""
-    return _of_few(text) if len(text) <= _LONGEST_NAME else None
+    return _of_few(text) if len(text) <= LONGEST_NAME else None
 
 
 def delay_source(event: RetryScheduled) -> str:

@@ -6,7 +6,8 @@ The texts are folded (`_folding.py`): blanks, dashes and digits are the plain on
 import re
 from collections.abc import Callable, Iterator
 
-from resilient_ai.middleware._secret_names import SAID_BEFORE, may_name_secrets
+from resilient_ai.middleware._named_secrets import find_named
+from resilient_ai.middleware._secret_names import may_name_secrets
 
 Span = tuple[int, int]
 Finder = Callable[[str], Iterator[Span]]
@@ -40,18 +41,17 @@ _PHONE_AT_HOME = re.compile(
 
 _TOKEN = re.compile(r"[A-Za-z0-9_\-]{16,}(?:\.[A-Za-z0-9_\-]{8,})*")
 _TOKEN_BEGINNINGS = re.compile(
-    r"""(?:sk|pk|rk)[-_] | gh[opsur]_ | github_pat_ | glpat- | xox[abeoprs]- | (?:AKIA|ASIA)[A-Z0-9]{12} | AIza | hf_ | eyJ
+    r"""(?:sk|pk|rk)[-_] | gh[opsur]_ | github_pat_ | glpat- | xox[abeoprs]- | (?:AKIA|ASIA)(?=[A-Z0-9]{12}) | AIza | hf_ | eyJ
       | gsk_ | xai- | pplx- | nvapi- | npm_ | pypi- | r8_ | dop_v1_ | lsv2_ | di- """,
     re.VERBOSE,
 )
+# What follows such a beginning in a key. Names in small letters begin like that as well, as `sk-learn-for-beginners`.
+_IN_KEYS = re.compile(r"[A-Z0-9]|[a-z]{16}")
 _RANDOM_PIECE = re.compile(r"[A-Za-z0-9]{20,}")
 _SHORTEST_RANDOM, _FEWEST_DIGITS = 32, 2
 _BEARER = re.compile(r"bearer[\s:=]{1,4}([\w.~+/=:\-]{8,})")
 _IN_ADDRESS = re.compile(r"://([^\s/:@]{0,64}:[^\s/\"<>]{1,256})@")
 _IN_QUERY = re.compile(r"[?&]sig=([^\s&\"']{8,})")
-_WORD = re.compile(r"""(?!(?:null|none|true|false|nil|undefined)(?![\w-]))[^\s"'`,;&]{4,}""")
-# A number alone behind "token" is more often a count or a price than a secret.
-_COUNT = frozenset("0123456789._%$")
 
 _PRIVATE_KEY = re.compile(r"----[- ]{1,2}BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?----")
 _PRIVATE_KEY_END = re.compile(r"----[- ]{1,2}END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-----?")
@@ -99,7 +99,7 @@ def find_phone_numbers(text: str) -> Iterator[Span]:
 def find_keys(text: str) -> Iterator[Span]:
     """Find keys, tokens and passwords: by how they begin, by what stands before them, or because they look random."""
     for match in _TOKEN.finditer(text):
-        if _TOKEN_BEGINNINGS.match(match.group()) or _looks_random(match.group()):
+        if _begins_like_a_key(match.group()) or _looks_random(match.group()):
             yield match.span()
     if "://" in text:
         yield from (match.span(1) for match in _IN_ADDRESS.finditer(text))
@@ -112,21 +112,6 @@ def find_keys(text: str) -> Iterator[Span]:
         yield from (match.span(1) for match in _IN_QUERY.finditer(lowered))
     if may_name_secrets(lowered):
         yield from find_named(lowered)
-
-
-def find_named(lowered: str) -> Iterator[Span]:
-    """Find what stands behind the name of a secret: all that is in quotes, or else a word."""
-    position = 0
-    while match := SAID_BEFORE.search(lowered, position):
-        start = position = match.end()
-        end = (
-            _end_of_quoted(lowered, start, match["quote"])
-            if match["quote"]
-            else _end_of_word(lowered, start, match["name"])
-        )
-        if end > start:
-            yield start, end
-            position = end
 
 
 def find_private_keys(text: str) -> Iterator[Span]:
@@ -145,33 +130,6 @@ FINDERS: dict[str, Finder] = {
     "card": find_cards,
     "phone": find_phone_numbers,
 }
-
-
-def _end_of_quoted(text: str, start: int, quote: str) -> int:
-    r"""Return where a text in quotes ends: at its closing quote, or else at the end of the line, as where an answer was cut off.
-
-    In JSON within JSON quotes have backslashes, \" or \\\", and those of the text itself have more. As many as the opening one
-    has, or fewer, close it; so do they behind backslashes that stand for themselves.
-    """
-    depth, mark = len(quote) - 1, quote[-1]
-    looked = at = start
-    while (at := text.find(mark, at)) >= 0:
-        line_end = text.find("\n", looked, at)
-        if line_end >= 0:
-            return line_end
-        behind = at - len(text[looked:at].rstrip("\\")) - looked
-        if behind <= depth or (behind - depth) % (2 * depth + 2) == 0:
-            return at - min(behind, depth)
-        looked = at = at + 1
-    line_end = text.find("\n", looked)
-    return len(text) if line_end < 0 else line_end
-
-
-def _end_of_word(text: str, start: int, name: str) -> int:
-    match = _WORD.match(text, start)
-    if match is None or (name == "token" and _COUNT.issuperset(match.group())):
-        return start
-    return start + len(match.group().rstrip(")}]\\"))
 
 
 def _start_of_quoted(text: str, lowest: int, end: int) -> int:
@@ -201,10 +159,15 @@ def _luhn(digits: str) -> bool:
     return (sum(map(int, digits[::-2])) + sum(doubled)) % 10 == 0
 
 
+def _begins_like_a_key(token: str) -> bool:
+    beginning = _TOKEN_BEGINNINGS.match(token)
+    return beginning is not None and _IN_KEYS.search(token, beginning.end()) is not None
+
+
 def _looks_random(token: str) -> bool:
     if len(token) < _SHORTEST_RANDOM:
         return False
     return any(
-        sum(map(str.isdigit, piece)) >= _FEWEST_DIGITS and not piece.islower() and not piece.isupper()
+        sum(map(str.isdigit, piece)) >= _FEWEST_DIGITS and piece.lower() != piece != piece.upper()
         for piece in _RANDOM_PIECE.findall(token)
     )

@@ -19,16 +19,19 @@ _REST = re.compile(rf"(?:{_FOLLOWS}|(?<!token)s|\d)+\Z")
 _LONGEST_NAME = 64
 
 _SAID = "|".join(word.replace(" ", "[ _.-]?") for word in WORDS)
+# Types of code that says a name and holds no secret, also with a default behind it.
+_TYPE = r"(?:optional\[)?(?:str|string|bytes|secretstr)\]?(?:\ ?\|\ ?none)?"
 # Each part has its bound, so that a look from one place is short, whatever stands there.
 SAID_BEFORE = re.compile(
     rf"""(?P<name>{_SAID})
         (?:(?<!token)s)?(?:[_-]?\d{{1,4}})?(?:[_-]?(?:{_FOLLOWS}))?
-        (?:\\{{0,15}}["'`])?\]?                                         # "password", \"password\", env["password"]
-        \s{{0,16}}(?:[:=]{{1,2}}>?|\\u003[ad])                          # also := and => and what JSON makes of = and :
+        (?P<behind>(?:\\{{0,15}}["'`])?\]?)                            # "password", \"password\", env["password"]
+        (?:\s{{0,4}}:\s{{0,4}}{_TYPE}(?=\ {{0,4}}=))?                    # password: str = "..."
+        \s{{0,16}}(?P<sign>[:=]{{1,2}}>?|\\u003[ad])                    # also := and => and what JSON makes of = and :
         (?:[^\S\n]{{5,16}}|\s{{0,4}})
         (?:[|>]-?\n\s{{1,16}})?                                         # YAML, in a line of its own
         (?:[bfru]{{1,2}}(?=["'`]))?(?P<quote>\\{{0,15}}["'`])?
-        (?:(?:basic|bearer|digest|token)\s{{1,4}}(?=\S))?""",
+        (?:(?P<scheme>basic|bearer|digest|token)\s{{1,4}}(?=\S))?""",
     re.VERBOSE,
 )
 

@@ -7,12 +7,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from resilient_ai.core import semconv as names
+from resilient_ai.core._told import told_name
 from resilient_ai.core.call import FOR_NOTHING, Call
 from resilient_ai.core.errors import AttemptTimeout, BudgetExceeded, BudgetUnavailable, DeadlineExceeded
 from resilient_ai.core.operations import Conversation, Embed, Image, Sampling
 from resilient_ai.core.results import ChatResult, EmbedResult, ImageResult, Result, Usage
 from resilient_ai.middleware._conventions import Conventions
-from resilient_ai.middleware._outcome import error_type, told_name, told_word
+from resilient_ai.middleware._outcome import error_type, told_word
 
 Attribute = str | bool | int | float | Sequence[str]
 Attributes = dict[str, Attribute]

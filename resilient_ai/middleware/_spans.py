@@ -113,13 +113,15 @@ def load(tracer_provider: "TracerProvider | None", schema_url: str | None) -> Ot
 
 
 def is_recorded(span: "Span") -> bool | None:
-    """Return whether a span is recorded; None where there is nothing that others could be told of, or it fails."""
+    """Return whether a span is recorded; None where there is nothing that others could be told of, or it fails and is ended."""
     try:
         if span.is_recording():
             return True
         return False if span.get_span_context().is_valid else None
     except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
         passed_over("tracing", "ask a span", fault)
+        with suppress(Exception):
+            span.end()
         return None
 
 
@@ -226,13 +228,20 @@ class Ending:
 
     def _close(self, at: int, failed: bool, describe: Callable[..., Attributes], *about: object) -> None:  # noqa: FBT001
         span = self.span
+        self.before_end()
         try:
             if failed:
                 span.set_status(self.otel.failed)
-            span.set_attributes(describe(*about))
         except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+            passed_over("tracing", "set a status", fault)
+        try:
+            span.set_attributes(describe(*about))
+        except Exception as fault:  # noqa: BLE001 - as above
             passed_over("tracing", "describe a call", fault)
         try:
             span.end(at)
         except Exception as fault:  # noqa: BLE001 - as above
             passed_over("tracing", "end a span", fault)
+
+    def before_end(self) -> None:
+        """End what must not outlive the span."""

@@ -4,8 +4,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from resilient_ai.core import semconv as names
+from resilient_ai.core._told import told_name
 from resilient_ai.core.messages import Tool, ToolCall
-from resilient_ai.middleware._outcome import told_name
 from resilient_ai.middleware._span_attributes import Attributes, add_error
 from resilient_ai.middleware._span_content import ContentWriter
 from resilient_ai.middleware._spans import Ending, let_go

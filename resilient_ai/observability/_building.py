@@ -58,6 +58,7 @@ class Building:
         self._destinations: dict[str, Destination] = {}
         self._readers: list[MetricReader] = []
         self._providers: dict[Signal, Any] = {}
+        self._others: dict[str, Callable[[], object]] = {}
         self._at_end: list[Callable[[], object]] = []
         self._prometheus_port: int | None = None
         self._trace_file: Path | None = None
@@ -92,7 +93,7 @@ class Building:
         self._undo.callback(forget)
         if port is not None:
             self._prometheus_port, end = serve(registry, host, port)
-            self._at_end.append(end)
+            self._others["the port for a Prometheus"] = end
             self._undo.callback(end)
 
     def make_providers(self, sample: float | None, interval: float | None, views: "Sequence[View]") -> None:
@@ -154,6 +155,7 @@ class Building:
             {
                 **{name: one.end for name, one in self._destinations.items()},
                 **{f"{signal} to others": provider.shutdown for signal, provider in self._providers.items()},
+                **self._others,
             }
         )
         self._undo.callback(ending.forget)

@@ -26,23 +26,48 @@ class Ending:
     def __init__(self, work: Mapping[str, Callable[[], object]]) -> None:
         self._work = dict(work)
         self._changed = threading.Condition()
+        self._begun = self._failed = self._given_up = False
         self._start()
         if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows does not fork
             start = weakref.WeakMethod(self._start_again)
             os.register_at_fork(after_in_child=lambda: (again := start()) and again())
 
-    def within(self, timeout: float) -> bool:
-        """Do all of it at once, and return whether it was done in so many seconds; who has to wait is told what for."""
-        end = time.monotonic() + timeout
+    @property
+    def is_begun(self) -> bool:
+        """Whether it is under way, or over."""
+        return self._begun
+
+    def begin(self) -> bool:
+        """Let all of it be done at once; return whether that was not begun before."""
+        # Its lock is one that a signal handler may take again over the one it has interrupted.
         with self._changed:
-            self._begun = True
+            is_first, self._begun = not self._begun, True
             self._changed.notify_all()
-        if not self._waited(min(_SOON, timeout)) and timeout > _SOON:
-            say(f"the end of telemetry waits up to {timeout - _SOON:.0f} s more for {self._missing()}")
-            self._waited(end - time.monotonic())
+        return is_first
+
+    def wait(self, timeout: float) -> bool:
+        """Wait so many seconds for what was begun, and return whether it is done; who has to wait is told what for."""
+        end = time.monotonic() + timeout
+        try:
+            if not self._waited(min(_SOON, timeout)) and timeout > _SOON:
+                say(f"the end of telemetry waits up to {timeout - _SOON:.0f} s more for {self._missing()}")
+                self._waited(end - time.monotonic())
+        except BaseException:
+            if missing := self._missing():
+                say(f"the end of telemetry was interrupted while it waited for {missing}")
+            raise
         if missing := self._missing():
             say(f"telemetry is lost, as it was not taken within {timeout:g} s: {missing}")
-        return not self._left and not self._failed
+        with self._changed:
+            self._given_up = True
+            self._changed.notify_all()
+        return self._is_done()
+
+    def wait_as_well(self, timeout: float) -> bool:
+        """Wait in silence beside the one who has begun it, no longer than that one does unless it was interrupted."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._left or self._given_up, timeout)
+        return self._is_done()
 
     def forget(self) -> None:
         """End the threads, and nothing else."""
@@ -52,7 +77,6 @@ class Ending:
             self._changed.notify_all()
 
     def _start(self) -> None:
-        self._begun = self._failed = False
         self._left = dict.fromkeys(self._work)
         for name in self._work:
             threading.Thread(target=self._do, args=(name,), name="resilient-ai-telemetry", daemon=True).start()
@@ -60,7 +84,9 @@ class Ending:
     def _start_again(self) -> None:
         """In a child that was forked: threads stay behind, and a lock may have been held."""
         self._changed = threading.Condition()
-        if not self._begun:
+        if self._begun:  # its end is the parent's
+            self._left.clear()
+        else:
             self._start()
 
     def _do(self, name: str) -> None:
@@ -83,6 +109,9 @@ class Ending:
     def _waited(self, seconds: float) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: not self._left, max(0.0, seconds))
+
+    def _is_done(self) -> bool:
+        return not self._left and not self._failed
 
     def _missing(self) -> str:
         with self._changed:

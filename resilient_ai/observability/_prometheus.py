@@ -39,18 +39,12 @@ def serve(registry: "CollectorRegistry", host: str, port: int) -> tuple[int, Cal
     Raises:
         ConfigurationError: If the address cannot be listened on.
     """
-    from prometheus_client import start_http_server  # noqa: PLC0415 - of an extra
+    from resilient_ai.observability._prometheus_server import Server  # noqa: PLC0415 - of an extra
 
     try:
-        server, thread = start_http_server(port, host, registry)
+        server = Server(registry, host, port)
     except OSError as error:
         raise ConfigurationError(
             f"prometheus: {host}:{port} cannot be listened on: {error.strerror or error}"
         ) from None
-
-    def end() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join(1.0)
-
-    return server.server_port, end
+    return server.port, server.end

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from resilient_ai.core.checks import (
     check_able,
@@ -57,7 +57,7 @@ def configure(
     metric_interval: float | None = None,
     views: "Sequence[View]" = (),
     logs: Form | Literal["auto", "off"] = "auto",
-    log_level: int = logging.INFO,
+    log_level: int | str = logging.INFO,
     root_logs: bool = False,
     globally: bool = True,
 ) -> Telemetry:
@@ -89,7 +89,7 @@ def configure(
         views: Views of the SDK, for buckets or attributes of your own.
         logs: How lines of the log are written to the error channel: "json", "pretty", "auto" for pretty in a terminal and else
             JSON, or "off".
-        log_level: From which level on, such as `logging.INFO`.
+        log_level: From which level on, such as `logging.INFO` or "INFO".
         root_logs: Whether lines of everybody are written, by the root logger; else those of this library alone.
         globally: Whether it is set up for the whole process. Otherwise use `Telemetry.applied_to`; log lines are then left alone.
 
@@ -109,18 +109,14 @@ def configure(
         check_kind("root_logs", root_logs, bool)
         check_kind("globally", globally, bool)
         check_count("trace_file_size", trace_file_size, _LEAST_FILE)
-        check_kind("log_level", log_level, int)
-        check_count("log_level", log_level, 0, _HIGHEST_LEVEL)
+        level = _level(log_level)
         check_kind("resource", resource, Mapping, None)
         if sample is not None:
             check_share("sample", sample)
         if metric_interval is not None:
             check_seconds("metric_interval", metric_interval)
             check_between("metric_interval", metric_interval, 0.01, _LONGEST_INTERVAL)
-        if isinstance(prometheus, int):
-            check_count("prometheus", prometheus, 0, 65535)
-        else:
-            check_able("prometheus", prometheus, "register", "unregister")
+        _check_prometheus(prometheus)
         check_kind("prometheus_host", prometheus_host or None, str)
         check_kind("views", views, Sequence)
         check_kind("trace_file", trace_file, str, Path, None)
@@ -153,7 +149,7 @@ def configure(
         if prometheus is not None:
             building.add_prometheus(prometheus, prometheus_host)
         building.make_providers(sample, metric_interval, views)
-        building.write_logs(handled, level=log_level, root=root_logs)
+        building.write_logs(handled, level=level, root=root_logs)
         building.open_trace_file()
         telemetry = building.telemetry(service, [name for one in backends for name in one.attributes])
         if globally:
@@ -177,6 +173,31 @@ def _faults_as_ours() -> Generator[None]:
         raise ConfigurationError(
             f"telemetry cannot be set up, the SDK has raised {type(error).__name__}: {wrong_variables()}"
         ) from error
+
+
+def _level(given: object) -> int:
+    """Return the number of a level, which may be given by its name."""
+    if isinstance(given, str):
+        named = logging.getLevelNamesMapping().get(given.upper())
+        if named is None:
+            raise ValueError(f"log_level must be a number or a name of logging such as 'INFO', got {given!r:.40}")
+        return named
+    check_kind("log_level", given, int, str)
+    check_count("log_level", given, 0, _HIGHEST_LEVEL)
+    return cast("int", given)
+
+
+def _check_prometheus(given: object) -> None:
+    if isinstance(given, int):
+        check_count("prometheus", given, 0, 65535)
+        return
+    try:
+        check_able("prometheus", given, "register", "unregister")
+    except ValueError:
+        raise ValueError(
+            "prometheus must be the number of a port such as 9464, a registry of prometheus_client or None,"
+            f" got an object of type {type(given).__name__}"
+        ) from None
 
 
 def _resource(

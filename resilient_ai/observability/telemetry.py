@@ -68,8 +68,6 @@ class Telemetry:
         self._destinations = list(destinations)
         self._ending = ending
         self._on_shutdown = list(on_shutdown)
-        self._lock = threading.Lock()
-        self._ended = False
         atexit.register(self._at_exit)
 
     def flush(self, timeout: float = 10.0) -> bool:
@@ -82,8 +80,8 @@ class Telemetry:
             Whether it could be handed over in time. What a backend has refused is logged by its exporter.
         """
         check_seconds("timeout", timeout)
-        if self._ended:
-            return True
+        if self._ending.is_begun:
+            return self._ending.wait_as_well(timeout)
         return _all_within(timeout, [one.force_flush for one in self._providers()])
 
     def shutdown(self, timeout: float = 10.0) -> bool:
@@ -96,21 +94,21 @@ class Telemetry:
             timeout: Seconds to wait for it at most.
 
         Returns:
-            Whether it was done in time. A second time there is nothing to do.
+            Whether it was done in time. Whoever comes second, from another thread, from a signal handler or after an interrupt,
+            waits for what the first one has begun, and no longer than that one does.
         """
         check_seconds("timeout", timeout)
-        with self._lock:
-            if self._ended:
-                return True
-            self._ended = True
-        atexit.unregister(self._at_exit)
         for one in self._destinations:
             one.apart = True
-        done = self._ending.within(timeout)
-        for end in self._on_shutdown:
-            with suppress(Exception):  # the others are ended all the same
-                end()
-        return done
+        if not self._ending.begin():
+            return self._ending.wait_as_well(timeout)
+        try:
+            atexit.unregister(self._at_exit)
+            return self._ending.wait(timeout)
+        finally:
+            for end in self._on_shutdown:
+                with suppress(Exception):  # the others are ended all the same
+                    end()
 
     def applied_to(self, stack: Sequence[Middleware]) -> list[Middleware]:
         """Return a stack whose `Tracing` and `Metrics` report here, whatever is set up for the whole process.
@@ -135,8 +133,8 @@ class Telemetry:
         return layer
 
     def _at_exit(self) -> None:
-        # Whatever is raised here would be printed, with a traceback, when everything is over.
-        with suppress(Exception):
+        # Whatever is raised here would be printed, with a traceback, when everything is over: an interrupt as well.
+        with suppress(BaseException):
             self.shutdown()
 
     def _providers(self) -> list[Any]:

@@ -169,6 +169,14 @@ def test_no_model_available_says_why_each_could_not():
     assert many.endswith("; m7: ValueError: x; and 292 more)")
 
 
+def test_a_repr_tells_ids_and_nothing_that_was_said():
+    """Reprs are written where nobody expects that; a server may write anything where the id of a request stands."""
+    assert repr(ServerFailed("said", status=500, model="m", request_id="r-1")) == (
+        "ServerFailed(model='m', status=500, request_id='r-1')"
+    )
+    assert repr(ServerFailed("said", status=500, request_id="you said")) == "ServerFailed(status=500)"
+
+
 def test_defaults_are_cautious():
     """A provider's failure may be tried again and may be billed unless somebody knows better; wrong input is a `ValueError`."""
     error = ProviderError("x")

@@ -1,6 +1,7 @@
 """Results, usage and cost."""
 
 import pickle
+from array import array
 from decimal import Decimal
 
 import pytest
@@ -102,6 +103,16 @@ def test_a_picture_is_saved_under_a_fitting_name(tmp_path, media_type, name, sav
     """The suffix is that of the bytes; a fitting one is left alone."""
     target = Image(data=PIXEL, media_type=media_type).save(tmp_path / name)
     assert (target, target.read_bytes()) == (tmp_path / saved, PIXEL)
+
+
+def test_a_repr_shows_names_and_nothing_else_that_a_server_wrote_in_their_place():
+    """The model, the id of the request and the tier are left out where they are no names."""
+    plain = EmbedResult(model="m/x", request_id="chatcmpl-1", vectors=Vectors(array("f"), 0))
+    said = plain.model_copy(update={"model": "you said", "request_id": "said so", "service_tier": "ann@example.org"})
+    assert "model='m/x'" in repr(plain)
+    assert "request_id='chatcmpl-1', service_tier=None" in repr(plain)
+    for told in ("you said", "said so", "ann@", "request_id"):
+        assert told not in repr(said)
 
 
 def test_the_bytes_of_a_picture_stay_out_of_repr():

@@ -151,6 +151,14 @@ async def test_a_failed_call_is_a_warning_without_its_message(logger):
     assert shown.items() <= fields(line).items()
 
 
+async def test_a_request_id_that_is_none_has_no_field(logger):
+    """A server may write anything there, also what it was told."""
+    error = RateLimited("x", status=429, request_id="you said CANARY")
+    with pytest.raises(RateLimited):
+        await Pipeline(ScriptedProvider(error), [Logging(logger)]).send(CHAT)
+    assert "request_id" not in fields(logger.lines[0])
+
+
 @pytest.mark.parametrize(
     ("error", "level", "outcome"),
     [
@@ -394,7 +402,7 @@ async def test_what_looks_like_a_key_is_masked_wherever_it_hides(logger):
         "odd": Odd(),
     }
     tags = {"tenant": "acme", "session": f"s?token={key}", "api_key": "CANARY"}
-    error = RateLimited("CANARY", status=429, request_id=key + "y" * 3000)
+    error = RateLimited("CANARY", status=429, request_id=key)
     with structlog.contextvars.bound_contextvars(**bound), pytest.raises(RateLimited):
         await Pipeline(ScriptedProvider(error), [Logging(logger)]).send(CHAT, tags=tags)
     shown = fields(logger.lines[0])

@@ -9,7 +9,7 @@ from re import _parser
 
 import pytest
 
-from resilient_ai.middleware import _redaction
+from resilient_ai.middleware import _named_secrets, _redaction
 from resilient_ai.middleware.redactor import Found, Redactor
 
 KEY = "aB3dE5fG7hJ9kL1mN3pQ5rS7tU9vW1xY"
@@ -92,10 +92,44 @@ def test_what_is_masked(text, masked):
         ('"http://db:80","ann":"@b"', '"http://db:80","ann":"@b"'),
         ("https://x.org/a?sv=1&sig=swordfish&b=c", "https://x.org/a?sv=1&sig=[key]&b=c"),
         ("pass\u200bword=swordfish", "pass\u200bword=[key]"),
+        ('{"password": ["a b", \'c\'], "b": "c"}', '{"password": ["[key]", \'[key]\'], "b": "c"}'),
+        (
+            '{"secrets": {"value": "a]", "of": {"b": 1}}, "b": ["c"]}',
+            '{"secrets": {"value": "[key]", "of": {"b": 1}}, "b": ["c"]}',
+        ),
+        (r'{"a": "{\"pwd\": [\"a \\\" b\"]}", "c": "d"}', r'{"a": "{\"pwd\": [\"[key]\"]}", "c": "d"}'),
+        ('{"password": ["swordfish", "tuna', '{"password": ["[key]", "[key]'),
+        ('{"password": ["swordfish"\n\nHe said "no".', '{"password": ["[key]"\n\nHe said "no".'),
+        (
+            "def f(password: str = \"swordfish\", token: str | None='a b')",
+            "def f(password: str = \"[key]\", token: str | None='[key]')",
+        ),
     ],
 )
 def test_secrets_behind_their_names(text, masked):
     """In quotes up to the closing one, at whatever depth of JSON in JSON; else one word. Counts of tokens are no secrets."""
+    assert Redactor().text(text) == masked
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("Cookie: a=b; session=swordfish\nHost: x", "Cookie: [key]\nHost: x"),
+        ("set-cookie: sid=swordfish; Path=/\r\nHost: x", "set-cookie: [key]\r\nHost: x"),
+        ("Authorization: ApiKey swordfish1", "Authorization: [key]"),
+        ("Proxy-Authorization: NTLM TlRMTVNTUAAB", "Proxy-Authorization: [key]"),
+        ('Authorization: Digest username="ann", response="a b"', "Authorization: Digest [key]"),
+        ("Send Authorization: Bearer swordfish1 along", "Send Authorization: Bearer [key] along"),
+        ("curl -H \"Cookie: theme=dark; a='b'; session=swordfish\" x", 'curl -H "Cookie: [key]" x'),
+        ("curl -H 'X-Authorization: Negotiate sword fish' x", "curl -H 'X-Authorization: [key]' x"),
+        (r'{"cmd": "curl -H \"Set-Cookie: a=b; c=d\" x"}', r'{"cmd": "curl -H \"Set-Cookie: [key]\" x"}'),
+        ('{"Cookie": ["a=b; c=d"], "b": "c"}', '{"Cookie": ["[key]"], "b": "c"}'),
+        ('{"cookie": 12345, "b": "c"}', '{"cookie": [key], "b": "c"}'),
+        ("Cookie: none\nauthorization:\n  required", "Cookie: none\nauthorization:\n  [key]"),
+    ],
+)
+def test_headers_to_their_end(text, masked):
+    """What goes on behind a word is masked as well: to the end of the line, or of the quotes around the header."""
     assert Redactor().text(text) == masked
 
 
@@ -142,6 +176,9 @@ def test_forms_that_look_alike(text, masked):
         "-----BEGIN PUBLIC KEY-----",
         '{"max_tokens": 4096, "input_tokens": "many", "keyboard": "qwertz", "monkey": "Anton", "key": "value"}',
         "tokens: 4,096 a second; keyboard: qwertz",
+        "pi is 3.14159265358979323846264338327950288419716939937510, and 12345678901234567890123456789012345678901 is not",
+        "sk-learn-like-names-here, pk_column_name_long_one, npm_config_registry_url and hf_hub_download_file_now",
+        "def f(password: str, secret: bytes) -> None: token: Optional[str] = None; cookies: dict[str, str] = {}",
         "",
     ],
 )
@@ -297,6 +334,15 @@ HOSTILE = {
     "quotes with backslashes": 'password=\\"',
     "two kinds of quotes": "password=\\\"password='",
     "backslashes in quotes": 'password="' + "\\" * 50,
+    "lists without an end": '"token":[',
+    "lists of quotes": '"token":["a"',
+    "lists of quotes over empty lines": '"token":["a\n\n',
+    "objects of objects": '"token":{"a":',
+    "headers": "cookie: a",
+    "headers of nothing": "cookie: null\n",
+    "headers in quotes": '"cookie: a',
+    "headers behind backslashes": "\\" * 20 + '"cookie: ',
+    "types": "password: str = ",
     "names": "secret key ",
     "names of nothing": "token: null ",
     "columns": "4111\n",
@@ -331,7 +377,8 @@ UNBOUNDED = {"_BEARER", "_IN_QUERY", "_MAIL_DOMAIN", "_RANDOM_PIECE", "_TOKEN", 
 
 def test_every_look_is_short():
     """From no place a pattern looks further than some hundred characters, but for six that never look at one place twice."""
-    found = {name: pattern for name, pattern in vars(_redaction).items() if isinstance(pattern, re.Pattern)}
+    modules = {**vars(_redaction), **vars(_named_secrets)}
+    found = {name: pattern for name, pattern in modules.items() if isinstance(pattern, re.Pattern)}
     widths = {name: _parser.parse(pattern.pattern, pattern.flags).getwidth()[1] for name, pattern in found.items()}
     assert {name for name, width in widths.items() if width > 400} == UNBOUNDED
     assert len(widths) > len(UNBOUNDED) + 5
@@ -359,7 +406,7 @@ def test_a_million_characters_of_quotes_are_looked_at_a_few_times_each(name):
     counts = []
     for size in (500_000, 1_000_000):
         text = Looked((HOSTILE[name] * size)[:size])
-        found = sum(1 for _ in _redaction.find_named(text))
+        found = sum(1 for _ in _named_secrets.find_named(text))
         counts.append(text.looked + found)
     assert counts[1] <= 2 * counts[0] + 100
     assert counts[1] <= 3 * 1_000_000

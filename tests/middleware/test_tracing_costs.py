@@ -16,6 +16,7 @@ from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.results import Cost, Usage
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.middleware.batching import Batching
+from resilient_ai.middleware.coalesce import Coalesce
 from resilient_ai.middleware.cost import CostAccounting
 from resilient_ai.middleware.hedge import Hedge
 from resilient_ai.middleware.retry import Retry
@@ -54,7 +55,8 @@ class Traced:
         self.clock = FakeClock([0.5])
         inner = [CostAccounting(prices=Prices()), Timeout()] if accounting else []
         self.provider = ScriptedProvider(*script)
-        self.pipeline = Pipeline(self.provider, [Tracing(tracers), *stack, *inner], clock=self.clock)
+        self.tracing = Tracing(tracers)
+        self.pipeline = Pipeline(self.provider, [self.tracing, *stack, *inner], clock=self.clock)
         self.send = self.pipeline.send
 
     @property
@@ -212,8 +214,9 @@ async def test_of_two_requests_for_one_answer_each_has_its_own_cost():
     assert sorted(span.attributes["resilient_ai.attempt.outcome"] for span in traced.attempts) == ["lost", "won"]
 
 
-async def test_an_attempt_that_ends_after_its_call_is_not_held_back():
-    """There is nobody left who would tell its cost."""
+@pytest.mark.parametrize(("accounting", "costs"), [(True, [7.0]), (False, [None])])
+async def test_an_attempt_that_ends_after_its_call_has_its_cost(accounting, costs):
+    """Others wait for its answer, and it is paid for; where nobody tells that, it ends without."""
     left = []
 
     async def leave(call, proceed):
@@ -221,10 +224,44 @@ async def test_an_attempt_that_ends_after_its_call_is_not_held_back():
         await asyncio.sleep(1.0)
         return chat_result()
 
-    traced = Traced(after(2.0, chat_result(usage=USED)), stack=[leave])
+    traced = Traced(after(2.0, chat_result(usage=USED)), stack=[leave], accounting=accounting)
     await traced.send(CHAT)
+    assert not traced.attempts
     await left[0]
-    assert (len(traced.attempts), traced.costs) == (1, [None])
+    await asyncio.sleep(0)
+    assert traced.costs == costs
+
+
+async def test_the_leader_of_a_shared_send_may_leave_before_it_is_paid():
+    """Its attempt, for whose answer somebody else stays, shows what that cost."""
+    traced = Traced(after(2.0, chat_result(usage=USED)), stack=[Coalesce(always=True)])
+    leader = asyncio.create_task(traced.send(CHAT))
+    await asyncio.sleep(0.5)
+    other = asyncio.create_task(traced.send(CHAT))
+    await asyncio.sleep(0.5)
+    leader.cancel()
+    assert (await other).cost.amount == Decimal(7)
+    assert traced.costs == [7.0]
+
+
+def test_an_attempt_that_is_dropped_when_its_loop_is_gone_ends_without_a_cost():
+    """Nobody would come back to it: it ends at once."""
+    stream = StreamResult(ScriptedSource([]), model="m", first=[TextDelta("a")], clock=FakeClock())
+    traced = Traced(stream, accounting=False)
+    kept = []
+
+    async def leave(call, proceed):
+        kept.append(await proceed(call))
+        raise KeyError("left")
+
+    async def main():
+        with pytest.raises(KeyError):
+            await Pipeline(traced.provider, [traced.tracing, leave], clock=traced.clock).send(STREAM)
+
+    asyncio.run(main())
+    assert not traced.attempts
+    kept.pop().drop()
+    assert traced.costs == [None]
 
 
 async def test_a_hedged_call_shows_each_cost():

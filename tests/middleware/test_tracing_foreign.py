@@ -35,9 +35,13 @@ class Broken(NonRecordingSpan):
     def __init__(self, name):
         super().__init__(SpanContext(1, 2, is_remote=False, trace_flags=TraceFlags(1)))
         setattr(self, name, self.fail)
+        self.ends = 0
 
     def is_recording(self):
         return True
+
+    def end(self, end_time=None):
+        self.ends += 1
 
     def fail(self, *args, **options):
         raise KeyError("secret")
@@ -48,12 +52,18 @@ class Tracers:
 
     def __init__(self, name):
         self.name = name
+        self.spans = []
 
     def get_tracer(self, *args, **options):
         return self
 
     def start_span(self, *args, **options):
-        return Broken(self.name)
+        self.spans.append(Broken(self.name))
+        return self.spans[-1]
+
+    @property
+    def ends(self):
+        return [span.ends for span in self.spans]
 
 
 class Traced:
@@ -93,11 +103,27 @@ async def test_a_span_that_raises_fails_no_call(name):
 
 
 async def test_a_span_that_cannot_say_whether_it_is_recorded_is_left_alone():
-    """The fault is counted."""
-    before = fault_counts().get("tracing", 0)
-    pipeline = Pipeline(ScriptedProvider(), [Tracing(Tracers("is_recording"))], clock=FakeClock())
+    """The fault is counted, and the span ends."""
+    before, tracers = fault_counts().get("tracing", 0), Tracers("is_recording")
+    pipeline = Pipeline(ScriptedProvider(), [Tracing(tracers)], clock=FakeClock())
     assert (await pipeline.send(CHAT)).text == "Hello."
     assert fault_counts()["tracing"] == before + 1
+    assert tracers.ends == [1]
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in {"end", "is_recording"}])
+async def test_each_span_that_began_ends_once(name):
+    """Whatever raises: also an attempt whose answer somebody takes back before its cost is told."""
+
+    async def take_back(call, proceed):
+        await proceed(call)
+        raise KeyError("taken back")
+
+    tracers = Tracers(name)
+    pipeline = Pipeline(ScriptedProvider(), [Tracing(tracers), take_back], clock=FakeClock())
+    with pytest.raises(KeyError, match="taken back"):
+        await pipeline.send(CHAT)
+    assert tracers.ends == [1, 1]
 
 
 @pytest.mark.parametrize("text", ["as you said: ann@example.org", "a\x1bb", "x" * 201, ""])

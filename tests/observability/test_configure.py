@@ -324,7 +324,10 @@ class TestOptions:
             ({"export": "otlp", "signals": []}, "signals must be some of"),
             ({"export": "otlp", "signals": "traces"}, "signals must be some of"),
             ({"prometheus": 70_000}, "prometheus must be a whole number from 0 to 65535"),
-            ({"prometheus": "9464"}, "prometheus must be None or an object with register"),
+            (
+                {"prometheus": "9464"},
+                "prometheus must be the number of a port such as 9464, .*, got an object of type str",
+            ),
             ({"trace_file": 3}, "trace_file must be of type"),
             ({"trace_file": "/dev/null/spans"}, "trace_file: there is no folder '/dev/null'"),
             ({"trace_file": "s", "trace_file_size": 1}, "trace_file_size must be a whole number >= 1048576"),
@@ -332,7 +335,8 @@ class TestOptions:
             ({"export": "console", "sample": 1.5}, "sample must be"),
             ({"export": "otlp", "metric_interval": 0}, "metric_interval must be a positive number of seconds"),
             ({"logs": "xml"}, "logs must be one of"),
-            ({"log_level": "INFO"}, "log_level must be of type int"),
+            ({"log_level": "LOUD"}, "log_level must be a number or a name of logging such as 'INFO', got 'LOUD'"),
+            ({"log_level": 1.5}, "log_level must be of type int or str, got 1.5"),
             ({"root_logs": "yes"}, "root_logs must be of type bool"),
             ({"export": "console", "globally": 1}, "globally must be of type bool"),
             ({"logs": "off"}, "there is nothing to set up"),
@@ -494,6 +498,43 @@ class TestTheEnd:
             assert (telemetry.shutdown(), telemetry.flush()) == (True, True)
             await Pipeline(ScriptedProvider(), stack).send(CHAT)
             assert len(received.spans) == 2
+
+    async def test_an_interrupt_leaves_nothing_undone(self):
+        """The port is closed and lines of the log are written no more; whoever asks again waits for what is under way."""
+        with silent() as address:
+            program = f"""
+import signal, threading, urllib.request
+telemetry = configure("shop", export="otlp", endpoint={address!r}, prometheus=0, logs="json")
+telemetry.tracer_provider.get_tracer("t").start_span("s").end()
+threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+try:
+    telemetry.shutdown()
+except KeyboardInterrupt:
+    kinds = [type(handler).__name__ for handler in logging.getLogger("resilient_ai").handlers]
+    print("interrupted", telemetry.shutdown(0.2), kinds)
+try:
+    urllib.request.urlopen(f"http://127.0.0.1:{{telemetry.prometheus_port}}/metrics", timeout=5)
+except OSError:
+    print("closed")
+"""
+            done = await asyncio.to_thread(run, program)
+        assert done.stdout == "interrupted False ['NullHandler']\nclosed\n"
+        assert "interrupted while it waited for traces to otlp" in done.stderr
+
+    async def test_an_interrupt_while_the_process_ends_is_no_traceback(self):
+        """It says what it did not wait for."""
+        with silent() as address:
+            program = f"""
+import signal, threading
+telemetry = configure("shop", export="otlp", endpoint={address!r}, logs="off")
+telemetry.tracer_provider.get_tracer("t").start_span("s").end()
+interrupt = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
+interrupt.daemon = True
+interrupt.start()
+"""
+            done = await asyncio.to_thread(run, program)
+        assert "interrupted while it waited for traces to otlp" in done.stderr
+        assert "Traceback" not in done.stderr
 
     async def test_an_exporter_that_raises_fails_nobody(self, caplog):
         """It is logged by the name of its error, without what it says."""

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -20,6 +21,12 @@ def gate():
     gate.set()
 
 
+def within(ending, timeout):
+    """Begin the end, and wait for it."""
+    assert ending.begin()
+    return ending.wait(timeout)
+
+
 def threads():
     return [thread for thread in threading.enumerate() if thread.name == "resilient-ai-telemetry"]
 
@@ -27,7 +34,7 @@ def threads():
 def test_everything_is_done_at_once(caplog):
     """Each piece of work waits here for the other one."""
     both = threading.Barrier(2, timeout=10)
-    assert Ending({"a": both.wait, "b": both.wait}).within(10)
+    assert within(Ending({"a": both.wait, "b": both.wait}), 10)
     assert caplog.text == ""
 
 
@@ -36,7 +43,7 @@ def test_what_hangs_is_named(gate, caplog):
     done = []
     ending = Ending({"traces": gate.wait, "metrics": lambda: done.append(1), "": gate.wait})
     started = time.monotonic()
-    assert not ending.within(0.1)
+    assert not within(ending, 0.1)
     assert time.monotonic() - started < 5
     assert done == [1]
     assert caplog.messages == ["telemetry is lost, as it was not taken within 0.1 s: traces"]
@@ -45,16 +52,50 @@ def test_what_hangs_is_named(gate, caplog):
 def test_it_is_said_what_is_waited_for(gate, caplog):
     """After two seconds, once; where it comes in time after all, nothing is lost."""
     threading.Timer(2.2, gate.set).start()
-    assert Ending({"traces": gate.wait}).within(20)
+    assert within(Ending({"traces": gate.wait}), 20)
     assert caplog.messages == ["the end of telemetry waits up to 18 s more for traces"]
 
 
 @pytest.mark.parametrize("broken", [lambda: False, lambda: {}["secret"]], ids=["no", "raises"])
 def test_what_fails_fails_nobody(broken, caplog):
     """It is done, and it was not well; an error is logged by its name."""
-    assert not Ending({"a": broken, "b": bool}).within(10)
+    assert not within(Ending({"a": broken, "b": bool}), 10)
     assert "secret" not in caplog.text
     assert caplog.messages in ([], ["telemetry could not be handed over: KeyError"])
+
+
+def test_who_comes_second_waits_as_long_as_the_first(gate, caplog):
+    """It begins nothing anew, says nothing, and gives up in its own time, or when the first one does."""
+    ending = Ending({"traces": gate.wait})
+    assert not ending.is_begun
+    assert ending.begin()
+    assert ending.is_begun
+    assert not ending.begin()
+    assert not ending.wait_as_well(0.05)
+    assert caplog.messages == []
+    assert not ending.wait(0.05)
+    started = time.monotonic()
+    assert not ending.wait_as_well(60)
+    assert time.monotonic() - started < 30
+    gate.set()
+    for thread in threads():
+        thread.join(10)
+    assert ending.wait_as_well(60)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("traces", ["the end of telemetry was interrupted while it waited for traces"]), ("", [])]
+)
+def test_who_is_interrupted_says_so(name, told, gate, caplog):
+    """What it waited for is named, unless it has no name, and goes on; whoever comes then waits for it."""
+    ending = Ending({name: gate.wait})
+    assert ending.begin()
+    threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        ending.wait(60)
+    assert caplog.messages == told
+    gate.set()
+    assert ending.wait_as_well(60)
 
 
 def test_what_is_forgotten_is_not_done():
@@ -74,9 +115,9 @@ def test_a_child_has_threads_of_its_own():
     ending = Ending({"a": lambda: os.write(write, b"%d " % os.getpid())})
     child = os.fork()
     if child == 0:
-        os._exit(0 if ending.within(10) else 1)
+        os._exit(0 if within(ending, 10) else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert ending.within(10)
+    assert within(ending, 10)
     os.close(write)
     with os.fdopen(read) as told:
         assert told.read().split() == [str(child), str(os.getpid())]
@@ -86,10 +127,21 @@ def test_a_child_has_threads_of_its_own():
 def test_a_child_of_one_that_has_ended_has_none():
     """There is nothing left to do."""
     ending = Ending({"a": bool})
-    ending.within(10)
+    within(ending, 10)
     child = os.fork()
     if child == 0:
         os._exit(len(threads()))
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as above
+def test_a_child_of_one_that_is_ending_waits_for_nothing(gate):
+    """What is under way is the parent's."""
+    ending = Ending({"a": gate.wait})
+    ending.begin()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if ending.wait_as_well(60) else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 

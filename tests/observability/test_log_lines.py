@@ -185,7 +185,7 @@ def test_there_are_two_forms():
 
 
 def test_lines_of_everybody_go_to_the_root(tmp_path):
-    """Where that is asked for; without it, those of the library alone, from the level that was said on."""
+    """Where that is asked for; without it, those of the library alone, from the level on that was named."""
     program = """
 import asyncio, logging, sys
 from resilient_ai.core.operations import Chat
@@ -193,17 +193,17 @@ from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.middleware import Logging
 from resilient_ai.observability import configure
 from resilient_ai.testing import ScriptedProvider
-with configure("shop", logs="json", log_level=logging.INFO, root_logs=len(sys.argv) > 1):
+with configure("shop", logs="json", log_level=sys.argv[1], root_logs=len(sys.argv) > 2):
     logging.getLogger("shop").info("paid")
     asyncio.run(Pipeline(ScriptedProvider(), [Logging()]).send(Chat(model="m", messages="hi")))
 logging.getLogger("shop").info("after")
 """
     seen = {}
-    for root in ([], ["root"]):
-        command = [sys.executable, "-W", "error", "-c", program, *root]
+    for said in (["INFO"], ["info", "root"], ["WARNING", "root"]):
+        command = [sys.executable, "-W", "error", "-c", program, *said]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        seen[bool(root)] = [json.loads(line)["event"] for line in done.stderr.splitlines()]
-    assert seen == {False: ["resilient_ai.call"], True: ["paid", "resilient_ai.call"]}
+        seen[" ".join(said)] = [json.loads(line)["event"] for line in done.stderr.splitlines()]
+    assert seen == {"INFO": ["resilient_ai.call"], "info root": ["paid", "resilient_ai.call"], "WARNING root": []}
 
 
 class TestRecords:

@@ -1,6 +1,7 @@
 """Figures that are fetched: on a port or from a registry, each series once, whoever flushes or fetches at the same time."""
 
 import asyncio
+import os
 import socket
 import threading
 import time
@@ -18,6 +19,7 @@ from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.middleware import Metrics
 from resilient_ai.observability import configure
 from resilient_ai.observability._prometheus_reader import Turnstile
+from resilient_ai.observability._prometheus_server import Server
 from resilient_ai.testing import ScriptedProvider
 
 pytestmark = pytest.mark.anyio
@@ -100,7 +102,41 @@ async def test_the_port_is_free_afterwards():
     with pytest.raises(urllib.error.URLError):
         await asyncio.to_thread(scrape, port)
     socket.create_server(("127.0.0.1", port)).close()
-    assert not [thread for thread in threading.enumerate() if "serve_forever" in thread.name]
+    assert not [thread for thread in threading.enumerate() if thread.name == "resilient-ai-prometheus"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # a process with threads is forked
+async def test_a_forked_child_ends():
+    """It has no thread that serves: it closes the socket, and takes nothing from its parent, which ends beside it as well."""
+    with configure("shop", prometheus=0, globally=False) as telemetry:
+        await asked(telemetry)
+        from_child, told = os.pipe()
+        held, let_go = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(let_go)
+            os.write(told, b"1" if telemetry.shutdown(10) else b"0")
+            os.read(held, 1)
+            os._exit(0)
+        os.close(held)
+        assert await asyncio.to_thread(os.read, from_child, 1) == b"1"
+        assert COUNT in await asyncio.to_thread(scrape, telemetry.prometheus_port)
+        started = time.monotonic()
+        assert await asyncio.to_thread(telemetry.shutdown, 10)
+        assert time.monotonic() - started < 0.9  # seconds; it waits one for a thread that does not end
+    os.close(let_go)
+    os.close(from_child)
+    os.close(told)
+    assert (await asyncio.to_thread(os.waitpid, child, 0))[1] == 0
+
+
+async def test_a_server_ends_once():
+    """A second time there is nothing to do."""
+    server = Server(CollectorRegistry(), "localhost", 0)
+    server.end()
+    server.end()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("localhost", server.port))
 
 
 async def test_a_port_that_is_taken_is_said():
