@@ -74,7 +74,8 @@ class AccountedSend:
             self.close("unknown")
             return
         cost, usage, tier = result.cost, result.usage, result.service_tier
-        self.learn(usage)
+        if self.accounts.sizes.is_due(self.call.operation.model):
+            self.learn(usage)
         listed = self.listed(usage, tier, result)
         if cost is not None and cost.source == "provider":
             self.close("settled", cost.amount, listed=listed, usage=usage, tier=tier)
@@ -102,7 +103,8 @@ class AccountedSend:
         operation, finished = self.call.operation, end.transcript.finished
         if finished is not None:
             usage, tier, cost = finished.usage, finished.service_tier, finished.cost
-            self.learn(usage)
+            if self.accounts.sizes.is_due(self.call.operation.model):
+                self.learn(usage)
             listed = self.listed(usage, tier)
             if cost is not None and cost.source == "provider":
                 self.close("settled", cost.amount, listed=listed, usage=usage, tier=tier, error=end.error)

@@ -89,14 +89,17 @@ class PromptSizes:
         self._rules: dict[str, TokenRule] = {}
         self._of_all = TokenRule()
         self._asked = 0
+        self._well_known: set[str] = set()
         self._turns = Turns()
 
-    def learn(self, operation: Operation[Any], usage: Usage | None) -> None:
-        """Take in a prompt whose tokens were told; of a model that is well known only one in 64, as looking costs time."""
+    def is_due(self, model: str) -> bool:
+        """Return whether to learn from a prompt of a model now, which takes time: of one that is well known from one in 64."""
         self._asked += 1
+        return not self._asked % _ONE_IN or model not in self._well_known
+
+    def learn(self, operation: Operation[Any], usage: Usage | None) -> None:
+        """Take in a prompt whose tokens were told."""
         rule = self._rules.get(operation.model)
-        if self._asked % _ONE_IN and rule is not None and rule.texts > _WELL_KNOWN:
-            return
         if usage is None or usage.input_tokens is None or not isinstance(operation, Complete | Conversation):
             return
         # A look at every message; a conversation of hundreds would cost more than it teaches.
@@ -109,8 +112,11 @@ class PromptSizes:
             with self._turns:
                 make_room(self._rules, _MOST_MODELS, lambda known: known.texts)
                 rule = self._rules[operation.model] = TokenRule()
+                self._well_known &= self._rules.keys()
         for each in (rule, self._of_all):
             each.record(characters, usage.input_tokens)
+        if rule.texts > _WELL_KNOWN:
+            self._well_known.add(operation.model)
 
     def tokens_of(self, model: str, characters: int) -> int:
         """Return about how many tokens a prompt has; takes no lock, as it is asked from finalizers too."""

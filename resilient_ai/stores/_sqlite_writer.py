@@ -74,6 +74,7 @@ class LedgerWriter:
             "resilient-ai-ledger", self._work, self._end, gather=_GATHER, apart=_APART, most=_MOST
         )
         self._waiting = self._worker.count_waiting
+        self._enqueue = self._worker.enqueue
         # Held here, so that a fork does not close it along with what the child has of the thread.
         self._file = LedgerFile(path, full=full)
         self._intents = None if path == MEMORY else Intents(intents_of(path))
@@ -100,14 +101,18 @@ class LedgerWriter:
             return
         if self._intents is not None:
             self._intents.put(row)
-        self._worker.put(row)
+        self._enqueue(row)
+        if self._worker.thread is None:
+            self._worker.start()
 
     def put(self, report: Report) -> None:
         """Take a report; never waits."""
         if self._waiting() >= self._max_waiting:
             self._lose(1, "too many reports wait to be written")
-        else:
-            self._worker.put(report)
+            return
+        self._enqueue(report)
+        if self._worker.thread is None:
+            self._worker.start()
 
     def ask(self, question: Callable[[sqlite3.Connection], T], *, in_file: bool = False) -> "Future[T]":
         """Ask something once everything reported so far is written; who wants no answer any more cancels it.

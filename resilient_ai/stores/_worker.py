@@ -48,8 +48,10 @@ class Worker(Generic[Item]):
         self._gather, self._apart, self._most = gather, apart, most
         self._worked_at = float("-inf")
         self._queue: SimpleQueue[Item | _Last] = SimpleQueue()
-        self.count_waiting = self._queue.qsize  # what `waiting` says, for whoever asks at every call
-        self._thread: threading.Thread | None = None
+        # What `waiting` says, and what `put` does first, for whoever does it at every call.
+        self.count_waiting = self._queue.qsize
+        self.enqueue = self._queue.put
+        self.thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._hurry = threading.Event()  # set when the end is near
         self._awaited = threading.Event()
@@ -57,7 +59,7 @@ class Worker(Generic[Item]):
     @property
     def running(self) -> bool:
         """Whether there is a thread, so that something may be undone or open."""
-        return self._thread is not None
+        return self.thread is not None
 
     @property
     def waiting(self) -> int:
@@ -79,8 +81,8 @@ class Worker(Generic[Item]):
         self._queue.put(item)
         if awaited:
             self._awaited.set()
-        if self._thread is None:
-            self._start()
+        if self.thread is None:
+            self.start()
 
     def finish(self, within: float) -> "Future[None]":
         """Do what was put in, and end the thread; `work` gives up what it cannot do within so many seconds."""
@@ -89,8 +91,8 @@ class Worker(Generic[Item]):
         self._queue.put(last)
         self._hurry.set()
         self._awaited.set()
-        if self._thread is None:
-            self._start()
+        if self.thread is None:
+            self.start()
         return last.done
 
     def pause(self, seconds: float) -> bool:
@@ -104,18 +106,19 @@ class Worker(Generic[Item]):
         time.sleep(step)
         return True
 
-    def _start(self) -> None:
-        while self._thread is None and not self._queue.empty() and not sys.is_finalizing():
+    def start(self) -> None:
+        """Start the thread, where there is none and something to do."""
+        while self.thread is None and not self._queue.empty() and not sys.is_finalizing():
             # Not to be waited for: the garbage collector may have interrupted whoever holds it, in this very thread. Whoever
             # holds it looks again once it is free, and so sees what was put in meanwhile.
             if not self._starting.acquire(blocking=False):
                 return
             try:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                    self._thread.start()
+                if self.thread is None:
+                    self.thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                    self.thread.start()
             except RuntimeError:  # no thread can be had now; the next item tries again
-                self._thread = None
+                self.thread = None
                 return
             finally:
                 self._starting.release()
@@ -132,11 +135,11 @@ class Worker(Generic[Item]):
         self._end()
         self.give_up_at = float("inf")
         self._hurry.clear()
-        self._thread = None
+        self.thread = None
         last.done.set_result(None)
         # Whoever put something in before the lines above saw a thread and started none.
         if not self._queue.empty():
-            self._start()
+            self.start()
 
     def _take(self) -> "tuple[list[Item], _Last | None]":
         items: list[Item] = []
