@@ -3,7 +3,7 @@
 import itertools
 import os
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast
@@ -289,6 +289,17 @@ class Call(Generic[R]):
         deadline = self.deadline if self.waited_for is None else self.waited_for()
         return None if deadline is None else max(0.0, deadline - self.clock.monotonic())
 
+    def is_heard(self, kind: type[Event]) -> bool:
+        """Whether anybody listens for facts of a class, so that what happens in every call need not become one for nobody.
+
+        A listener with a set of classes named `hears` listens for no others.
+        """
+        for listener in self.listeners:
+            hears: Container[type[Event]] | None = getattr(listener, "hears", None)
+            if hears is None or kind in hears:
+                return True
+        return False
+
     def emit(self, event: Event) -> None:
         """Tell every listener. A listener that raises is logged by name and changes nothing."""
         if self.listeners:
@@ -311,7 +322,7 @@ class Call(Generic[R]):
         self.departed.begun += 1
         if leaving:
             self.bytes_leave()
-        if self.listeners:
+        if self.listeners and self.is_heard(SendStarted):
             self.emit(SendStarted(call_id=self.id, model=self.model, number=self.record.sends))
 
     def may_have_left(self, error: BaseException, since: int) -> bool:

@@ -51,6 +51,12 @@ class SendClosed:
         service_tier: The tier that served it, where the service says so.
         error: Name of the error's class, None where it succeeded.
         elapsed: Seconds from the opening of the row to its end.
+        call_id: The call it belongs to. This and what follows is for those who watch sends; a ledger has it from `SendOpened`.
+        kind: The operation.
+        model: The model that was asked.
+        part: Which body of the call it sent: a batch, another model, the rest of a broken stream; "" for the first.
+        attempt: Which try of that body it was, from 1.
+        hedge: Whether it was the second of two requests for one answer.
     """
 
     send_id: str
@@ -62,6 +68,12 @@ class SendClosed:
     service_tier: str | None = None
     error: str | None = None
     elapsed: float = 0.0
+    call_id: str = ""
+    kind: str = ""
+    model: str = ""
+    part: str = ""
+    attempt: int = 1
+    hedge: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

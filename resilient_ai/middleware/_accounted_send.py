@@ -172,7 +172,10 @@ class AccountedSend:
         if state != "never_sent":
             call.record.costs.append((cost, source, self.used))
         name = None if error is None else type(error).__name__
-        row = SendClosed(self.id, state, cost, listed, self.used, usage, tier, name, self.elapsed())
+        operation, used, elapsed = call.operation, self.used, self.elapsed()
+        # Not by names, as in `core.ledger`.
+        which = (call.id, operation.kind, operation.model, call.part, call.attempt, call.hedge)
+        row = SendClosed(self.id, state, cost, listed, used, usage, tier, name, elapsed, *which)
         told = call.on_send_closed if accounts.ledger is None else (accounts.ledger.closed, *call.on_send_closed)
         for tell in told:
             try:
@@ -181,26 +184,26 @@ class AccountedSend:
                 _passed_over(tell, fault)
         if state == "settled" and cost is not None and listed is not None:
             self.accounts.watch.compare(call, self.id, cost, listed)
-        if call.listeners or accounts.on_settled is not None:
-            self.tell(state, row)
+        if accounts.on_settled is not None or call.is_heard(SendSettled):
+            self.tell(row)
 
-    def tell(self, state: SendOutcome, row: SendClosed) -> None:
+    def tell(self, row: SendClosed) -> None:
         """Tell whoever listens what the row says."""
         event = SendSettled(
             call_id=self.call.id,
-            model=self.call.model,
-            send_id=self.id,
-            state=state,
+            model=row.model,
+            send_id=row.send_id,
+            state=row.state,
             cost=row.cost,
             usage=row.usage,
             error=row.error,
             elapsed=row.elapsed,
-            kind=self.call.operation.kind,
+            kind=row.kind,
             used=row.used,
             origin=self.call.origin,
-            part=self.call.part,
-            attempt=self.call.attempt,
-            hedge=self.call.hedge,
+            part=row.part,
+            attempt=row.attempt,
+            hedge=row.hedge,
         )
         self.call.emit(event)
         on_settled = self.accounts.on_settled

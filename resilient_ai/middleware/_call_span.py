@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from typing_extensions import override
 
@@ -11,6 +11,7 @@ from resilient_ai.core.call import FOR_NOTHING, Call
 from resilient_ai.core.deltas import ReasoningDelta, Restarted, StreamEvent
 from resilient_ai.core.errors import ProviderError
 from resilient_ai.core.events import Event
+from resilient_ai.core.ledger import SendClosed
 from resilient_ai.core.operations import Sampling
 from resilient_ai.core.results import Result
 from resilient_ai.core.streams import StreamEnd, StreamResult
@@ -68,6 +69,7 @@ class CallSpan(Ending):
     """The span of one call; a listener of its events.
 
     Attributes:
+        hears: The events that it writes down, each with the function that does.
         tracing: Whose span it is.
         races: What the inner half knows of attempts for one answer, by body and try.
         begun: What it began with.
@@ -83,6 +85,8 @@ class CallSpan(Ending):
         discarded: Tokens of answers that were not used, by the name of their attribute.
         unpriced: Attempts that wait to be told their cost, by `SendKey`: functions that end their spans with it, or without.
     """
+
+    hears: ClassVar = WRITERS
 
     __slots__ = (
         "attempts",
@@ -139,13 +143,30 @@ class CallSpan(Ending):
         self.first_content: float | None = None
 
     def __call__(self, event: Event) -> None:
-        """Write an event down, unless the span is over; what attempts have cost also behind its end."""
-        write = WRITERS.get(type(event))
-        if write is not None and (not self.ended or self.unpriced):
+        """Write an event down, unless the span is over."""
+        write = self.hears.get(type(event))
+        if write is not None and not self.ended:
             try:
                 write(self, event)
             except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
                 passed_over("tracing", "note an event", fault)
+
+    def send_closed(self, row: SendClosed) -> None:
+        """End the span of an attempt with its cost, also when the call is over; count the tokens of an answer nobody used."""
+        if self.unpriced:
+            end_attempt = self.unpriced.pop((row.call_id, row.part, row.attempt, row.hedge), None)
+            if end_attempt is not None:
+                end_attempt(row.cost)
+        usage = row.usage
+        if row.used or usage is None:
+            return
+        discarded = self.discarded = self.discarded or {}
+        for name, tokens in (
+            (names.DISCARDED_INPUT, usage.input_tokens),
+            (names.DISCARDED_OUTPUT, usage.output_tokens),
+        ):
+            if tokens is not None:
+                discarded[name] = discarded.get(name, 0) + tokens
 
     def await_cost(self, key: "SendKey", end: Callable[..., None]) -> None:
         """Call `end` with what a request has cost as soon as that is told, or without anything when the call is over.

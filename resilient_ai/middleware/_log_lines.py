@@ -1,7 +1,7 @@
 """The closed vocabulary of the log: every line there can be, its level and its fields."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -101,6 +101,9 @@ _NAMES: dict[type[Event], str] = {
     CacheRefreshed: "resilient_ai.cache_refresh_failed",
     CallJoined: "resilient_ai.call_joined",
 }
+
+# Those that tell of more than that a call goes its way.
+NOTABLE: Container[type[Event]] = frozenset(_NAMES) - {SendSettled}
 
 
 def name_of(event: Event) -> str | None:

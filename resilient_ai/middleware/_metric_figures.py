@@ -1,7 +1,7 @@
 """The figures of one call."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from resilient_ai.core import semconv as names
 from resilient_ai.core.call import FOR_NOTHING, Call
@@ -16,8 +16,8 @@ from resilient_ai.core.events import (
     ModelSkipped,
     PermitGranted,
     RetryScheduled,
-    SendSettled,
 )
+from resilient_ai.core.ledger import SendClosed
 from resilient_ai.core.results import Result, Usage
 from resilient_ai.core.streams import StreamEnd, StreamResult
 from resilient_ai.middleware._metric_state import Recorder
@@ -38,7 +38,11 @@ if TYPE_CHECKING:
 
 
 class CallFigures:
-    """The figures of one call; as a listener it counts what happens on the way, also behind the call once that is over."""
+    """The figures of one call; as a listener it counts what happens on the way, also behind the call once that is over.
+
+    Attributes:
+        hears: The events that it counts, each with the method that does.
+    """
 
     __slots__ = (
         "call",
@@ -83,7 +87,7 @@ class CallFigures:
 
     def __call__(self, event: Event) -> None:
         """Count an event, if it is one that is counted."""
-        count = _COUNTED.get(type(event))
+        count = self.hears.get(type(event))
         if count is not None:
             try:
                 count(self, event)
@@ -188,11 +192,14 @@ class CallFigures:
 
     # What happens on the way
 
-    def cost(self, event: SendSettled) -> None:
+    def send_closed(self, row: SendClosed) -> None:
         """Add what a request cost; what is not known adds nothing."""
-        if event.cost:
-            kind = event.kind or self.kind
-            self.recorder.cost_of(kind, self.model, event.model, self.tenant, used=event.used).add(event.cost)
+        if not row.cost:
+            return
+        try:
+            self.recorder.cost_of(row.kind, self.model, row.model, self.tenant, used=row.used).add(row.cost)
+        except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+            passed_over("metrics", "add a cost", fault)
 
     def retry(self, event: RetryScheduled) -> None:
         """Count a retry, and what it waits."""
@@ -236,16 +243,14 @@ class CallFigures:
         """Take note of a cache that failed, which the record of a call tells as a miss."""
         self.lookup_failed = self.lookup_failed or event.outcome == "error"
 
-
-# The class of an event fixes the method that takes it, which no type checker can follow through a lookup.
-_COUNTED: "Mapping[type[Event], Callable[[CallFigures, Any], None]]" = {
-    SendSettled: CallFigures.cost,
-    RetryScheduled: CallFigures.retry,
-    HedgeSettled: CallFigures.hedge,
-    ModelSkipped: CallFigures.fallback,
-    CircuitOpened: CallFigures.transition,
-    CircuitHalfOpened: CallFigures.transition,
-    CircuitClosed: CallFigures.transition,
-    PermitGranted: CallFigures.permit,
-    CacheLookedUp: CallFigures.looked_up,
-}
+    # The class of an event fixes the method that takes it, which no type checker can follow through a lookup.
+    hears: ClassVar[Mapping[type[Event], Callable[["CallFigures", Any], None]]] = {
+        RetryScheduled: retry,
+        HedgeSettled: hedge,
+        ModelSkipped: fallback,
+        CircuitOpened: transition,
+        CircuitHalfOpened: transition,
+        CircuitClosed: transition,
+        PermitGranted: permit,
+        CacheLookedUp: looked_up,
+    }

@@ -63,4 +63,4 @@ class PriceWatch:
 
 def _is_written_down(call: Call[Any]) -> bool:
     """Whether a listener writes a line of the log for what it is told, so that nobody else has to."""
-    return any(getattr(getattr(listener, "__self__", None), "writes_lines", False) for listener in call.listeners)
+    return any(getattr(listener, "writes_lines", False) for listener in call.listeners)

@@ -16,7 +16,6 @@ from resilient_ai.core.events import (
     PermitGranted,
     RetryScheduled,
     RetrySuppressed,
-    SendSettled,
     StreamResumed,
 )
 from resilient_ai.middleware._outcome import delay_source, error_type
@@ -108,20 +107,6 @@ def _let_through(trace: "CallSpan", event: PermitGranted) -> None:
         span.end(end)
 
 
-def _settled(trace: "CallSpan", event: SendSettled) -> None:
-    if trace.unpriced:
-        end_attempt = trace.unpriced.pop((event.call_id, event.part, event.attempt, event.hedge), None)
-        if end_attempt is not None:
-            end_attempt(event.cost)
-    usage = event.usage
-    if event.used or usage is None:
-        return
-    discarded = trace.discarded = trace.discarded or {}
-    for name, tokens in ((names.DISCARDED_INPUT, usage.input_tokens), (names.DISCARDED_OUTPUT, usage.output_tokens)):
-        if tokens is not None:
-            discarded[name] = discarded.get(name, 0) + tokens
-
-
 def _note(trace: "CallSpan", name: str, attributes: Attributes, severity: Severity = "WARN") -> None:
     at, records = trace.times.now(), trace.style.records
     if records is None:
@@ -141,6 +126,5 @@ WRITERS: Mapping[type[Event], Callable[["CallSpan", Any], None]] = {
     PermitGranted: _let_through,
     RetryScheduled: _retried,
     RetrySuppressed: _gave_up,
-    SendSettled: _settled,
     StreamResumed: _resumed,
 }

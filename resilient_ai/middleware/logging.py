@@ -17,6 +17,7 @@ from resilient_ai.middleware._log_lines import (
     COMMON_FIELDS,
     ERROR_FIELDS,
     LOG_EVENTS,
+    NOTABLE,
     Fields,
     LogEvent,
     error_fields,
@@ -75,7 +76,7 @@ class Logging:
             return await proceed(call)
         line = _Line(self, target, call)
         try:
-            result = await proceed(call.replace(listeners=(*call.listeners, line.noted)))
+            result = await proceed(call.replace(listeners=(*call.listeners, line)))
         except BaseException as error:
             line.failed(error)
             raise
@@ -90,10 +91,11 @@ class _Line:
     """The log line of one call, while it is being gathered.
 
     Attributes:
+        hears: The events that may have a line of their own at the level that is written; None for all.
         writes_lines: Says to parts of the stack that would write one themselves that facts have their line.
     """
 
-    __slots__ = ("call", "ids", "level", "started", "target")
+    __slots__ = ("call", "hears", "ids", "level", "started", "target")
     writes_lines: ClassVar[bool] = True
 
     def __init__(self, settings: Logging, target: logging.Logger, call: Call[Any]) -> None:
@@ -101,10 +103,11 @@ class _Line:
         self.level = settings.level
         self.call = call
         self.started = call.clock.monotonic()
+        self.hears = None if target.isEnabledFor(logging.DEBUG) else NOTABLE
         # Taken now: at the end of a stream no span is current any more.
         self.ids = _safe_ids(call.span)
 
-    def noted(self, event: Event) -> None:
+    def __call__(self, event: Event) -> None:
         """Write a notable fact at once."""
         name = name_of(event)
         if name is not None and self.target.isEnabledFor(level := LOG_EVENTS[name].level):

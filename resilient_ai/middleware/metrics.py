@@ -84,7 +84,12 @@ class Metrics:
             return await proceed(call)
         figures = CallFigures(recorder, call)
         try:
-            result = await proceed(call.replace(listeners=(*call.listeners, figures)))
+            result = await proceed(
+                call.replace(
+                    listeners=(*call.listeners, figures),
+                    on_send_closed=(*call.on_send_closed, figures.send_closed),
+                )
+            )
         except BaseException as error:
             figures.failed(error)
             raise

@@ -137,7 +137,11 @@ class Tracing:
         if not recorded:  # not sampled, and what is below must know it
             return await inside(otel, otel.context_of(span, around), call.replace(span=span), proceed)
         trace = CallSpan(otel, span, times, otel.context_of(span, around), self, style, call, begun)
-        traced = call.replace(span=span, listeners=(*call.listeners, trace))
+        traced = call.replace(
+            span=span,
+            listeners=(*call.listeners, trace),
+            on_send_closed=(*call.on_send_closed, trace.send_closed),
+        )
         token = otel.attach(trace.context)
         try:
             result = await proceed(traced)

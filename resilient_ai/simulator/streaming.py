@@ -35,9 +35,10 @@ async def events(exchange: Exchange, turn: Turn, lines: Iterator[bytes]) -> Asyn
                     yield comment
             wait = settings.token_delay
             yield b"data: " + line + newline + newline
-        yield b"data: [DONE]" + newline + newline
     finally:
+        # Before its end goes out: whoever has read that finds it on the bill.
         turn.charge(exchange)  # guess: a stream that the client closes is billed up to there.
+    yield b"data: [DONE]" + newline + newline
 
 
 async def _quiet(exchange: Exchange, seconds: float, newline: bytes) -> AsyncGenerator[bytes, None]:

@@ -13,7 +13,7 @@ import pytest
 from resilient_ai.core import events
 from resilient_ai.core.call import Call, CallRecord, OperationMiddleware, new_id
 from resilient_ai.core.errors import ConnectionFailed, ServerFailed
-from resilient_ai.core.events import Event, SendStarted
+from resilient_ai.core.events import Event, SendSettled, SendStarted
 from resilient_ai.core.ledger import SendClosed, SendOpened
 from resilient_ai.core.operations import Chat, Complete, Embed, Image, Stream
 from resilient_ai.core.pipeline import Pipeline
@@ -102,6 +102,32 @@ def test_sends_are_counted_and_told():
     one.replace(listeners=()).send_started()
     assert told == [SendStarted(call_id=one.id, model=model, number=number) for model, number in (("m", 1), ("n", 2))]
     assert one.record.sends == 3
+
+
+class Choosy:
+    """A listener that wants events of one class alone."""
+
+    hears = frozenset({SendSettled})
+
+    def __init__(self):
+        self.told = []
+
+    def __call__(self, event):
+        self.told.append(event)
+
+
+def test_what_nobody_listens_for_is_not_told():
+    """A listener may say what it wants; one that says nothing wants everything."""
+    choosy = Choosy()
+    one = call(listeners=(choosy,))
+    assert (one.is_heard(SendStarted), one.is_heard(SendSettled), call().is_heard(SendSettled)) == (False, True, False)
+    one.send_started()
+    assert (choosy.told, one.record.sends) == ([], 1)
+    told = []
+    both = call(listeners=(choosy, told.append))
+    assert both.is_heard(SendStarted)
+    both.send_started()
+    assert len(told) == 1
 
 
 def cost(*entries, cache="off"):

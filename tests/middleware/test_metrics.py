@@ -25,9 +25,9 @@ from resilient_ai.core.events import (
     ModelSkipped,
     PermitGranted,
     RetryScheduled,
-    SendSettled,
 )
 from resilient_ai.core.health import BreakerState, BudgetState, Health, LimitState, PriceState, RateState, StoreState
+from resilient_ai.core.ledger import SendClosed
 from resilient_ai.core.operations import Chat, Complete, Embed, Image, Stream
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.results import Cost, Usage
@@ -119,7 +119,8 @@ def emitting(*events):
 
     async def step(call):
         for make in events:
-            call.emit(make(call))
+            if (told := make(call)) is not None:
+                call.emit(told)
         return chat_result(model=LLAMA)
 
     return step
@@ -127,6 +128,12 @@ def emitting(*events):
 
 def event(kind, **fields):
     return lambda call: kind(call_id=call.id, model=call.model, **fields)
+
+
+def close_send(call, **end):
+    """Do what accounting does at the end of a send."""
+    for told in call.on_send_closed:
+        told(SendClosed(send_id="s", call_id=call.id, kind=call.operation.kind, model=call.model, **end))
 
 
 def streaming(*steps):
@@ -610,7 +617,7 @@ async def test_units_and_buckets():
         event(CircuitOpened, retry_after=1.0),
         event(ModelSkipped, next_model="b", error=ServerFailed("x", status=500)),
         event(RetryScheduled, attempt=1, wait=1.0, error=ServerFailed("x", status=500), retry_after=None),
-        event(SendSettled, send_id="s", state="settled", cost=Decimal(1), usage=None, error=None, elapsed=1.0),
+        lambda call: close_send(call, state="settled", cost=Decimal(1)),
     )
     measured = Measured(every)
     await measured.send(CHAT)
@@ -1003,12 +1010,8 @@ async def test_what_happens_behind_a_call_is_counted():
     measured = Measured(keep)
     await measured.send(CHAT)
     (call,) = later
-    cost = event(
-        SendSettled, send_id="s", state="settled", cost=Decimal("0.5"), usage=None, error=None, elapsed=1.0, used=False
-    )
-    call.emit(cost(call))
-    unknown = event(SendSettled, send_id="s", state="unknown", cost=None, usage=None, error=None, elapsed=1.0)
-    call.emit(unknown(call))
+    close_send(call, state="settled", cost=Decimal("0.5"), used=False)
+    close_send(call, state="unknown")
     ((attributes, value),) = measured.values("resilient_ai.cost")
     assert (attributes["resilient_ai.cost.disposition"], value) == ("wasted", 0.5)
 

@@ -19,7 +19,8 @@ from resilient_ai.core.errors import (
     NoModelAvailable,
     ServerFailed,
 )
-from resilient_ai.core.events import CallJoined, HedgeSettled, PermitGranted, RetrySuppressed, SendSettled
+from resilient_ai.core.events import CallJoined, HedgeSettled, PermitGranted, RetrySuppressed
+from resilient_ai.core.ledger import SendClosed
 from resilient_ai.core.operations import Chat, Embed, Stream
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.results import Considered, Cost, Usage
@@ -357,14 +358,20 @@ async def test_batches_at_the_same_time_are_no_race():
 
 async def test_tokens_that_went_to_nobody_are_added_up():
     """Those of answers that were not used; where nobody counted them there is nothing to tell."""
-    settled = {**TOLD, "send_id": "s", "state": "settled", "cost": None, "error": None, "elapsed": 1.0}
-    facts = [
-        SendSettled(**settled, usage=Usage(input_tokens=5, output_tokens=2), used=False),
-        SendSettled(**settled, usage=Usage(input_tokens=5), used=False),
-        SendSettled(**settled, usage=None, used=False),
-        SendSettled(**settled, usage=Usage(input_tokens=99, output_tokens=99), used=True),
+    ends = [
+        SendClosed("s", "settled", usage=Usage(input_tokens=5, output_tokens=2), used=False),
+        SendClosed("s", "settled", usage=Usage(input_tokens=5), used=False),
+        SendClosed("s", "settled", usage=None, used=False),
+        SendClosed("s", "settled", usage=Usage(input_tokens=99, output_tokens=99), used=True),
     ]
-    traced = Traced(stack=[telling(*facts)])
+
+    async def account(call, proceed):
+        for told in call.on_send_closed:
+            for end in ends:
+                told(end)
+        return await proceed(call)
+
+    traced = Traced(stack=[account])
     await traced.send(CHAT)
     assert traced.of_call("usage.discarded_input_tokens", "usage.discarded_output_tokens") == (10, 2)
 

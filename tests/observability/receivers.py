@@ -215,9 +215,14 @@ class Prometheus:
             self._process.wait(10)
         self._log.close()
 
-    def query(self, expression):
-        """Return the value of each series, by its labels."""
-        answer = json.loads(self._get(f"/api/v1/query?{urllib.parse.urlencode({'query': expression})}"))
+    def query(self, expression, at):
+        """Return the value of each series at a time in seconds since 1970, by its labels.
+
+        Of a machine that is busy a scrape may fail, after which all series are gone until the next one: whoever compares
+        several queries asks them for one time.
+        """
+        asked = urllib.parse.urlencode({"query": expression, "time": at})
+        answer = json.loads(self._get(f"/api/v1/query?{asked}"))
         assert answer["status"] == "success", answer
         result = answer["data"]["result"]
         return {frozenset(one["metric"].items()): float(one["value"][1]) for one in result}

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from itertools import combinations
 from pathlib import Path
 
@@ -289,10 +290,10 @@ async def test_a_real_prometheus_has_data_for_every_query(conventions, tmp_path,
         async with Troubles(sim, telemetry, tmp_path / "home", conventions) as troubles:
             for wave in (1, 2):
                 await troubles.happen(seed=wave * 100)
-                await asyncio.to_thread(server.until, lambda: has_all(server, troubles), 30)
-            empty = await asyncio.to_thread(without_data, server)
-            routed = await asyncio.to_thread(shown_of_auto, server)
-            names = await asyncio.to_thread(server.query, "count by (__name__) ({job='test'})")
+                at = await asyncio.to_thread(server.until, lambda: time_of_all(server, troubles), 30)
+            empty = await asyncio.to_thread(without_data, server, at)
+            routed = await asyncio.to_thread(shown_of_auto, server, at)
+            names = await asyncio.to_thread(server.query, "count by (__name__) ({job='test'})", at)
     by_model = {"Duration", "Tokens per second of an answer", "Spend in an hour, by model"}
     assert routed == {title: {SMALL, CHAT} for title in by_model}
     # The part of a prompt that the service had in its cache is told by the newest conventions alone.
@@ -301,30 +302,31 @@ async def test_a_real_prometheus_has_data_for_every_query(conventions, tmp_path,
     assert {name for name in reported if name.startswith(("resilient_ai", "gen_ai"))} <= set(metrics)
 
 
-def has_all(server, troubles):
-    """Whether the last scrape has what was done."""
-    found = server.query("sum(resilient_ai_request_duration_seconds_count)")
-    return found and sum(found.values()) == troubles.calls
+def time_of_all(server, troubles):
+    """Return the time, if the last scrape has what was done."""
+    now = time.time()
+    found = server.query("sum(resilient_ai_request_duration_seconds_count)", now)
+    return now if sum(found.values()) == troubles.calls else None
 
 
-def shown_of_auto(server):
+def shown_of_auto(server, at):
     """Return which models panels tell apart where "auto" is what was asked for."""
     shown = {}
     for panel in PANELS:
         target = panel["targets"][0]
         # None of these calls is streamed.
         if "gen_ai_response_model" in target["legendFormat"] and panel["title"] != "First chunk, p95":
-            found = server.query(of_grafana(target["expr"], asked="auto"))
+            found = server.query(of_grafana(target["expr"], asked="auto"), at)
             shown[panel["title"]] = {dict(labels)["gen_ai_response_model"] for labels in found}
     return shown
 
 
-def without_data(server):
+def without_data(server, at):
     """Return the queries that give nothing, or no numbers; those of alerts without their thresholds."""
     empty = set()
     for where, query in QUERIES.items():
         judged = query.partition("unless")[0] if where.endswith("no_figures") else query
-        values = server.query(of_grafana(re.sub(r"(>=|==|>|<) [\d.]+", ">= 0", judged))).values()
+        values = server.query(of_grafana(re.sub(r"(>=|==|>|<) [\d.]+", ">= 0", judged)), at).values()
         if not any(math.isfinite(value) for value in values):
             empty.add(where)
     return empty
