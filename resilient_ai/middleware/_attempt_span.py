@@ -135,14 +135,25 @@ class _AttemptSpan(Ending):
         own = None if cost is None else cost.amount
         if is_billed and (cost is None or cost.source != "provider"):
             # What only the service can know stands. Else whoever accounts for it says in a moment, from further out.
-            end = partial(self.end, told, error, self.times.now(), own)
+            end = partial(self.priced, told, error, self.times.now(), own)
             self.trace.await_cost((call.id, call.part, call.attempt, call.hedge), end)
         else:
-            self.end(told, error, None, own)
+            self.finish(told, own, error)
 
-    def end(self, told: str, error: BaseException | None, at: int | None, *amounts: Decimal | None) -> None:
+    def priced(self, told: str, error: BaseException | None, at: int, *amounts: Decimal | None) -> None:
         """End the span with what it has cost: as the answer says, unless somebody has said more behind it."""
-        self.finish(_end_attributes, told, error, amounts[-1], failed=error is not None, at=at)
+        self.finish(told, amounts[-1], error, at)
+
+    @override
+    def describe(self, outcome: str, about: Decimal | None, error: BaseException | None) -> Attributes:
+        found: Attributes = {names.ATTEMPT_OUTCOME: outcome}
+        if about is not None:
+            found[names.COST_AMOUNT] = float(about)
+        if error is not None:
+            add_error(found, error)
+            if isinstance(error, StatusError):
+                found[names.HTTP_STATUS] = error.status
+        return found
 
 
 def _trace_of(call: Call[Any], tracing: "Tracing") -> CallSpan | None:
@@ -171,9 +182,7 @@ def _started(otel: Otel, trace: CallSpan, call: Call[Any]) -> _AttemptSpan | Non
     if call.tags:
         attributes |= who_attributes(call.tags)
     links = _links_to(otel, beside) if beside else ()
-    span = otel.start(
-        names.SPAN_ATTEMPT, otel.internal, attributes, at=trace.times.now(), parent=trace.context, links=links
-    )
+    span = otel.start(names.SPAN_ATTEMPT, otel.internal, attributes, trace.times.now(), trace.context, links)
     if span is None:
         return None
     trace.attempts = number
@@ -189,14 +198,3 @@ def _links_to(otel: Otel, beside: "list[tuple[Span, bool]]") -> "list[Link]":
     except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
         passed_over("tracing", "link an attempt", fault)
         return []
-
-
-def _end_attributes(outcome: str, error: BaseException | None, amount: Decimal | None) -> Attributes:
-    found: Attributes = {names.ATTEMPT_OUTCOME: outcome}
-    if amount is not None:
-        found[names.COST_AMOUNT] = float(amount)
-    if error is not None:
-        add_error(found, error)
-        if isinstance(error, StatusError):
-            found[names.HTTP_STATUS] = error.status
-    return found

@@ -17,7 +17,7 @@ from resilient_ai.core.results import Result
 from resilient_ai.core.streams import StreamEnd, StreamResult
 from resilient_ai.middleware._backends import Facts, backend_attributes, remembered_backends
 from resilient_ai.middleware._conventions import Conventions
-from resilient_ai.middleware._outcome import STREAM_OUTCOMES, Outcome, is_leaked, outcome_of, stream_outcome
+from resilient_ai.middleware._outcome import STREAM_OUTCOMES, is_leaked, outcome_of, stream_outcome
 from resilient_ai.middleware._span_attributes import (
     Attribute,
     Attributes,
@@ -216,28 +216,30 @@ class CallSpan(Ending):
 
     def succeeded(self, result: object) -> None:
         """End the span with what came back."""
-        self.finish(self.attributes, "success", result if isinstance(result, Result) else None, None, failed=False)
+        self.finish("success", result if isinstance(result, Result) else None, None)
 
     def failed(self, error: BaseException) -> None:
         """End the span with what went wrong."""
-        self.finish(self.attributes, outcome_of(error), None, error, failed=True)
+        self.finish(outcome_of(error), None, error)
 
     def stream_ended(self, end: StreamEnd) -> None:
         """End the span with the stream."""
         outcome, error = stream_outcome(end)
+        self.finish(outcome, end, error)
 
-        def attributes() -> Attributes:
-            pieces = self.chunks - (end.transcript.finished is not None)
-            found: Attributes = {names.STREAM_OUTCOME: STREAM_OUTCOMES[outcome], names.STREAM_CHUNKS: pieces}
-            if is_leaked(end):
-                found[names.STREAM_LEAKED] = True
-            if end.how == "completed" and end.answer.usage is None and self.call.record.cache not in FOR_NOTHING:
-                found[names.USAGE_MISSING] = True
-            return self.attributes(outcome, end.answer, error) | found
+    @override
+    def describe(self, outcome: str, about: Result | StreamEnd | None, error: BaseException | None) -> Attributes:
+        if not isinstance(about, StreamEnd):
+            return self.attributes(outcome, about, error)
+        pieces = self.chunks - (about.transcript.finished is not None)
+        found: Attributes = {names.STREAM_OUTCOME: STREAM_OUTCOMES[outcome], names.STREAM_CHUNKS: pieces}
+        if is_leaked(about):
+            found[names.STREAM_LEAKED] = True
+        if about.how == "completed" and about.answer.usage is None and self.call.record.cache not in FOR_NOTHING:
+            found[names.USAGE_MISSING] = True
+        return self.attributes(outcome, about.answer, error) | found
 
-        self.finish(attributes, failed=error is not None)
-
-    def attributes(self, outcome: Outcome, result: Result | None, error: BaseException | None) -> Attributes:
+    def attributes(self, outcome: str, result: Result | None, error: BaseException | None) -> Attributes:
         """Return all that is known at the end; what was said goes out as well, where that is asked for."""
         call, style = self.call, self.style
         found: Attributes = {names.OUTCOME: outcome}

@@ -35,7 +35,7 @@ OTHER = "_OTHER"
 
 # How a stream ended, by the outcome of its call. None is refused, as it has begun. One that its reader left early is "abandoned",
 # as it is for the conventions, whether that was said or the garbage collector found it.
-STREAM_OUTCOMES: Mapping[Outcome, StreamOutcome] = {
+STREAM_OUTCOMES: Mapping[str, StreamOutcome] = {
     "success": "completed",
     "error": "interrupted",
     "cancelled": "cancelled",

@@ -32,6 +32,8 @@ _SETTINGS = (
 )
 _SAMPLING_FIELDS = frozenset({*dict(_SETTINGS), "n", "reasoning_effort", "response_format", "seed", "stop"})
 _OUTPUT_TYPES = {"text": "text", "regex": "text", "json_object": "json", "json_schema": "json"}
+# The words of the service; others are looked at more closely.
+_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter"})
 _WHO = {"user": names.USER_ID, "session": names.SESSION_ID}
 _TAGS = {**_WHO, "conversation": names.CONVERSATION_ID, "tenant": names.TENANT}
 
@@ -140,16 +142,19 @@ def add_result(found: Attributes, call: Call[Any], result: Result, conventions: 
 
     A server may write anything where an id or the name of a model belongs; what is no name is left out.
     """
-    told = told_name(result.request_id)
-    if told is not None:
+    if result.request_id is not None and (told := told_name(result.request_id)) is not None:
         found[names.RESPONSE_ID] = told
     model = result.model
     if model == call.operation.model or told_word(model) is not None:
         found[names.RESPONSE_MODEL] = model
     if isinstance(result, ChatResult):
-        tells_all = conventions == "latest"
-        told_by = [choice.finish_reason for choice in result.choices if choice.finish_reason or tells_all]
-        reasons = ["error" if not reason else told_word(reason) or "other" for reason in told_by]
+        reasons: list[str] = []
+        for choice in result.choices:
+            reason = choice.finish_reason
+            if reason:
+                reasons.append(reason if reason in _REASONS else told_word(reason) or "other")
+            elif conventions == "latest":
+                reasons.append("error")
         if reasons:
             found[names.RESPONSE_FINISH_REASONS] = reasons
     elif isinstance(result, EmbedResult):
@@ -161,12 +166,10 @@ def add_result(found: Attributes, call: Call[Any], result: Result, conventions: 
 
 
 def _add_usage(found: Attributes, usage: Usage, conventions: Conventions) -> None:
-    for name, tokens in (
-        (names.USAGE_INPUT_TOKENS, usage.input_tokens),
-        (names.USAGE_OUTPUT_TOKENS, usage.output_tokens),
-    ):
-        if tokens is not None:
-            found[name] = tokens
+    if usage.input_tokens is not None:
+        found[names.USAGE_INPUT_TOKENS] = usage.input_tokens
+    if usage.output_tokens is not None:
+        found[names.USAGE_OUTPUT_TOKENS] = usage.output_tokens
     if usage.cached_tokens:
         found[names.USAGE_CACHE_READ] = usage.cached_tokens
     if usage.reasoning_tokens:

@@ -102,7 +102,7 @@ def _let_through(trace: "CallSpan", event: PermitGranted) -> None:
     otel, end = trace.otel, trace.times.now()
     attributes: Attributes = {names.LIMITER_NAME: event.limit, names.ATTEMPT_MODEL: event.model}
     start = end - int(event.waited * 1e9)
-    span = otel.start(names.SPAN_LIMITER_WAIT, otel.internal, attributes, at=start, parent=trace.context)
+    span = otel.start(names.SPAN_LIMITER_WAIT, otel.internal, attributes, start, trace.context)
     if span is not None:
         span.end(end)
 

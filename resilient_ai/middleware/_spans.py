@@ -66,12 +66,11 @@ class Otel(NamedTuple):
         # Where it is kept is not promised; should it ever be elsewhere, spans are asked for.
         return api is not None and getattr(api, "_TRACER_PROVIDER", api) is None
 
-    def start(
+    def start(  # noqa: PLR0917 - by names costs more
         self,
         name: str,
         kind: "SpanKind",
         attributes: Mapping[str, Attribute],
-        *,
         at: int,
         parent: "Context | None" = None,
         links: "Sequence[Link]" = (),
@@ -135,9 +134,10 @@ def trace_headers(span: "Span") -> dict[str, str]:
         # In this form it takes half the time of an f-string.
         parent = "00-%032x-%016x-%02x" % (told.trace_id, told.span_id, told.trace_flags)  # noqa: UP031
         headers = {"traceparent": parent}
-        # The state comes from whoever called us, and one that cannot be sent must not fail the request.
-        if told.trace_state and (state := told.trace_state.to_header()).isascii() and state.isprintable():
-            headers["tracestate"] = state
+        state = told.trace_state
+        # It comes from whoever called us, and one that cannot be sent must not fail the request.
+        if state and (text := state.to_header()).isascii() and text.isprintable():
+            headers["tracestate"] = text
     except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
         passed_over("tracing", "write trace headers", fault)
         return {}
@@ -211,37 +211,41 @@ class Ending:
         self.ended = False
         self._process = _process
 
-    def finish(self, describe: Callable[..., Attributes], *about: object, failed: bool, at: int | None = None) -> None:
+    def finish(self, outcome: str, about: Any, error: BaseException | None, at: int | None = None) -> None:
         """Set the last attributes and end the span. A fault in here is counted, and never becomes the call's.
 
         Args:
-            describe: Returns the last attributes.
-            about: What it is given.
-            failed: Whether the span has the status of an error.
+            outcome: How it went.
+            about: What came of it, None for nothing.
+            error: What went wrong, which gives the span the status of an error; None for nothing.
             at: When it has ended, in nanoseconds since 1970; None for now.
         """
         if self.ended or self._process is not _process:  # a forked child's copy: the span is the parent's
             return
         self.ended = True
         # Processors and exporters take locks, which whoever the garbage collector has interrupted may hold.
-        outside_of_collector(self._close, self.times.now() if at is None else at, failed, describe, *about)
+        outside_of_collector(self._close, self.times.now() if at is None else at, outcome, about, error)
 
-    def _close(self, at: int, failed: bool, describe: Callable[..., Attributes], *about: object) -> None:  # noqa: FBT001
+    def describe(self, outcome: str, about: Any, error: BaseException | None) -> Attributes:
+        """Return the last attributes."""
+        raise NotImplementedError
+
+    def before_end(self) -> None:
+        """End what must not outlive the span."""
+
+    def _close(self, at: int, outcome: str, about: Any, error: BaseException | None) -> None:
         span = self.span
         self.before_end()
-        try:
-            if failed:
+        if error is not None:
+            try:
                 span.set_status(self.otel.failed)
-        except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
-            passed_over("tracing", "set a status", fault)
+            except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+                passed_over("tracing", "set a status", fault)
         try:
-            span.set_attributes(describe(*about))
+            span.set_attributes(self.describe(outcome, about, error))
         except Exception as fault:  # noqa: BLE001 - as above
             passed_over("tracing", "describe a call", fault)
         try:
             span.end(at)
         except Exception as fault:  # noqa: BLE001 - as above
             passed_over("tracing", "end a span", fault)
-
-    def before_end(self) -> None:
-        """End what must not outlive the span."""

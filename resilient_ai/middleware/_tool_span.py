@@ -3,6 +3,8 @@
 from types import TracebackType
 from typing import Any, Self
 
+from typing_extensions import override
+
 from resilient_ai.core import semconv as names
 from resilient_ai.core._told import told_name
 from resilient_ai.core.messages import Tool, ToolCall
@@ -40,15 +42,15 @@ class ToolSpan(Ending):
     ) -> None:
         let_go(self.otel, self.token)
         self.error = error or self.error
-        self.finish(self.attributes, failed=self.error is not None)
+        self.finish("success" if self.error is None else "error", self.output, self.error)
 
-    def attributes(self) -> Attributes:
-        """Return what is known at the end."""
+    @override
+    def describe(self, outcome: str, about: str | None, error: BaseException | None) -> Attributes:
         found: Attributes = {}
-        if self.error is not None:
-            add_error(found, self.error)
+        if error is not None:
+            add_error(found, error)
         if self.content is not None and self.content.on_spans:
-            found |= self.content.of_tool(self.call.arguments, self.output)
+            found |= self.content.of_tool(self.call.arguments, about)
         return found
 
 

@@ -130,7 +130,7 @@ class Tracing:
             style = style._replace(is_described=True)
             name, kind, begun = names.SPAN_REQUEST, otel.internal, without_gen_ai(begun)
         times = Times(call.clock)
-        span = otel.start(name, kind, begun, at=times.start, parent=around)
+        span = otel.start(name, kind, begun, times.start, around)
         recorded = None if span is None else is_recorded(span)
         if span is None or recorded is None:
             return await proceed(call)
@@ -170,9 +170,7 @@ class Tracing:
         if otel is None or otel.suppressed(otel.current()) is not None:
             return None
         times = Times(clock)
-        span = otel.start(
-            f"{names.EXECUTE_TOOL} {tool.name}", otel.internal, tool_attributes(call, tool), at=times.start
-        )
+        span = otel.start(f"{names.EXECUTE_TOOL} {tool.name}", otel.internal, tool_attributes(call, tool), times.start)
         if span is None or not is_recorded(span):
             return None
         return ToolSpan(self._style.content, call, otel, span, times)
