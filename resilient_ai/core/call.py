@@ -259,9 +259,10 @@ class Call(Generic[R]):
         Raises:
             TypeError: If a call has no such field.
         """
-        fields = self.__dict__ | changes
-        if len(fields) > len(self.__dict__):
-            raise TypeError(f"a call has no field {sorted(changes.keys() - self.__dict__.keys())!r}")
+        known = self.__dict__
+        fields = known | changes
+        if len(fields) > len(known):
+            raise TypeError(f"a call has no field {sorted(changes.keys() - known.keys())!r}")
         copy = object.__new__(type(self))
         object.__setattr__(copy, "__dict__", fields)  # every part of the stack makes one, so this counts
         return copy

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from resilient_ai.core.errors import InvalidInput
 from resilient_ai.core.results import Usage
@@ -39,6 +39,26 @@ class SendOpened:
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
+class WhichSend(NamedTuple):
+    """One request among all that are sent.
+
+    Args:
+        call_id: The call it belongs to.
+        kind: The operation: "chat", "stream", "complete", "embed" or "image".
+        model: The model that was asked.
+        part: Which body of the call it sent: a batch, another model, the rest of a broken stream; "" for the first.
+        attempt: Which try of that body it was, from 1.
+        hedge: Whether it was the second of two requests for one answer.
+    """
+
+    call_id: str
+    kind: str
+    model: str
+    part: str = ""
+    attempt: int = 1
+    hedge: bool = False
+
+
 @dataclass(slots=True)
 class SendClosed:
     """The end of a row: exactly one per send.
@@ -51,12 +71,7 @@ class SendClosed:
         service_tier: The tier that served it, where the service says so.
         error: Name of the error's class, None where it succeeded.
         elapsed: Seconds from the opening of the row to its end.
-        call_id: The call it belongs to. This and what follows is for those who watch sends; a ledger has it from `SendOpened`.
-        kind: The operation.
-        model: The model that was asked.
-        part: Which body of the call it sent: a batch, another model, the rest of a broken stream; "" for the first.
-        attempt: Which try of that body it was, from 1.
-        hedge: Whether it was the second of two requests for one answer.
+        which: Which request it was, for those who watch sends; None where nobody does, as a ledger has it from `SendOpened`.
     """
 
     send_id: str
@@ -68,12 +83,7 @@ class SendClosed:
     service_tier: str | None = None
     error: str | None = None
     elapsed: float = 0.0
-    call_id: str = ""
-    kind: str = ""
-    model: str = ""
-    part: str = ""
-    attempt: int = 1
-    hedge: bool = False
+    which: WhichSend | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from resilient_ai.core.call import Call, given_out_here, new_id
 from resilient_ai.core.collector import outside_of_collector
 from resilient_ai.core.errors import StatusError
 from resilient_ai.core.events import SendSettled
-from resilient_ai.core.ledger import Ledger, SendClosed, SendOpened, SendOutcome
+from resilient_ai.core.ledger import Ledger, SendClosed, SendOpened, SendOutcome, WhichSend
 from resilient_ai.core.log import Log
 from resilient_ai.core.protocols import PriceBook
 from resilient_ai.core.results import CostSource, Result, Usage
@@ -172,10 +172,8 @@ class AccountedSend:
         if state != "never_sent":
             call.record.costs.append((cost, source, self.used))
         name = None if error is None else type(error).__name__
-        operation, used, elapsed = call.operation, self.used, self.elapsed()
-        # Not by names, as in `core.ledger`.
-        which = (call.id, operation.kind, operation.model, call.part, call.attempt, call.hedge)
-        row = SendClosed(self.id, state, cost, listed, used, usage, tier, name, elapsed, *which)
+        which = self.which() if call.on_send_closed else None
+        row = SendClosed(self.id, state, cost, listed, self.used, usage, tier, name, self.elapsed(), which)
         told = call.on_send_closed if accounts.ledger is None else (accounts.ledger.closed, *call.on_send_closed)
         for tell in told:
             try:
@@ -187,23 +185,23 @@ class AccountedSend:
         if accounts.on_settled is not None or call.is_heard(SendSettled):
             self.tell(row)
 
+    def which(self) -> WhichSend:
+        """Return which request it is."""
+        call = self.call
+        return WhichSend(call.id, call.operation.kind, call.model, call.part, call.attempt, call.hedge)
+
     def tell(self, row: SendClosed) -> None:
         """Tell whoever listens what the row says."""
         event = SendSettled(
-            call_id=self.call.id,
-            model=row.model,
+            **self.which()._asdict(),
             send_id=row.send_id,
             state=row.state,
             cost=row.cost,
             usage=row.usage,
             error=row.error,
             elapsed=row.elapsed,
-            kind=row.kind,
             used=row.used,
             origin=self.call.origin,
-            part=row.part,
-            attempt=row.attempt,
-            hedge=row.hedge,
         )
         self.call.emit(event)
         on_settled = self.accounts.on_settled

@@ -71,7 +71,7 @@ async def _spanned(otel: Otel, attempt: "_AttemptSpan", call: Call[R], proceed: 
     return result
 
 
-class _Race:
+class Race:
     """The attempts that are made for one answer: one, or two side by side.
 
     It knows spans and numbers and not the attempts, which know it: all is freed without the garbage collector.
@@ -93,7 +93,7 @@ class _Race:
 class _AttemptSpan(Ending):
     __slots__ = ("call", "number", "race", "trace")
 
-    def __init__(self, trace: CallSpan, span: "Span", race: _Race, call: Call[Any], number: int) -> None:
+    def __init__(self, trace: CallSpan, span: "Span", race: Race, call: Call[Any], number: int) -> None:
         super().__init__(trace.otel, span, trace.times)
         self.trace = trace
         self.race = race
@@ -169,8 +169,8 @@ def _started(otel: Otel, trace: CallSpan, call: Call[Any]) -> _AttemptSpan | Non
     key, model = (call.part, call.attempt), call.model
     race = trace.races.get(key)
     # A request that waits in line may be overtaken by the one that was to help it.
-    if not isinstance(race, _Race) or any(hedge is call.hedge for _, hedge in race.runners):
-        race = _Race()
+    if race is None or any(hedge is call.hedge for _, hedge in race.runners):
+        race = Race()
     number, beside = trace.attempts + 1, race.runners
     # Where the server is the span of the call says.
     attributes: Attributes = {

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span
 
+    from resilient_ai.middleware._attempt_span import Race
+
 # The id of a call, its body, the try of that, and whether it is a hedge: one request among those that a call makes.
 SendKey = tuple[str, str, int, bool]
 
@@ -127,7 +129,7 @@ class CallSpan(Ending):
         self.tracing = tracing
         self.style = style
         self.call = call
-        self.races: dict[tuple[str, int], object] = {}
+        self.races: dict[tuple[str, int], Race] = {}
         self.attempts = 0
         self.fallbacks: set[str] | None = None
         self.hedge_winner: int | None = None
@@ -153,8 +155,9 @@ class CallSpan(Ending):
 
     def send_closed(self, row: SendClosed) -> None:
         """End the span of an attempt with its cost, also when the call is over; count the tokens of an answer nobody used."""
-        if self.unpriced:
-            end_attempt = self.unpriced.pop((row.call_id, row.part, row.attempt, row.hedge), None)
+        which = row.which
+        if self.unpriced and which is not None:
+            end_attempt = self.unpriced.pop((which.call_id, which.part, which.attempt, which.hedge), None)
             if end_attempt is not None:
                 end_attempt(row.cost)
         usage = row.usage

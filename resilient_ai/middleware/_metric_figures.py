@@ -194,10 +194,11 @@ class CallFigures:
 
     def send_closed(self, row: SendClosed) -> None:
         """Add what a request cost; what is not known adds nothing."""
-        if not row.cost:
+        which = row.which
+        if not row.cost or which is None:
             return
         try:
-            self.recorder.cost_of(row.kind, self.model, row.model, self.tenant, used=row.used).add(row.cost)
+            self.recorder.cost_of(which.kind, self.model, which.model, self.tenant, used=row.used).add(row.cost)
         except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
             passed_over("metrics", "add a cost", fault)
 

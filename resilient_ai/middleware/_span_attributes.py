@@ -83,7 +83,10 @@ def add_request(found: Attributes, call: Call[Any], shown: Sequence[str] = ()) -
     if call.tags:
         _add_tags(found, call.tags, shown)
     if isinstance(operation, Sampling):
-        _add_sampling(found, operation)
+        if operation.kind == "stream":
+            found[names.REQUEST_STREAM] = True
+        if not _SAMPLING_FIELDS.isdisjoint(operation.model_fields_set):  # most calls set none
+            _add_sampling(found, operation)
     elif isinstance(operation, Embed):
         found[names.BATCH_SIZE] = len(operation.texts)
         if operation.dimensions is not None:
@@ -107,10 +110,6 @@ def _add_tags(found: Attributes, tags: Mapping[str, str], shown: Sequence[str]) 
 
 
 def _add_sampling(found: Attributes, operation: Sampling[Any]) -> None:
-    if operation.kind == "stream":
-        found[names.REQUEST_STREAM] = True
-    if _SAMPLING_FIELDS.isdisjoint(operation.model_fields_set):
-        return  # as most calls set none, this counts
     _add_number_and_seed(found, operation)
     if operation.response_format is not None:
         found[names.OUTPUT_TYPE] = _OUTPUT_TYPES[operation.response_format.type]

@@ -27,7 +27,7 @@ from resilient_ai.core.events import (
     RetryScheduled,
 )
 from resilient_ai.core.health import BreakerState, BudgetState, Health, LimitState, PriceState, RateState, StoreState
-from resilient_ai.core.ledger import SendClosed
+from resilient_ai.core.ledger import SendClosed, WhichSend
 from resilient_ai.core.operations import Chat, Complete, Embed, Image, Stream
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.results import Cost, Usage
@@ -133,7 +133,7 @@ def event(kind, **fields):
 def close_send(call, **end):
     """Do what accounting does at the end of a send."""
     for told in call.on_send_closed:
-        told(SendClosed(send_id="s", call_id=call.id, kind=call.operation.kind, model=call.model, **end))
+        told(SendClosed(send_id="s", which=WhichSend(call.id, call.operation.kind, call.model), **end))
 
 
 def streaming(*steps):

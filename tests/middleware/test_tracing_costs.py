@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from resilient_ai.core.deltas import Finished, TextDelta
 from resilient_ai.core.errors import RateLimited, ServerFailed
-from resilient_ai.core.ledger import SendClosed
+from resilient_ai.core.ledger import SendClosed, WhichSend
 from resilient_ai.core.operations import Chat, Embed, Stream
 from resilient_ai.core.pipeline import Pipeline
 from resilient_ai.core.results import Cost, Usage
@@ -174,7 +174,7 @@ async def test_what_another_request_cost_is_not_taken_for_its_own():
     async def tell(call, proceed):
         result = await proceed(call)
         for told in call.on_send_closed:
-            told(SendClosed("s", "settled", Decimal(9), usage=USED, call_id="another", model="m"))
+            told(SendClosed("s", "settled", Decimal(9), usage=USED, which=WhichSend("another", "chat", "m")))
         return result
 
     traced = Traced(chat_result(usage=USED), stack=[tell], accounting=False)
