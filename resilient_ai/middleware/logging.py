@@ -2,7 +2,7 @@
 
 import logging
 from asyncio import CancelledError
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -69,11 +69,14 @@ class Logging:
             raise ValueError(f"level must be one of {_LEVELS}, got {self.level!r}")
         object.__setattr__(self, "_target", self.logger or logging.getLogger(_LIBRARY_LOGGER))
 
-    async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
-        """Log a call when it is over, and what happens on its way."""
+    def __call__(self, call: Call[R], proceed: Next[R], /) -> Awaitable[R]:
+        """Log a call when it is over, and what happens on its way; where nobody hears, no coroutine of ours is in its way."""
         target = self._target
-        if not (target.isEnabledFor(logging.ERROR) or target.isEnabledFor(self.level)) or not is_heard(target):
-            return await proceed(call)
+        if (target.isEnabledFor(logging.ERROR) or target.isEnabledFor(self.level)) and is_heard(target):
+            return self._logged(target, call, proceed)
+        return proceed(call)
+
+    async def _logged(self, target: logging.Logger, call: Call[R], proceed: Next[R]) -> R:
         line = _Line(self, target, call)
         try:
             result = await proceed(call.replace(listeners=(*call.listeners, line)))
