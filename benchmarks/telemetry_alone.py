@@ -1,6 +1,6 @@
 """The spans and points of one call, made by the SDK from constants, with nothing of this library around it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from opentelemetry import context as contexts
@@ -8,9 +8,9 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
-from opentelemetry.trace import SpanKind, set_span_in_context
+from opentelemetry.trace import SpanKind, Tracer, set_span_in_context
 
-from resilient_ai.core.call import Call, Next
+from resilient_ai.core.call import Call, Middleware, Next
 from resilient_ai.core.operations import Operation
 from resilient_ai.core.pipeline import Pipeline
 
@@ -96,41 +96,32 @@ class Alone:
     """A middleware that reports what a sample says of every call, and knows nothing of the call."""
 
     def __init__(self, sample: Sample, tracers: TracerProvider, meters: MeterProvider) -> None:
-        self._span = sample.call
-        self._tracer = tracers.get_tracer("bench.alone")
-        record = _recorder(meters, [point for point in sample.points if point.name == _OF_ATTEMPT])
-        self.inner_half = _AloneAttempt(self._tracer, sample.attempt, record)
-        self._record = _recorder(meters, [point for point in sample.points if point.name != _OF_ATTEMPT])
+        tracer = tracers.get_tracer("bench.alone")
+        of_attempt = [point for point in sample.points if point.name == _OF_ATTEMPT]
+        of_call = [point for point in sample.points if point.name != _OF_ATTEMPT]
+        self._around = _around(tracer, sample.call, _recorder(meters, of_call))
+        self.inner_half = _around(tracer, sample.attempt, _recorder(meters, of_attempt))
 
-    async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
+    def __call__(self, call: Call[R], proceed: Next[R], /) -> Awaitable[R]:
         """Report a call."""
-        name, kind, begun, ended = self._span
-        span = self._tracer.start_span(name, None, kind, begun)
+        return self._around(call, proceed)
+
+
+def _around(tracer: Tracer, sample: SpanSample, record: Callable[[], None]) -> Middleware:
+    """Return a middleware that puts a span around what it is asked for, and records points inside of it."""
+    name, kind, begun, ended = sample
+
+    async def report(call: Call[R], proceed: Next[R], /) -> R:
+        span = tracer.start_span(name, None, kind, begun)
         token = contexts.attach(set_span_in_context(span))
         result = await proceed(call)
-        self._record()
+        record()
         contexts.detach(token)
         span.set_attributes(ended)
         span.end()
         return result
 
-
-class _AloneAttempt:
-    def __init__(self, tracer: Any, span: SpanSample, record: Callable[[], None]) -> None:
-        self._tracer = tracer
-        self._span = span
-        self._record = record
-
-    async def __call__(self, call: Call[R], proceed: Next[R], /) -> R:
-        name, kind, begun, ended = self._span
-        span = self._tracer.start_span(name, None, kind, begun)
-        token = contexts.attach(set_span_in_context(span))
-        result = await proceed(call)
-        self._record()
-        contexts.detach(token)
-        span.set_attributes(ended)
-        span.end()
-        return result
+    return report
 
 
 def _recorder(meters: MeterProvider, points: list[PointSample]) -> Callable[[], None]:

@@ -245,7 +245,7 @@ class CallFigures:
         self.lookup_failed = self.lookup_failed or event.outcome == "error"
 
     # The class of an event fixes the method that takes it, which no type checker can follow through a lookup.
-    hears: ClassVar[Mapping[type[Event], Callable[["CallFigures", Any], None]]] = {
+    hears: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
         RetryScheduled: retry,
         HedgeSettled: hedge,
         ModelSkipped: fallback,

@@ -8,60 +8,38 @@ from typing import Any, cast
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from typing_extensions import override
 
 
-class SpanBatches(BatchSpanProcessor):
+class _Apart:
+    """What can be ended apart from its provider.
+
+    Attributes:
+        apart: Whether its provider finds nothing to end any more.
+    """
+
+    apart = False
+
+    def shutdown(self, *given: Any, **more: Any) -> None:
+        """Send what is waiting, and end."""
+        if not self.apart:
+            self.end(*given, **more)
+
+    def end(self, *given: Any, **more: Any) -> None:
+        """Do that also where the provider is to find nothing."""
+        self.apart = True
+        cast("Any", super()).shutdown(*given, **more)
+
+
+class SpanBatches(_Apart, BatchSpanProcessor):
     """Sends spans in batches."""
 
-    # Whether its provider finds nothing to end any more.
-    apart = False
 
-    @override
-    def shutdown(self) -> None:
-        """Send what is waiting, and end."""
-        if not self.apart:
-            self.end()
-
-    def end(self) -> None:
-        """Do that also where the provider is to find nothing."""
-        self.apart = True
-        cast("Any", super()).shutdown()
-
-
-class RecordBatches(BatchLogRecordProcessor):
+class RecordBatches(_Apart, BatchLogRecordProcessor):
     """Sends log records in batches."""
 
-    apart = False
 
-    @override
-    def shutdown(self) -> None:
-        """Send what is waiting, and end."""
-        if not self.apart:
-            self.end()
-
-    def end(self) -> None:
-        """Do that also where the provider is to find nothing."""
-        self.apart = True
-        cast("Any", super()).shutdown()
-
-
-class Reports(PeriodicExportingMetricReader):
+class Reports(_Apart, PeriodicExportingMetricReader):
     """Sends figures from time to time."""
-
-    apart = False
-
-    @override
-    def shutdown(self, timeout_millis: float = 30_000, **more: Any) -> None:
-        """Send the last figures, and end."""
-        if not self.apart:
-            self.apart = True
-            cast("Any", super()).shutdown(timeout_millis, **more)
-
-    def end(self) -> None:
-        """Do that also where the provider is to find nothing."""
-        self.apart = True
-        cast("Any", super()).shutdown()
 
 
 Destination = SpanBatches | RecordBatches | Reports
