@@ -140,6 +140,7 @@ if TYPE_CHECKING:
         Savings,
         SendClosed,
         SendOpened,
+        WhichSend,
     )
     from resilient_ai.core.messages import (
         AnyMessage,
@@ -271,7 +272,7 @@ _HOMES = {
     "resilient_ai.core.health": "BreakerState BudgetState Health LimitState PriceState RateState SendBudgetState StoreState",
     "resilient_ai.core.ledger": (
         "CallSpared CostBook CostLedger Ledger LedgerCall LedgerRow LedgerSend LedgerTotal SavedTotal Savings "
-        "SendClosed SendOpened"
+        "SendClosed SendOpened WhichSend"
     ),
     "resilient_ai.core.messages": (
         "AnyMessage AssistantMessage AudioPart ImagePart SystemMessage TextPart Tool ToolCall ToolMessage UserMessage "
@@ -475,6 +476,7 @@ __all__ = [
     "Usage",
     "UserMessage",
     "Vectors",
+    "WhichSend",
     "WorstCase",
     "__version__",
     "assistant",

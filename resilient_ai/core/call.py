@@ -2,17 +2,17 @@
 
 import itertools
 import os
-from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Container, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast
 
 from resilient_ai.core.cache_control import CacheControl
-from resilient_ai.core.clock import Clock
+from resilient_ai.core.clock import Clock, time_of
 from resilient_ai.core.collector import outside_of_collector
 from resilient_ai.core.errors import CallRejected, ProviderError
 from resilient_ai.core.events import Event, SendStarted
+from resilient_ai.core.faults import FAULTS
 from resilient_ai.core.ledger import SendClosed
 from resilient_ai.core.log import Log
 from resilient_ai.core.money import total
@@ -36,6 +36,12 @@ Listener = Callable[[Event], None]
 
 # How the cache answers where nothing was sent for this call.
 FOR_NOTHING: frozenset[CacheStatus] = frozenset({"hit", "stale", "joined"})
+
+# Timers may ring a little early.
+_RESOLUTION = 1e-4  # seconds
+
+# Of what other kind an attribute is that means something else.
+_SETS = (frozenset, set, dict)
 
 _log = Log()
 _serial = itertools.count()
@@ -195,6 +201,7 @@ class Call(Generic[R]):
         id: Unique name of the call.
         timeout: Seconds the caller gave it, None for the stack's default.
         deadline: Point of `clock.monotonic()` after which nothing may be waited for, None without one.
+        attempt_deadline: Point of `clock.monotonic()` at which this attempt is cut off, None where only `deadline` bounds it.
         started: Point of `clock.monotonic()` at which the call began.
         attempt: Which try this is, from 1.
         tags: Tenant, user, feature and whatever else the caller named.
@@ -229,6 +236,7 @@ class Call(Generic[R]):
     id: str = field(default_factory=new_id)
     timeout: float | None = None
     deadline: float | None = None
+    attempt_deadline: float | None = None
     started: float = 0.0
     attempt: int = 1
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -293,13 +301,17 @@ class Call(Generic[R]):
     def is_heard(self, kind: type[Event]) -> bool:
         """Whether anybody listens for facts of a class, so that what happens in every call need not become one for nobody.
 
-        A listener with a set of classes named `hears` listens for no others.
+        A listener with a set of classes, or a dict of them, named `hears` is told of no others.
         """
-        for listener in self.listeners:
-            hears: Container[type[Event]] | None = getattr(listener, "hears", None)
-            if hears is None or kind in hears:
+        for listener in self.listeners:  # noqa: SIM110 - twice as quick, and asked for every request
+            if _hears(listener, kind):
                 return True
         return False
+
+    def is_cut_off(self) -> bool:
+        """Whether a timer of the stack has ended the attempt: the call's, or that of the attempt."""
+        now = time_of(self.clock)
+        return any(point is not None and now >= point - _RESOLUTION for point in (self.deadline, self.attempt_deadline))
 
     def emit(self, event: Event) -> None:
         """Tell every listener. A listener that raises is logged by name and changes nothing."""
@@ -309,8 +321,9 @@ class Call(Generic[R]):
     def _tell(self, event: Event) -> None:
         for listener in self.listeners:
             try:
-                listener(event)
-            except (Exception, CancelledError) as error:  # noqa: BLE001 - a listener's fault must never become the call's
+                if _hears(listener, type(event)):
+                    listener(event)
+            except FAULTS as error:  # a listener's fault must never become the call's
                 _log.warning("a listener of %s raised %s", type(event).__name__, type(error).__name__)
 
     def send_started(self, *, leaving: bool = True) -> None:
@@ -323,7 +336,7 @@ class Call(Generic[R]):
         self.departed.begun += 1
         if leaving:
             self.bytes_leave()
-        if self.listeners and self.is_heard(SendStarted):
+        if self.is_heard(SendStarted):
             self.emit(SendStarted(call_id=self.id, model=self.model, number=self.record.sends))
 
     def may_have_left(self, error: BaseException, since: int) -> bool:
@@ -340,6 +353,14 @@ class Call(Generic[R]):
     def bytes_leave(self) -> None:
         """Take note that the request that was started is on its way from now on."""
         self.departed.add()
+
+
+def _hears(listener: Listener, kind: type[Event]) -> bool:
+    try:
+        hears: object = getattr(listener, "hears", None)
+    except FAULTS:  # it is somebody else's attribute
+        return True
+    return type(hears) not in _SETS or kind in cast("Container[object]", hears)
 
 
 Next = Callable[[Call[R]], Awaitable[R]]

@@ -2,11 +2,14 @@
 
 import asyncio
 import threading
+from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TypeVarTuple
 
 Given = TypeVarTuple("Given")
+
+_PATIENCE = 1.0  # seconds
 
 
 class _Thread(threading.local):
@@ -28,10 +31,25 @@ def collecting(loop: asyncio.AbstractEventLoop | None) -> Generator[None]:
         _thread.is_collecting, _thread.loop = before
 
 
+@contextmanager
+def collecting_if(error: BaseException) -> Generator[None]:
+    """Say the same at the end of a coroutine that was closed, which nearly always is the work of the garbage collector."""
+    if not isinstance(error, GeneratorExit):
+        yield
+        return
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        loop = None
+    with collecting(loop):
+        yield
+
+
 def outside_of_collector(action: Callable[[*Given], None], *given: *Given) -> None:
     """Run `action` now, or from a finalizer as soon as its loop comes to it: for code of users, which may take locks.
 
-    A loop that stands still may never come to it, so then it is run now as well.
+    A loop that stands still may never come to it. Then a thread of its own runs the action, and is waited for up to a second:
+    longer only where it needs a lock that is held by what the garbage collector has interrupted.
 
     Args:
         action: What is run.
@@ -45,6 +63,25 @@ def outside_of_collector(action: Callable[[*Given], None], *given: *Given) -> No
         try:
             loop.call_soon_threadsafe(action, *given)
         except RuntimeError:  # the loop is closed, and nobody else is left to run it
-            action(*given)
+            _run_apart(action, *given)
         return
-    action(*given)
+    _run_apart(action, *given)
+
+
+def _run_apart(action: Callable[[*Given], None], *given: *Given) -> None:
+    done = allocate_lock()
+
+    def run() -> None:
+        try:
+            action(*given)
+        finally:
+            done.release()
+
+    done.acquire()
+    try:
+        # Not by `threading`, which takes a lock to begin a thread.
+        start_new_thread(run, ())
+    except RuntimeError:  # the process ends, and there are no threads any more
+        action(*given)
+        return
+    done.acquire(timeout=_PATIENCE)

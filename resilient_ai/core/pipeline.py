@@ -165,10 +165,13 @@ class Pipeline:
             listener: Told of every event of this call.
 
         Raises:
+            ConfigurationError: If `listener` cannot be called, or is an `async def`.
             ResilientAIError: See `resilient_ai.core.errors`.
         """
         if self._closed:
             raise ClientClosed
+        if listener is not None:
+            _check_plain("listener", listener)
         call = self.call(operation, tags=tags, timeout=timeout, cache=cache, priority=priority, listener=listener)
         return cast("R", _stamped(await self._run(call), call.record))
 
@@ -207,7 +210,11 @@ class Pipeline:
         """Have `listener` told of every event of every call that begins from now on; return what ends the subscription.
 
         Once it has ended nothing more is told, also of calls that are under way.
+
+        Raises:
+            ConfigurationError: If `listener` cannot be called, or is an `async def`.
         """
+        _check_plain("listener", listener)
         subscribed = True
 
         def told(event: Event) -> None:
@@ -238,10 +245,7 @@ class Pipeline:
         given = cast("object", kind)
         if not (isinstance(given, type) and issubclass(given, Event)):
             raise ConfigurationError(f"kind: a class of events such as CircuitOpened, got {given!r:.60}")
-        function = cast("object", callback)
-        if not callable(function) or any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
-            given = f"{'an async one, ' if callable(function) else ''}{callback!r:.60}"
-            raise ConfigurationError(f"callback: a plain function, got {given}")
+        _check_plain("callback", callback)
 
         def listener(event: Event) -> None:
             if isinstance(event, kind):
@@ -352,6 +356,12 @@ def _bind(middleware: Middleware, proceed: Next[Any]) -> Next[Any]:
     # Found once, as looking it up on every call takes longer than calling it.
     run = middleware if inspect.isroutine(middleware) else middleware.__call__
     return lambda call: run(call, proceed)
+
+
+def _check_plain(name: str, function: object) -> None:
+    if not callable(function) or any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
+        given = f"{'an async one, ' if callable(function) else ''}{function!r:.60}"
+        raise ConfigurationError(f"{name}: a plain function, got {given}")
 
 
 def _check_order(stack: Sequence[Middleware]) -> None:

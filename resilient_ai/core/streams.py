@@ -12,6 +12,7 @@ from resilient_ai.core.clock import Clock, SystemClock
 from resilient_ai.core.collector import collecting
 from resilient_ai.core.deltas import StreamEvent
 from resilient_ai.core.errors import DeadlineExceeded, ProviderError, StreamInterrupted, StreamMisused
+from resilient_ai.core.faults import FAULTS
 from resilient_ai.core.log import Log
 from resilient_ai.core.results import ChatResult
 from resilient_ai.core.transcript import Transcript
@@ -334,7 +335,7 @@ class StreamResult:
 def _tell(callback: Callable[[StreamEnd], None], end: StreamEnd) -> None:
     try:
         callback(end)
-    except Exception as error:  # noqa: BLE001 - what one holder does wrong must not keep the next from letting go
+    except FAULTS as error:  # what one holder does wrong must not keep the next from letting go
         _log.warning("a callback at the end of a stream raised %s", type(error).__name__)
 
 

@@ -1,6 +1,5 @@
 """One send in the books: a row that is opened before bytes leave and closed exactly once."""
 
-from asyncio import CancelledError
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -9,6 +8,7 @@ from resilient_ai.core.call import Call, given_out_here, new_id
 from resilient_ai.core.collector import outside_of_collector
 from resilient_ai.core.errors import StatusError
 from resilient_ai.core.events import SendSettled
+from resilient_ai.core.faults import FAULTS
 from resilient_ai.core.ledger import Ledger, SendClosed, SendOpened, SendOutcome, WhichSend
 from resilient_ai.core.log import Log
 from resilient_ai.core.protocols import PriceBook
@@ -64,7 +64,7 @@ class AccountedSend:
             )
             try:
                 ledger.opened(row)
-            except Exception as error:  # noqa: BLE001 - accounting never fails a call
+            except FAULTS as error:  # accounting never fails a call
                 _passed_over(ledger, error)
 
     def answered(self, result: object) -> None:
@@ -130,7 +130,7 @@ class AccountedSend:
             if result is not None and operation.kind == "image":
                 return price_of_result(prices, operation, result)
             return price(prices, operation, usage, tier)
-        except Exception as error:  # noqa: BLE001 - accounting never fails a call
+        except FAULTS as error:  # accounting never fails a call
             _passed_over(prices, error)
             return None
 
@@ -138,7 +138,7 @@ class AccountedSend:
         """Take note of how many tokens the prompt had, for streams that will break off."""
         try:
             self.accounts.sizes.learn(self.call.operation, usage)
-        except Exception as error:  # noqa: BLE001 - accounting never fails a call
+        except FAULTS as error:  # accounting never fails a call
             _passed_over(self.accounts.sizes, error)
 
     def close_by_table(
@@ -178,7 +178,7 @@ class AccountedSend:
         for tell in told:
             try:
                 tell(row)
-            except Exception as fault:  # noqa: BLE001 - accounting never fails a call
+            except FAULTS as fault:  # accounting never fails a call
                 _passed_over(tell, fault)
         if state == "settled" and cost is not None and listed is not None:
             self.accounts.watch.compare(call, self.id, cost, listed)
@@ -223,7 +223,7 @@ def _tell(on_settled: Callable[[SendSettled], None], event: SendSettled) -> None
 def _or_none(ask: Callable[[], T], part: object) -> T | None:
     try:
         return ask()
-    except (Exception, CancelledError) as error:  # noqa: BLE001 - accounting never fails a call
+    except FAULTS as error:  # accounting never fails a call
         _passed_over(part, error)
         return None
 

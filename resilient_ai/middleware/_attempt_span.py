@@ -9,11 +9,20 @@ from typing_extensions import override
 
 from resilient_ai.core import semconv as names
 from resilient_ai.core.call import Call, Next
+from resilient_ai.core.collector import collecting_if
 from resilient_ai.core.errors import StatusError
+from resilient_ai.core.faults import FAULTS
 from resilient_ai.core.results import Cost, Result
 from resilient_ai.core.streams import StreamEnd, StreamResult
 from resilient_ai.middleware._call_span import CallSpan
-from resilient_ai.middleware._outcome import Outcome, attempt_kind, attempt_outcome, outcome_of, stream_outcome
+from resilient_ai.middleware._outcome import (
+    Outcome,
+    attempt_kind,
+    attempt_outcome,
+    ended_by,
+    outcome_of,
+    stream_outcome,
+)
 from resilient_ai.middleware._span_attributes import (
     Attributes,
     add_error,
@@ -60,7 +69,8 @@ async def _spanned(otel: Otel, attempt: "_AttemptSpan", call: Call[R], proceed: 
         result = await proceed(call)
     except BaseException as error:
         let_go(otel, token)
-        attempt.failed(error)
+        with collecting_if(error):
+            attempt.failed(error)
         raise
     otel.detach(token)
     attempt.answered()
@@ -112,6 +122,7 @@ class _AttemptSpan(Ending):
         self.close("success", None, result.cost if isinstance(result, Result) else None)
 
     def failed(self, error: BaseException) -> None:
+        error = ended_by(self.call, error)
         self.trace.last_failed = self.number
         self.close(outcome_of(error), error, None, is_billed=False)
 
@@ -195,6 +206,6 @@ def _started(otel: Otel, trace: CallSpan, call: Call[Any]) -> _AttemptSpan | Non
 def _links_to(otel: Otel, beside: "list[tuple[Span, bool]]") -> "list[Link]":
     try:
         return [otel.link(sibling.get_span_context(), {names.LINK_TYPE: "hedge_sibling"}) for sibling, _ in beside]
-    except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+    except FAULTS as fault:  # telemetry never fails a call
         passed_over("tracing", "link an attempt", fault)
         return []

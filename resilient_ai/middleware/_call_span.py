@@ -11,6 +11,7 @@ from resilient_ai.core.call import FOR_NOTHING, Call
 from resilient_ai.core.deltas import ReasoningDelta, Restarted, StreamEvent
 from resilient_ai.core.errors import ProviderError
 from resilient_ai.core.events import Event
+from resilient_ai.core.faults import FAULTS
 from resilient_ai.core.ledger import SendClosed
 from resilient_ai.core.operations import Sampling
 from resilient_ai.core.results import Result
@@ -150,7 +151,7 @@ class CallSpan(Ending):
         if write is not None and not self.ended:
             try:
                 write(self, event)
-            except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+            except FAULTS as fault:  # telemetry never fails a call
                 passed_over("tracing", "note an event", fault)
 
     def send_closed(self, row: SendClosed) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import orjson
 
+from resilient_ai.core.faults import FAULTS
 from resilient_ai.core.media import media_type_of
 from resilient_ai.core.messages import (
     AnyMessage,
@@ -211,6 +212,6 @@ def _decoded_size(base64: str) -> int:
 def _safely(describe: Callable[[Given], Told], given: Given) -> Told | None:
     try:
         return describe(given)
-    except Exception as fault:  # noqa: BLE001 - what cannot be redacted must not be told, and fails no call
+    except FAULTS as fault:  # what cannot be redacted must not be told, and fails no call
         passed_over("tracing", "redact what was said", fault)
         return None

@@ -54,7 +54,18 @@ LOG_EVENTS: Mapping[str, LogEvent] = {
     CALL: LogEvent(
         logging.INFO,
         (
-            *("kind", "outcome", "served_by", "attempts", "cache", "cache_age", "saved", "cost", "input_tokens"),
+            *(
+                "kind",
+                "outcome",
+                "served_by",
+                "attempts",
+                "cache",
+                "cache_age",
+                "saved",
+                "cost",
+                "cost_complete",
+                "input_tokens",
+            ),
             *("output_tokens", "duration", "stream", "leaked", "tags", *ERROR_FIELDS),
         ),
     ),

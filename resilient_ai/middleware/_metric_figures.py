@@ -1,11 +1,13 @@
 """The figures of one call."""
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from resilient_ai.core import semconv as names
 from resilient_ai.core.call import FOR_NOTHING, Call
 from resilient_ai.core.clock import time_of
+from resilient_ai.core.collector import outside_of_collector
 from resilient_ai.core.events import (
     CacheLookedUp,
     CircuitClosed,
@@ -17,7 +19,8 @@ from resilient_ai.core.events import (
     PermitGranted,
     RetryScheduled,
 )
-from resilient_ai.core.ledger import SendClosed
+from resilient_ai.core.faults import FAULTS
+from resilient_ai.core.ledger import SendClosed, WhichSend
 from resilient_ai.core.results import Result, Usage
 from resilient_ai.core.streams import StreamEnd, StreamResult
 from resilient_ai.middleware._metric_state import Recorder
@@ -91,18 +94,23 @@ class CallFigures:
         if count is not None:
             try:
                 count(self, event)
-            except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+            except FAULTS as fault:  # telemetry never fails a call
                 passed_over("metrics", "count an event", fault)
 
     def attempted(self, call: Call[Any], started: float, outcome: Outcome, error: BaseException | None) -> None:
         """Record one request."""
+        raced, came_late = (False, False) if self.races is None else self.place_of(call)
+        how = attempt_outcome(outcome, raced, came_late)
+        word = None if error is None or how == "lost" else error_type(error)
+        # An SDK takes locks, which whoever the garbage collector has interrupted may hold.
+        outside_of_collector(self.record_attempt, call, self.since(started), how, word)
+
+    def record_attempt(self, call: Call[Any], elapsed: float, how: str, error: str | None) -> None:
+        """Record how long one request took."""
         try:
-            raced, came_late = (False, False) if self.races is None else self.place_of(call)
-            how = attempt_outcome(outcome, raced, came_late)
-            word = None if error is None or how == "lost" else error_type(error)
-            attributes = self.sets.of_attempt(call.operation.model, attempt_kind(call, self.fallbacks), how, word)
-            self.instruments.attempt_duration.record(self.since(started), attributes, self.instruments.apart)
-        except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+            attributes = self.sets.of_attempt(call.operation.model, attempt_kind(call, self.fallbacks), how, error)
+            self.instruments.attempt_duration.record(elapsed, attributes, self.instruments.apart)
+        except FAULTS as fault:  # telemetry never fails a call
             passed_over("metrics", "record an attempt", fault)
 
     def race_begun(self, call: Call[Any]) -> None:
@@ -151,19 +159,28 @@ class CallFigures:
     def end(self, outcome: Outcome, error: BaseException | None, model: str | None, usage: Usage | None) -> None:
         """Record a call that is over."""
         self.marks.discard(id(self))
+        word = None if error is None else error_type(error)
+        outside_of_collector(self.record_safely, self.since(self.started), outcome, word, model, usage)
+
+    def record_safely(
+        self, elapsed: float, outcome: Outcome, error: str | None, model: str | None, usage: Usage | None
+    ) -> None:
+        """Record what is known of the call at its end, as far as an SDK lets us."""
         try:
-            self.record(outcome, None if error is None else error_type(error), model, usage)
-        except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+            self.record(elapsed, outcome, error, model, usage)
+        except FAULTS as fault:  # telemetry never fails a call
             passed_over("metrics", "record a call", fault)
 
-    def record(self, outcome: Outcome, error: str | None, model: str | None, usage: Usage | None) -> None:
+    def record(
+        self, elapsed: float, outcome: Outcome, error: str | None, model: str | None, usage: Usage | None
+    ) -> None:
         """Record what is known of the call at its end.
 
         One duration leads to its span by an exemplar, as each costs about what recording a figure does: that of
         `gen_ai.client.*` where the service was asked, else that of the request.
         """
         call, instruments, context, apart = self.call, self.instruments, self.context, self.instruments.apart
-        record, elapsed = call.record, self.since(self.started)
+        record = call.record
         was_asked = record.sends > 0 and record.cache not in FOR_NOTHING
         cache = "error" if self.lookup_failed and record.cache == "miss" else record.cache
         of = self.sets.of_call((self.kind, call.origin, self.model, model, outcome, cache, error, self.tenant))
@@ -194,12 +211,14 @@ class CallFigures:
 
     def send_closed(self, row: SendClosed) -> None:
         """Add what a request cost; what is not known adds nothing."""
-        which = row.which
-        if not row.cost or which is None:
-            return
+        if row.cost and row.which is not None:
+            outside_of_collector(self.add_cost, row.which, row.cost, row.used)
+
+    def add_cost(self, which: WhichSend, cost: Decimal, used: bool) -> None:  # noqa: FBT001 - handed on as it is
+        """Add a cost."""
         try:
-            self.recorder.cost_of(which.kind, self.model, which.model, self.tenant, used=row.used).add(row.cost)
-        except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+            self.recorder.cost_of(which.kind, self.model, which.model, self.tenant, used=used).add(cost)
+        except FAULTS as fault:  # telemetry never fails a call
             passed_over("metrics", "add a cost", fault)
 
     def retry(self, event: RetryScheduled) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from resilient_ai.core import semconv as names
+from resilient_ai.core.faults import FAULTS
 from resilient_ai.middleware import _metric_readings as readings
 from resilient_ai.middleware._metric_money import Sums
 from resilient_ai.middleware._metric_readings import Reading, Seen
@@ -108,7 +109,7 @@ def _callback(name: str, read: Callable[[], Iterable[Reading]]) -> "Callback":
     def callback(_: "CallbackOptions") -> "Iterable[Observation]":
         try:
             return [Observation(value, attributes) for value, attributes in read()]
-        except Exception as fault:  # noqa: BLE001 - a collection goes on without it
+        except FAULTS as fault:  # a collection goes on without it
             passed_over("metrics", f"read {name}", fault)
             return []
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from resilient_ai._version import __version__
 from resilient_ai.core import semconv as names
 from resilient_ai.core.events import CircuitHalfOpened, CircuitOpened, Event
+from resilient_ai.core.faults import FAULTS
 from resilient_ai.core.health import Health
 from resilient_ai.core.semconv import SCHEMA_URL, SCOPE
 from resilient_ai.middleware._backends import reads_costs, remembered_backends
@@ -155,7 +156,7 @@ class MetricState:
         for ask in list(self._asks):
             try:
                 health = ask()
-            except Exception as fault:  # noqa: BLE001 - the other clients are read all the same
+            except FAULTS as fault:  # the other clients are read all the same
                 passed_over("metrics", "ask a client for its health", fault)
                 continue
             if health is None:
@@ -182,7 +183,7 @@ class MetricState:
             backends = remembered_backends() if self._backends is None else self._backends
             instruments = Instruments(meter, self._conventions, apart, costs=reads_costs(backends))
             return Recorder(instruments, gauges, self, trace.set_span_in_context)
-        except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+        except FAULTS as fault:  # telemetry never fails a call
             passed_over("metrics", "make its instruments", fault)
             return None
 
@@ -197,7 +198,7 @@ def _global_provider(api: Any, *, by_variable: bool) -> Any:
         if api is None:
             from opentelemetry import metrics as api  # noqa: PLC0415 - only where the environment names a provider
         return api.get_meter_provider()
-    except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+    except FAULTS as fault:  # telemetry never fails a call
         passed_over("metrics", "find the meter provider", fault)
         return None
 

@@ -82,6 +82,11 @@ def outcome_of(error: BaseException) -> Outcome:
     return "refused" if isinstance(error, CallRejected) and not error.sent else "error"
 
 
+def ended_by(call: Call[Any], error: BaseException) -> BaseException:
+    """Return what an attempt has failed with: where a timer of the stack has cancelled it, that it took too long."""
+    return TimeoutError() if isinstance(error, asyncio.CancelledError) and call.is_cut_off() else error
+
+
 def stream_outcome(end: StreamEnd) -> tuple[Outcome, BaseException | None]:
     """Return how a stream ended, and the error that counts as its own.
 

@@ -4,6 +4,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from resilient_ai.core.call import Call
+from resilient_ai.core.faults import FAULTS
 from resilient_ai.core.ledger import CallSpared, Savings
 from resilient_ai.core.log import Log
 
@@ -34,5 +35,5 @@ def write_spared(
                 tags=call.tags,
             )
         )
-    except Exception as error:  # noqa: BLE001 - a book never fails a call
+    except FAULTS as error:  # a book never fails a call
         _log.warning("%s raised %s; what a call has saved is not in it", type(savings).__name__, type(error).__name__)

@@ -197,6 +197,8 @@ def add_record(found: Attributes, call: Call[Any], result: Result | None, fallba
         found[names.FALLBACK_MODEL] = result.served_by
     cost = record.cost_of(result)
     if cost is None:
+        if record.costs:  # of none of them it is known
+            found[names.COST_COMPLETE] = False
         return
     found[names.COST_AMOUNT] = float(cost.amount)
     found[names.COST_CURRENCY] = cost.currency

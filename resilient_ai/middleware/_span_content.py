@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import orjson
 
 from resilient_ai.core import semconv as names
+from resilient_ai.core.faults import FAULTS
 from resilient_ai.core.log import Log
 from resilient_ai.core.results import Result
 from resilient_ai.middleware._span_attributes import Attributes
@@ -88,7 +89,7 @@ class ContentWriter:
                 told = {name: value for name, value in (attributes | parts).items() if name.startswith(_TOLD)}
                 self._records.emit(names.EVENT_DETAILS, told, trace.context, trace.times.last, "INFO")
             return {name: as_json(part) for name, part in parts.items()} if self.on_spans else {}
-        except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+        except FAULTS as fault:  # telemetry never fails a call
             passed_over("tracing", "describe what was said", fault)
             return {}
 

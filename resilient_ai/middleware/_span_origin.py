@@ -3,6 +3,8 @@
 import re
 from typing import TYPE_CHECKING, Any
 
+from resilient_ai.core.faults import FAULTS
+
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
@@ -31,7 +33,7 @@ def origin_of(span: object | None) -> bytes:
         trace_id: int = told.trace_id
         span_id: int = told.span_id
         return trace_id.to_bytes(16, "big") + span_id.to_bytes(8, "big")
-    except Exception:  # noqa: BLE001 - a span of somebody else's making must not keep an answer out of the cache
+    except FAULTS:  # a span of somebody else's making must not keep an answer out of the cache
         return b""
 
 

@@ -10,6 +10,7 @@ from resilient_ai._version import __version__
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.clock import Clock
 from resilient_ai.core.collector import outside_of_collector
+from resilient_ai.core.faults import FAULTS
 from resilient_ai.core.semconv import SCOPE
 from resilient_ai.middleware._span_attributes import Attribute, Attributes
 from resilient_ai.middleware._telemetry_faults import passed_over
@@ -78,7 +79,7 @@ class Otel(NamedTuple):
         """Start a span at a time in nanoseconds, without making it current; None where the provider fails."""
         try:
             return self.tracer.start_span(name, parent, kind, attributes, links, at)
-        except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+        except FAULTS as fault:  # telemetry never fails a call
             passed_over("tracing", "start a span", fault)
             return None
 
@@ -117,7 +118,7 @@ def is_recorded(span: "Span") -> bool | None:
         if span.is_recording():
             return True
         return False if span.get_span_context().is_valid else None
-    except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+    except FAULTS as fault:  # telemetry never fails a call
         passed_over("tracing", "ask a span", fault)
         with suppress(Exception):
             span.end()
@@ -138,7 +139,7 @@ def trace_headers(span: "Span") -> dict[str, str]:
         # It comes from whoever called us, and one that cannot be sent must not fail the request.
         if state and (text := state.to_header()).isascii() and text.isprintable():
             headers["tracestate"] = text
-    except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+    except FAULTS as fault:  # telemetry never fails a call
         passed_over("tracing", "write trace headers", fault)
         return {}
     else:
@@ -239,13 +240,13 @@ class Ending:
         if error is not None:
             try:
                 span.set_status(self.otel.failed)
-            except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+            except FAULTS as fault:  # telemetry never fails a call
                 passed_over("tracing", "set a status", fault)
         try:
             span.set_attributes(self.describe(outcome, about, error))
-        except Exception as fault:  # noqa: BLE001 - as above
+        except FAULTS as fault:  # as above
             passed_over("tracing", "describe a call", fault)
         try:
             span.end(at)
-        except Exception as fault:  # noqa: BLE001 - as above
+        except FAULTS as fault:  # as above
             passed_over("tracing", "end a span", fault)

@@ -1,6 +1,5 @@
 """The tries of one call."""
 
-from asyncio import CancelledError
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast
 
 from tenacity import AsyncRetrying, RetryCallState
@@ -16,6 +15,7 @@ from resilient_ai.core.errors import (
     StatusError,
 )
 from resilient_ai.core.events import HedgeSent, RetryScheduled, RetrySuppressed
+from resilient_ai.core.faults import FAULTS
 from resilient_ai.core.log import Log
 from resilient_ai.middleware._extra_sends import ExtraSends
 from resilient_ai.middleware._machines.backoff import Backoff
@@ -185,7 +185,7 @@ class Tries(Generic[R]):
         if self._retry.on_retry is not None:
             try:
                 self._retry.on_retry(event)
-            except (Exception, CancelledError) as fault:  # noqa: BLE001 - an observer's fault must never become the call's
+            except FAULTS as fault:  # an observer's fault must never become the call's
                 _log.warning("on_retry raised %s", type(fault).__name__)
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
+from weakref import WeakValueDictionary
 
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.checks import check_able, check_kind
@@ -62,8 +63,9 @@ class Coalesce:
 
     always: bool = False
     savings: Savings | None = None
-    _flights: "dict[Hashable, Flight[Any]]" = field(
-        init=False, repr=False, compare=False, default_factory=dict[Hashable, Flight[Any]]
+    # Whoever waits for a flight keeps it. It is not kept here, or those of a loop that was closed in the middle would never end.
+    _flights: "WeakValueDictionary[Hashable, Flight[Any]]" = field(
+        init=False, repr=False, compare=False, default_factory=WeakValueDictionary["Hashable", "Flight[Any]"]
     )
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from typing import ClassVar, TypeVar
 
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.checks import check_able, check_callable
+from resilient_ai.core.collector import collecting_if
 from resilient_ai.core.events import SendSettled
 from resilient_ai.core.health import PriceState
 from resilient_ai.core.ledger import Ledger
@@ -73,7 +74,8 @@ class CostAccounting:
         try:
             result = await proceed(call)
         except BaseException as error:
-            send.failed(error)
+            with collecting_if(error):
+                send.failed(error)
             raise
         if isinstance(result, StreamResult):
             send.handed_over(result)

@@ -1,15 +1,15 @@
 """One log line per call, and one per fact an operator must know, by structlog on the standard library."""
 
 import logging
-from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from resilient_ai.core.call import FOR_NOTHING, Call, Next
 from resilient_ai.core.checks import check_kind
-from resilient_ai.core.collector import outside_of_collector
+from resilient_ai.core.collector import collecting_if, outside_of_collector
 from resilient_ai.core.events import Event
+from resilient_ai.core.faults import FAULTS
 from resilient_ai.core.results import Result
 from resilient_ai.core.streams import StreamEnd, StreamResult
 from resilient_ai.middleware._log_lines import (
@@ -81,7 +81,8 @@ class Logging:
         try:
             result = await proceed(call.replace(listeners=(*call.listeners, line)))
         except BaseException as error:
-            line.failed(error)
+            with collecting_if(error):
+                line.failed(error)
             raise
         if isinstance(result, StreamResult):
             result.on_end(line.stream_ended)
@@ -152,6 +153,7 @@ class _Line:
             "cache": record.cache,
             "cache_age": None if record.age is None else round(record.age, 3),
             "cost": None if cost is None else float(cost.amount),
+            "cost_complete": False if (record.costs if cost is None else not cost.complete) else None,
             "saved": None if record.saved is None else float(record.saved),
             "input_tokens": usage and usage.input_tokens,
             "output_tokens": usage and usage.output_tokens,
@@ -170,7 +172,7 @@ class _Line:
 
         try:  # a clock whose loop is gone, a result of the user's own making
             line = fields() | self.ids
-        except (Exception, CancelledError) as fault:  # noqa: BLE001 - telemetry never fails a call
+        except FAULTS as fault:  # telemetry never fails a call
             passed_over("logging", "put a line together", fault)
         else:
             # Handlers take locks, which whoever the garbage collector has interrupted may hold.
@@ -180,7 +182,7 @@ class _Line:
 def _safe_ids(span: object | None) -> dict[str, str]:
     try:
         return span_ids(span)
-    except (Exception, CancelledError) as fault:  # noqa: BLE001 - a span of somebody else's making, which must not fail a call
+    except FAULTS as fault:  # a span of somebody else's making, which must not fail a call
         passed_over("logging", "name a span", fault)
         return {}
 
@@ -188,7 +190,7 @@ def _safe_ids(span: object | None) -> dict[str, str]:
 def _safely(put: Callable[[], None]) -> None:
     try:
         put()
-    except (Exception, CancelledError) as fault:  # noqa: BLE001 - a handler that raises, which must not fail a call
+    except FAULTS as fault:  # a handler that raises, which must not fail a call
         passed_over("logging", "write a line", fault)
 
 

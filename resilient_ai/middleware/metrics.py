@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.checks import check_able, check_count, check_kind
+from resilient_ai.core.collector import collecting_if
 from resilient_ai.core.health import Health
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.middleware._backends import checked_backends
@@ -15,7 +16,7 @@ from resilient_ai.middleware._conventions import Conventions, conventions_of
 from resilient_ai.middleware._metric_attributes import AttributeSets
 from resilient_ai.middleware._metric_figures import CallFigures
 from resilient_ai.middleware._metric_state import MetricState
-from resilient_ai.middleware._outcome import outcome_of, stream_outcome
+from resilient_ai.middleware._outcome import ended_by, outcome_of, stream_outcome
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -91,7 +92,8 @@ class Metrics:
                 )
             )
         except BaseException as error:
-            figures.failed(error)
+            with collecting_if(error):
+                figures.failed(error)
             raise
         if isinstance(result, StreamResult):
             figures.handed_over(result)
@@ -128,7 +130,9 @@ class AttemptMetrics:
         try:
             result = await proceed(call)
         except BaseException as error:
-            figures.attempted(call, started, outcome_of(error), error)
+            with collecting_if(error):
+                error = ended_by(call, error)
+                figures.attempted(call, started, outcome_of(error), error)
             raise
         if figures.races is not None:
             figures.answered(call)

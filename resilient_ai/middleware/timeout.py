@@ -74,7 +74,7 @@ class Timeout:
             result = await within(
                 call.clock,
                 seconds,
-                lambda: proceed(call),
+                lambda: proceed(call.replace(attempt_deadline=started + seconds)),
                 lambda: AttemptTimeout(
                     timer=timer, elapsed=seconds, sent=call.departed.count > departed, model=call.model
                 ),

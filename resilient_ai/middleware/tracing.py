@@ -11,6 +11,8 @@ from resilient_ai.core import semconv as names
 from resilient_ai.core.call import Call, Next
 from resilient_ai.core.checks import check_able, check_count, check_kind, check_names
 from resilient_ai.core.clock import Clock
+from resilient_ai.core.collector import collecting_if
+from resilient_ai.core.faults import FAULTS
 from resilient_ai.core.messages import Tool, ToolCall
 from resilient_ai.core.streams import StreamResult
 from resilient_ai.middleware._attempt_span import AttemptSpans
@@ -147,7 +149,8 @@ class Tracing:
             result = await proceed(traced)
         except BaseException as error:
             let_go(otel, token)
-            trace.failed(error)
+            with collecting_if(error):
+                trace.failed(error)
             raise
         otel.detach(token)
         if isinstance(result, StreamResult):
@@ -185,7 +188,7 @@ class Tracing:
             return None
         try:
             self._kept.append(load(self.tracer_provider, _schema_url(self._style.conventions)))
-        except Exception as fault:  # noqa: BLE001 - telemetry never fails a call
+        except FAULTS as fault:  # telemetry never fails a call
             passed_over("tracing", "find a tracer", fault)
             return None
         return self._kept[0]

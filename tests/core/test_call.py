@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import threading
 from decimal import Decimal
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -127,7 +128,42 @@ def test_what_nobody_listens_for_is_not_told():
     both = call(listeners=(choosy, told.append))
     assert both.is_heard(SendStarted)
     both.send_started()
-    assert len(told) == 1
+    assert (choosy.told, len(told)) == ([], 1)
+
+
+class Odd:
+    """A listener whose attribute of that name means something else."""
+
+    def __init__(self):
+        self.told = []
+
+    def __call__(self, event):
+        self.told.append(event)
+
+
+class Method(Odd):
+    def hears(self, kind):
+        raise AssertionError
+
+
+class Broken(Odd):
+    @property
+    def hears(self):
+        raise RuntimeError
+
+
+class Anything(Odd):
+    hears = MagicMock()
+
+
+@pytest.mark.parametrize("kind", [Method, Broken, Anything])
+def test_an_attribute_that_is_no_set_says_nothing(kind):
+    """Such a listener is told of everything."""
+    odd = kind()
+    one = call(listeners=(odd,))
+    one.send_started()
+    one.emit(Event(call_id="c", model="m"))
+    assert len(odd.told) == 2
 
 
 def cost(*entries, cache="off"):

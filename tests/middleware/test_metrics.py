@@ -269,6 +269,7 @@ async def test_a_stream_that_nobody_closes_is_recorded():
     stream = await measured.send(STREAM)
     del stream
     gc.collect()
+    await asyncio.sleep(0)
     assert [found["resilient_ai.outcome"] for found in measured.attributes("resilient_ai.request.duration")] == [
         "abandoned"
     ]

@@ -1,4 +1,4 @@
-"""What a service must be able to rely on in its metrics: the acceptance tests of the sheet, by their numbers there."""
+"""What a service must be able to rely on in its metrics."""
 
 import asyncio
 import contextlib
@@ -125,7 +125,7 @@ def states_of(metrics):
     }
 
 
-async def test_3_a_retry_that_succeeds_is_no_error_of_the_call():
+async def test_a_retry_that_succeeds_is_no_error_of_the_call():
     """429, then 200: two attempts, the first with its error; the call has none."""
     measured = Measured(RateLimited("x", status=429), stack=[Retry()])
     await measured.send(CHAT)
@@ -140,7 +140,7 @@ async def test_3_a_retry_that_succeeds_is_no_error_of_the_call():
     assert point.sum == 2
 
 
-async def test_5_the_cost_of_a_hedge_that_lost_is_wasted():
+async def test_the_cost_of_a_hedge_that_lost_is_wasted():
     """Two answers for one call are both paid: one is delivered, the other wasted; together they are what the ledger has."""
 
     async def slow(call):
@@ -174,7 +174,7 @@ async def test_5_the_cost_of_a_hedge_that_lost_is_wasted():
     await measured.pipeline.aclose()
 
 
-async def test_6_a_cache_hit_is_no_call_to_a_model():
+async def test_a_cache_hit_is_no_call_to_a_model():
     """An answer from the cache is counted as such, and has no point of the conventions; nor has one that was shared."""
     measured = Measured(stack=[Coalesce(always=True), Cache(MemoryStore(max_bytes=100_000)), CostAccounting()])
     question = Chat(model="m", messages="hi", temperature=0)
@@ -249,7 +249,7 @@ metrics.set_meter_provider(MeterProvider())
     ],
     ids=["nothing imported", "no SDK", "disabled", "disabled and given"],
 )
-def test_10_without_an_sdk_a_call_pays_almost_nothing(before, after, options):
+def test_without_an_sdk_a_call_pays_almost_nothing(before, after, options):
     """Without OpenTelemetry, without an SDK, or with a disabled one, calls work and pay for a few calls of functions.
 
     How many microseconds these take `benchmarks/telemetry.py` measures.
@@ -288,7 +288,7 @@ asyncio.run(main())
 """
 
 
-def test_11_a_provider_that_is_set_later_gets_figures():
+def test_a_provider_that_is_set_later_gets_figures():
     """A provider that is set after the import and after the client was made gets the figures from then on."""
     done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
@@ -298,7 +298,7 @@ def test_11_a_provider_that_is_set_later_gets_figures():
     ]
 
 
-async def test_12_a_breaker_is_in_one_state():
+async def test_a_breaker_is_in_one_state():
     """Of the states of a breaker one is 1 at every moment, and its way through them is counted."""
     fails = [ServerFailed("x", status=500)] * 3
     measured = Measured(*fails, stack=[CircuitBreaker(consecutive_failures=3, break_duration=1.0, ramp=0.0)])
@@ -320,7 +320,7 @@ async def test_12_a_breaker_is_in_one_state():
     assert transitions == [("closed", "open", 1), ("open", "half_open", 1), ("half_open", "closed", 1)]
 
 
-async def test_12_a_client_is_not_kept_alive():
+async def test_a_client_is_not_kept_alive():
     """A client that nobody holds any more goes, while the meter that reads it lives on; what it has spent stays in the sums."""
     measured = Measured(chat_result(cost=PAID), stack=[ConcurrencyLimit(), CostAccounting()])
     await measured.send(CHAT)
@@ -353,7 +353,7 @@ def _failing(instrument):
     return instrument
 
 
-async def test_13_a_fault_of_telemetry_is_counted_and_changes_nothing(caplog):
+async def test_a_fault_of_telemetry_is_counted_and_changes_nothing(caplog):
     """A provider that fails at every figure changes no result and no error of a call; its faults are counted, logged once each."""
     watching = Measured()
     faults = faults_of(watching)
@@ -373,7 +373,7 @@ def faults_of(measured):
 
 
 @pytest.mark.parametrize("conventions", ["1.41", "latest", "both"])
-async def test_14_attributes_are_of_a_closed_list(conventions):
+async def test_attributes_are_of_a_closed_list(conventions):
     """Whatever happens to calls of every kind, with tags and content of all sorts, no figure has an attribute off its list."""
     stack = [
         Deadline(total=60.0),

@@ -362,7 +362,7 @@ ANSWERED = {"none": ("answer", "reasoning"), "a stream": ("delta", "reasoning", 
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_08_nothing_that_was_said_is_exported(name, watched, tmp_path):
+async def test_nothing_that_was_said_is_exported(name, watched, tmp_path):
     """Whatever is asked, and whatever becomes of it, no signal has a canary."""
 
     async def asked(ask):
@@ -408,7 +408,7 @@ def without_content(exported):
 
 
 @pytest.mark.parametrize("name", ["none", "a stream", "status 500", "a cut stream", "no JSON"])
-async def test_08_with_capture_it_is_in_its_attributes_alone(name, monkeypatch, capfd, tmp_path):
+async def test_with_capture_it_is_in_its_attributes_alone(name, monkeypatch, capfd, tmp_path):
     """Prompts and answers are where the conventions have them, on spans and events, and nowhere else; secrets not even there."""
     secret = "ann@example.org, 4111 1111 1111 1111 and Bearer CANARYSECRET"
     monkeypatch.setitem(SAID, "prompt", f"CANARY-PROMPT {secret}")
@@ -448,7 +448,7 @@ async def test_08_with_capture_it_is_in_its_attributes_alone(name, monkeypatch, 
     ],
     ids=["pattern", "function", "raises", "returns nothing"],
 )
-async def test_08_what_a_redactor_takes_out_is_nowhere(redactor, monkeypatch, capfd, tmp_path):
+async def test_what_a_redactor_takes_out_is_nowhere(redactor, monkeypatch, capfd, tmp_path):
     """A pattern or a function of the application's own decides; one that fails takes everything with it."""
     watched = Watched(capture="both", redactor=redactor)
     with watched.listening(monkeypatch, capfd):
@@ -506,7 +506,7 @@ CRASHES = {
 
 @pytest.mark.parametrize("name", ["none", "a stream", "status 500"])
 @pytest.mark.parametrize("own", CRASHES.values(), ids=CRASHES.keys())
-async def test_08_what_code_of_users_raises_is_not_told(own, name, watched, tmp_path):
+async def test_what_code_of_users_raises_is_not_told(own, name, watched, tmp_path):
     """Callbacks, stores, ledgers, prices and middleware that raise, listeners beside: their messages stay with the caller."""
     async with RawServer(FAULTS[name]) as server:
         for ask in (chat, stream, embed, with_tools):
@@ -521,7 +521,7 @@ async def test_08_what_code_of_users_raises_is_not_told(own, name, watched, tmp_
     assert any("raised Crash" in line or "'error_class': 'Crash'" in line for line in watched.lines)
 
 
-async def test_08_a_catalogue_that_cannot_be_fetched(watched, tmp_path):
+async def test_a_catalogue_that_cannot_be_fetched(watched, tmp_path):
     """Of what the service says then nothing is in the log."""
     async with RawServer(FAULTS["status 500"]) as server, watched.client(server.url, tmp_path) as ai:
         await ai.catalogue.refresh_quietly()
@@ -529,7 +529,7 @@ async def test_08_a_catalogue_that_cannot_be_fetched(watched, tmp_path):
     assert watched.leaks() == {}
 
 
-async def test_08_operations_do_not_show_what_they_ask(watched):
+async def test_operations_do_not_show_what_they_ask(watched):
     """A call that fails in code of the application may be printed with its operation."""
     for operation in (
         Chat(model=MODEL, messages=conversation(), tools=[tides], stop=[WORD], extra={"x": WORD}),
@@ -561,7 +561,7 @@ def served(answer):
         thread.join()
 
 
-def test_08_the_blocking_client(watched, tmp_path):
+def test_the_blocking_client(watched, tmp_path):
     """Its thread and its loop tell no more."""
     with (
         served(FAULTS["status 500"]) as url,

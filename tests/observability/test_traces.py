@@ -1,4 +1,4 @@
-"""What an engineer sees of calls from outside, as the agreement between the parts has it: golden spans, and none that never ends."""
+"""What an engineer sees of calls from outside: golden spans, and none that never ends."""
 
 import asyncio
 import contextlib
@@ -167,7 +167,7 @@ DRAWN = COMMON | {"gen_ai.output.type": str, "resilient_ai.image.count": int}
     ],
     ids=["chat", "stream", "embeddings", "image"],
 )
-async def test_01_golden_span(operation, name, golden):
+async def test_golden_span(operation, name, golden):
     """The span of each operation has exactly these attributes, of these types, and a name, kind and scope."""
     traced = Traced(stack=[Deadline(), Retry(), CostAccounting(), Timeout()])
     result = await traced.send(operation)
@@ -196,7 +196,7 @@ async def test_01_golden_span(operation, name, golden):
 # 2
 
 
-async def test_02_a_sampler_decides_by_five_attributes():
+async def test_a_sampler_decides_by_five_attributes():
     """What a sampler may decide by is there when it is asked."""
     seen = []
 
@@ -224,7 +224,7 @@ async def test_02_a_sampler_decides_by_five_attributes():
 # 3
 
 
-async def test_03_a_retry_that_helped_leaves_the_call_without_an_error():
+async def test_a_retry_that_helped_leaves_the_call_without_an_error():
     """429, then an answer: the call is fine, its first attempt is not, and there is one event between them."""
     traced = Traced(RateLimited("slow", status=429), chat_result(), stack=[Retry()])
     await traced.send(CHAT)
@@ -240,7 +240,7 @@ async def test_03_a_retry_that_helped_leaves_the_call_without_an_error():
 # 4
 
 
-async def test_04_a_fallback_shows_on_the_call_and_attempts_know_nothing_of_models_and_tokens():
+async def test_a_fallback_shows_on_the_call_and_attempts_know_nothing_of_models_and_tokens():
     """The model that answered is another one than was asked, and no other span has a key of gen_ai."""
     traced = Traced(ServerFailed("boom", status=503), chat_result(model="small"), stack=[Routing(), Retry(attempts=1)])
     await traced.send(Chat(model=["large", "small"], messages="hi"))
@@ -256,7 +256,7 @@ async def test_04_a_fallback_shows_on_the_call_and_attempts_know_nothing_of_mode
 # 5
 
 
-async def test_05_of_two_requests_for_one_answer_the_loser_is_no_error():
+async def test_of_two_requests_for_one_answer_the_loser_is_no_error():
     """The loser ends unset and lost, the second knows the first, and what both cost shows on the call."""
     traced = Traced(0.1, chat_result(cost=COST), stack=[Retry(hedge=EAGER), CostAccounting()])
     await traced.send(CHAT)
@@ -292,7 +292,7 @@ def _after(seconds):
 # 6
 
 
-async def test_06_a_hit_of_the_cache_and_a_follower_count_no_tokens():
+async def test_a_hit_of_the_cache_and_a_follower_count_no_tokens():
     """An answer that nobody sent for has no usage; whoever waited for another's call has one link to its span, a hit has one
     to the call that filled the entry.
     """
@@ -385,7 +385,7 @@ EXITS = {
 
 
 @pytest.mark.parametrize("leave", EXITS, ids=lambda leave: leave.__name__)
-async def test_07_every_exit_of_a_stream_ends_its_spans_once(leave, caplog):
+async def test_every_exit_of_a_stream_ends_its_spans_once(leave, caplog):
     """Ten ways to leave a stream: each ends what it started, once, and leaves the reader's own context alone."""
     rest = [1.0, ServerFailed("boom", status=500)] if leave is broke else [1.0, [TextDelta("y")], DONE]
     counting, tracers = Counting(), TracerProvider()
@@ -415,7 +415,7 @@ def simulator():
 
 
 @pytest.mark.parametrize("how", ["drained", "whole", "closed", "block", "collector", "never read", "own error"])
-def test_07_every_exit_of_a_blocking_stream_ends_its_spans_once(how, simulator, caplog):
+def test_every_exit_of_a_blocking_stream_ends_its_spans_once(how, simulator, caplog):
     """The same without await, over a real connection."""
     counting, tracers = Counting(), TracerProvider()
     tracers.add_span_processor(counting)
@@ -487,7 +487,7 @@ TALK = [
 
 
 @pytest.mark.parametrize("capture", ["none", "spans", "events", "both"])
-async def test_09_what_was_said_is_by_the_table(capture):
+async def test_what_was_said_is_by_the_table(capture):
     """As JSON on the span, structured on the event, cut to size, and without a None; by default nowhere."""
     records, loggers = InMemoryLogRecordExporter(), LoggerProvider()
     loggers.add_log_record_processor(SimpleLogRecordProcessor(records))
@@ -522,7 +522,7 @@ def _plain(value):
 
 
 @pytest.mark.parametrize("conventions", ["1.41", "latest", "both"])
-async def test_15_every_number_of_usage_is_one_that_langfuse_knows(conventions):
+async def test_every_number_of_usage_is_one_that_langfuse_knows(conventions):
     """Langfuse takes each unknown number under gen_ai.usage for more tokens, so there is none."""
     usage = Usage(input_tokens=9, output_tokens=5, cached_tokens=4, cache_write_tokens=2, reasoning_tokens=1)
     traced = Traced(chat_result(usage=usage, cost=COST), conventions=conventions, backends=["langfuse", "grafana"])
