@@ -216,7 +216,8 @@ class Call(Generic[R]):
         insist: Whether a circuit that is open shall let it through ahead of time, where no other probe is under way.
         recheck: Called by whoever has let the call wait; raises where it would be refused by now.
         arrived: Told of vectors as soon as they are there, with their texts, by whoever sends a list in several requests.
-        on_send_closed: Told how each send of it ended and what it cost, by whoever accounts for it; they never wait.
+        on_send_closed: Told how each send of it ended and what it cost, by whoever accounts for it; they never wait, and take no
+            locks, as they may run in the garbage collector.
         claim: Called once by whoever accounts for it, as soon as there is an answer; returns whether that is the one to be used,
             and not the second of two that were asked for side by side.
         objections: Each tells in a few words what stands against a call, by what a part of the stack knows; None for nothing.

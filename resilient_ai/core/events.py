@@ -113,7 +113,7 @@ class BudgetThresholdReached(Event):
     until: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class BudgetRefused(Event):
     """A hard budget has too little left for a request, which is not sent; of a list the next model may fit.
 

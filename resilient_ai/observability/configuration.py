@@ -103,7 +103,7 @@ def configure(
     >>> configure("shop", export="otpl")
     Traceback (most recent call last):
         ...
-    resilient_ai.core.errors.ConfigurationError: export must be of ('console', 'otlp', 'otlp_grpc'), got 'otpl'
+    resilient_ai.core.errors.ConfigurationError: export must be of ('console', 'otlp', 'otlp_grpc'), or left out, got 'otpl'
     """
     try:
         check_kind("root_logs", root_logs, bool)
@@ -134,7 +134,8 @@ def configure(
     with _lock, _faults_as_ours(), ExitStack() as undo:
         if globally and _current:
             raise ConfigurationError(
-                f"telemetry is set up already, for the service {_current[0].service!r}; a process does that once"
+                f"telemetry is set up already, for the service {_current[0].service!r}; a process does that once, "
+                "or with globally=False for clients of its own"
             )
         check_variables()
         from resilient_ai.observability._building import Building  # noqa: PLC0415 - imports the SDK
@@ -215,7 +216,7 @@ def _exports(given: Any) -> list[Export]:
     found: list[Any] = [given] if isinstance(given, str) or not isinstance(given, Collection) else [*given]
     for one in found:
         if one not in get_args(Export):
-            raise ConfigurationError(f"export must be of {get_args(Export)}, got {one!r:.40}")
+            raise ConfigurationError(f"export must be of {get_args(Export)}, or left out, got {one!r:.40}")
     return list(dict.fromkeys(found))
 
 

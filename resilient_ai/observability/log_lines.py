@@ -154,7 +154,7 @@ class RecordHandler(logging.Handler):
                 context=get_current(),
                 severity_text=record.levelname,
                 severity_number=SeverityNumber(severity),
-                body=None if _is_ours(record) else event,
+                body=event,  # also of ours, as many a viewer shows nothing else
                 event_name=event if _is_ours(record) else None,
                 attributes=line,
             )

@@ -345,3 +345,13 @@ async def test_a_closed_pipeline_refuses_calls():
 def test_the_default_clock_is_the_machine_s():
     """A pipeline without a clock takes the machine's."""
     assert isinstance(Pipeline(ScriptedProvider()).clock, SystemClock)
+
+
+@pytest.mark.parametrize(("listener", "given"), [("x", "'x'"), (5, "5"), (asyncio.sleep, "an async one")])
+async def test_a_listener_is_a_plain_function(listener, given):
+    """What cannot be called, or would have to be awaited, would never hear anything."""
+    pipeline = Pipeline(ScriptedProvider(), [])
+    with pytest.raises(ConfigurationError, match=f"listener: a plain function, got {given}"):
+        pipeline.subscribe(listener)
+    with pytest.raises(ConfigurationError, match=f"listener: a plain function, got {given}"):
+        await pipeline.send(CHAT, listener=listener)

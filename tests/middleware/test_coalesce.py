@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
@@ -378,6 +379,49 @@ def test_a_coroutine_that_is_closed_leaves():
         return len(asyncio.all_tasks()), pipe.stack[0]._flights
 
     assert asyncio.run(main()) == (1, {})
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_loop_that_is_closed_in_the_middle_leaves_nothing():
+    """Neither the loop is kept, nor what was under way in it."""
+
+    class Endless:
+        origin = "https://endless.test"
+
+        async def __call__(self, call):
+            await asyncio.sleep(3600)
+
+        async def aclose(self):
+            pass
+
+    pipe, ended = Pipeline(Endless(), [Coalesce(), noting := Noting()]), []
+    noting.ended = ended
+    loop = asyncio.new_event_loop()
+
+    async def begin():
+        waiting = [asyncio.create_task(pipe.send(CHAT)) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        return waiting
+
+    waiting = loop.run_until_complete(begin())
+    assert len(pipe.stack[0]._flights) == 1
+    loop.close()
+    kept = weakref.ref(loop)
+    del waiting, loop
+    gc.collect()
+    gc.collect()
+    assert (len(pipe.stack[0]._flights), ended, kept()) == (0, ["GeneratorExit"], None)
+
+
+class Noting:
+    """Takes note of how a send ends."""
+
+    async def __call__(self, call, proceed):
+        try:
+            return await proceed(call)
+        except BaseException as error:
+            self.ended.append(type(error).__name__)
+            raise
 
 
 # Streams

@@ -658,3 +658,15 @@ def test_a_stream_that_outlives_its_loop_is_closed():
     del stream
     gc.collect()
     assert (only(book).state, only(book).elapsed) == ("unknown", 0.0)
+
+
+@pytest.mark.parametrize("when", ["opened", "closed"])
+async def test_a_ledger_that_raises_a_cancellation_is_passed_over(when):
+    """Nobody has cancelled the call."""
+
+    def raises(row):
+        raise asyncio.CancelledError
+
+    book = Book()
+    setattr(book, when, raises)
+    assert (await Pipeline(ScriptedProvider(), [CostAccounting(book)]).send(CHAT)).text == "Hello."

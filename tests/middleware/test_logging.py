@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, get_current_span
 
 from resilient_ai.core.deltas import Finished, TextDelta
-from resilient_ai.core.errors import CircuitOpen, RateLimited, ServerFailed, StreamInterrupted
+from resilient_ai.core.errors import CircuitOpen, InvalidResponse, RateLimited, ServerFailed, StreamInterrupted
 from resilient_ai.core.events import (
     BudgetRefused,
     BudgetThresholdReached,
@@ -138,6 +138,30 @@ async def test_a_call_is_one_line(logger, clock):
         "call_id": pipe.provider.calls[0].id,
         "tags": {"tenant": "t", "name": "n"},
     }
+
+
+@pytest.mark.parametrize(("level", "heard", "lines"), [("INFO", False, ["call"]), ("DEBUG", True, ["attempt", "call"])])
+async def test_what_every_request_has_is_told_at_debug_alone(level, heard, lines, logger):
+    """At other levels nobody makes a fact of it."""
+    logger.setLevel(level)
+    asked = []
+
+    async def look(call, proceed):
+        asked.append((call.is_heard(SendSettled), call.is_heard(RetryScheduled)))
+        return await proceed(call)
+
+    await Pipeline(ScriptedProvider(), [Logging(logger), look, CostAccounting()]).send(CHAT)
+    assert asked == [(heard, True)]
+    assert [line.getMessage() for line in logger.lines] == [f"resilient_ai.{name}" for name in lines]
+
+
+@pytest.mark.parametrize("outcome", [InvalidResponse("broken"), chat_result(usage=None)], ids=["failed", "no usage"])
+async def test_a_cost_that_nobody_knows_is_told(outcome, logger):
+    """It may be something."""
+    with contextlib.suppress(InvalidResponse):
+        await Pipeline(ScriptedProvider(outcome), [Logging(logger), CostAccounting()]).send(CHAT)
+    assert "cost" not in fields(logger.lines[-1])
+    assert fields(logger.lines[-1])["cost_complete"] is False
 
 
 async def test_a_failed_call_is_a_warning_without_its_message(logger):

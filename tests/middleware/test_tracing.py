@@ -30,6 +30,7 @@ from resilient_ai.core.errors import (
     OutputInvalid,
     PriceUnknown,
     RateLimited,
+    ResilientAIError,
     ServerFailed,
     StreamInterrupted,
 )
@@ -50,7 +51,9 @@ from resilient_ai.core.streams import StreamResult
 from resilient_ai.middleware import _telemetry_faults
 from resilient_ai.middleware.cache import Cache
 from resilient_ai.middleware.cost import CostAccounting
+from resilient_ai.middleware.deadline import Deadline
 from resilient_ai.middleware.retry import Retry
+from resilient_ai.middleware.timeout import Timeout
 from resilient_ai.middleware.tracing import Tracing
 from resilient_ai.testing import PIXEL, FakeClock, ScriptedProvider, ScriptedSource, chat_result
 
@@ -412,6 +415,29 @@ async def test_a_call_that_is_dropped_unfinished_ends_its_spans(caplog):
     await asyncio.sleep(0)
     assert [span.attributes["error.type"] for span in traced.spans] == ["cancelled", "cancelled"]
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("stack", [[Deadline(total=5.0)], [Timeout(attempt=5.0)]], ids=["call", "attempt"])
+async def test_an_attempt_that_a_timer_of_the_stack_ends_took_too_long(stack, clock):
+    """It is cancelled like one whose caller leaves, and is told as what it is: an error."""
+    traced = Traced(60.0, stack=stack, clock=clock)
+    with pytest.raises(ResilientAIError):
+        await traced.send(CHAT)
+    (attempt,) = traced.attempts
+    found = {name: attempt.attributes[name] for name in ("resilient_ai.attempt.outcome", "error.type")}
+    assert found == {"resilient_ai.attempt.outcome": "error", "error.type": "timeout"}
+    assert attempt.status.status_code is StatusCode.ERROR
+
+
+async def test_an_attempt_whose_caller_leaves_is_cancelled(clock):
+    """However much time it had."""
+    traced = Traced(60.0, stack=[Deadline(total=50.0), Timeout(attempt=40.0)], clock=clock)
+    task = asyncio.create_task(traced.send(CHAT))
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert traced.attempts[0].attributes["error.type"] == "cancelled"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Spans of somebody else's making, and what a server writes where names belong."""
 
 import asyncio
+from decimal import Decimal
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
@@ -13,7 +14,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from resilient_ai.core.messages import Tool, ToolCall
 from resilient_ai.core.operations import Chat, Stream
 from resilient_ai.core.pipeline import Pipeline
-from resilient_ai.core.results import Choice
+from resilient_ai.core.results import Choice, Cost
 from resilient_ai.middleware import Cache, CostAccounting, Hedge, Logging, Metrics, Retry, Tracing
 from resilient_ai.middleware._telemetry_faults import fault_counts
 from resilient_ai.middleware._tool_span import tool_attributes
@@ -177,6 +178,6 @@ async def test_what_is_still_under_way_at_the_end_may_be_billed_later():
     await traced.send(CHAT)
     assert (traced.call.get("resilient_ai.cost.amount"), traced.call["resilient_ai.cost.complete"]) == (None, False)
     await left[0]
-    at_rest = Traced(slow, stack=[CostAccounting()])
+    at_rest = Traced(chat_result(cost=Cost(amount=Decimal(1), source="provider")), stack=[CostAccounting()])
     await at_rest.send(CHAT)
     assert "resilient_ai.cost.complete" not in at_rest.call

@@ -176,7 +176,10 @@ try:
 except ConfigurationError as error:
     print(error)
 """
-        sentence = "telemetry is set up already, for the service 'shop'; a process does that once"
+        sentence = (
+            "telemetry is set up already, for the service 'shop'; a process does that once, "
+            "or with globally=False for clients of its own"
+        )
         assert run(program).stdout.splitlines() == [sentence, "Telemetry('bar')", sentence]
 
     @pytest.mark.parametrize("signal", ["tracer", "meter", "logger"])
@@ -308,7 +311,7 @@ class TestOptions:
             ({"version": 7}, "service.version must be a text that is not empty, got 7"),
             ({"environment": ""}, "deployment.environment.name must be a text"),
             ({"resource": {"team": None}}, "team must be a text"),
-            ({"export": "otpl"}, r"export must be of \('console', 'otlp', 'otlp_grpc'\), got 'otpl'"),
+            ({"export": "otpl"}, r"export must be of \('console', 'otlp', 'otlp_grpc'\), or left out, got 'otpl'"),
             ({"export": 3}, "export must be of"),
             ({"export": ["otlp", "otlp_grpc"]}, "two ways to one collector"),
             ({"endpoint": "http://c:4318"}, "endpoint and headers are for export"),

@@ -135,6 +135,7 @@ COMMON = {
     "resilient_ai.call.id": str,
     "resilient_ai.attempts": int,
     "resilient_ai.outcome": str,
+    "resilient_ai.cost.complete": bool,  # nobody knows what these cost
 }
 PRICED = {"resilient_ai.cost.amount": float, "resilient_ai.cost.currency": str, "resilient_ai.cost.source": str}
 ANSWERED = COMMON | {
