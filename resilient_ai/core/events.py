@@ -52,6 +52,7 @@ class SendSettled(Event):
         send_id: The row in the ledger.
         state: "settled" with the service's own figure, "estimated" by us, "unknown", or "never_sent".
         cost: US dollars, None where not known.
+        usage: The tokens that were counted, None where nobody told.
         error: Name of the error's class, None where it succeeded.
         elapsed: Seconds from before the request to the end of the answer or stream.
         kind: The operation: "chat", "stream", "complete", "embed" or "image".

@@ -64,10 +64,12 @@ class SendClosed:
     """The end of a row: exactly one per send.
 
     Args:
+        send_id: The name that the row was opened with.
         state: "settled" with the service's own figure, "estimated" by us, "unknown", or "never_sent".
         cost: US dollars, None where not known.
         list_cost: What the price table says it costs, None where it cannot say; beside `cost` it shows prices that have moved.
         used: Whether its answer was given to the caller; what was not is wasted.
+        usage: The tokens that were counted, None where nobody told.
         service_tier: The tier that served it, where the service says so.
         error: Name of the error's class, None where it succeeded.
         elapsed: Seconds from the opening of the row to its end.

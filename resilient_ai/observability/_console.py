@@ -17,14 +17,18 @@ _SHOWN: Mapping[str, str] = {
     names.ATTEMPT_NUMBER: "number",
     names.ATTEMPT_KIND: "kind",
     names.ATTEMPT_MODEL: "model",
+    names.ATTEMPT_OUTCOME: "outcome",
+    names.FALLBACK_MODEL: "served_by",
     names.CACHE_OUTCOME: "cache",
     names.USAGE_INPUT_TOKENS: "in",
     names.USAGE_OUTPUT_TOKENS: "out",
     names.COST_AMOUNT: "usd",
+    names.COST_COMPLETE: "complete",
 }
 # An `event` as lines of the log have it, of which none has this name.
 SPAN = "span"
-_SUCCESS = (names.OUTCOME, "success")
+# What is taken for granted.
+_USUAL = ("outcome", "success")
 
 
 def line_of(span: ReadableSpan) -> str:
@@ -35,7 +39,7 @@ def line_of(span: ReadableSpan) -> str:
     about = [
         f"{word}={attributes[name]}"
         for name, word in _SHOWN.items()
-        if name in attributes and (name, attributes[name]) != _SUCCESS
+        if name in attributes and (word, attributes[name]) != _USUAL
     ]
     context = span.get_span_context()
     trace = [] if context is None else [f"trace={context.trace_id:032x}"]

@@ -243,6 +243,20 @@ async def test_a_hedge_that_won():
     assert dict(event.attributes) == {"resilient_ai.attempt.number": 2, "resilient_ai.hedge.delay": 1.0}
 
 
+async def test_a_retry_names_the_attempt_that_failed_last():
+    """Not the last that began: the second request may fail first."""
+    traced = Traced(stack=[eager()])
+    await traced.warm()
+    traced.provider.script = [
+        after(4.0, ServerFailed("first", status=500)),
+        after(1.0, ServerFailed("second", status=500)),
+        after(0.5),
+    ]
+    await traced.send(CHAT)
+    (retried,) = [event for event in traced.call.events if event.name == "resilient_ai.retry"]
+    assert retried.attributes["resilient_ai.attempt.number"] == 1
+
+
 async def test_a_hedge_that_was_not_needed():
     """The first request wins all the same."""
     traced = Traced(stack=[eager()])
