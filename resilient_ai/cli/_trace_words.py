@@ -157,6 +157,8 @@ def _of_money(call: Call) -> Iterator[str]:
     money = call.money
     if money.amount is not None:
         yield ("" if money.complete else "at least ") + usd(money.amount)
+    elif not money.complete:
+        yield "cost not known"
     if money.wasted:
         yield f"{usd(money.wasted)} of it wasted"
 
@@ -239,12 +241,11 @@ def sums_of(found: Found) -> Iterator[tuple[str, str]]:
         if number:
             noun, space, way = name.partition(" ")
             yield noun + ("" if number == 1 or name == "failed" else "s") + space + way, f"{number:,}"
-    for name, amount in (
-        ("cost", total([call.money.amount for call in calls])),
-        ("wasted", total([call.money.wasted for call in calls])),
-    ):
-        if amount is not None:
-            yield name, usd(amount)
+    cost, wasted = total([call.money.amount for call in calls]), total([call.money.wasted for call in calls])
+    if cost is not None:
+        yield "cost", ("" if all(call.money.complete for call in calls) else "at least ") + usd(cost)
+    if wasted is not None:
+        yield "wasted", usd(wasted)
     if len(calls) > 1:
         yield "slowest", lasted(max(call.end - call.start for call in calls))
 

@@ -88,7 +88,7 @@ def _write_page(found: "Found", path: Path) -> None:
 
 def _tell(found: "Found", file: str, wanted: "Wanted") -> None:
     """Say what is shown, what is not, and what could not be read."""
-    from resilient_ai.cli._trace_words import summary  # noqa: PLC0415 - as above
+    from resilient_ai.cli._trace_words import summary, uncounted  # noqa: PLC0415 - as above
 
     name = "standard input" if file == "-" else file
     shown = len(found.shown_calls)
@@ -100,6 +100,8 @@ def _tell(found: "Found", file: str, wanted: "Wanted") -> None:
         which = "the slowest" if wanted.slowest else "the last"
         rest = f"; {which} of {terminal.counted(found.matching, 'call')}" if shown < found.matching else ""
         terminal.say(summary(found) + rest, "dim")
+        if (missing := uncounted(found)) is not None:
+            terminal.say(missing, "dim")
     if found.left_out:
         terminal.say(f"{terminal.counted(found.left_out, 'span')} had no room and are left out", "yellow")
     for line in found.remarks:

@@ -73,6 +73,8 @@ class CallSpan(Ending):
 
     Attributes:
         hears: The events that it writes down, each with the function that does.
+        call: The call as it came to `tracing`.
+        style: How the span is written.
         tracing: Whose span it is.
         races: What the inner half knows of attempts for one answer, by body and try.
         begun: What it began with.
@@ -86,6 +88,9 @@ class CallSpan(Ending):
         stop_reason: Why a call that fails now would not be tried again, None where nobody said.
         waited: Seconds that requests stood in line.
         discarded: Tokens of answers that were not used, by the name of their attribute.
+        first_chunk: Seconds until a stream began, None for what is no stream.
+        first_content: Seconds until its first content that is no thought.
+        chunks: Pieces of a stream that have arrived.
         unpriced: Attempts that wait to be told their cost, by `SendKey`: functions that end their spans with it, or without.
     """
 

@@ -245,7 +245,7 @@ class Ending:
         try:
             span.set_attributes(self.describe(outcome, about, error))
         except FAULTS as fault:  # as above
-            passed_over("tracing", "describe a call", fault)
+            passed_over("tracing", "describe a span", fault)
         try:
             span.end(at)
         except FAULTS as fault:  # as above

@@ -48,7 +48,7 @@ ALL = """\
 2027-01-15 08:16:44.650 UTC · trace 36f675cc
                                   0          1 s
 ✓ chat Llama-3.3-70B-Instruct-T…  ──────────────────────  1.87 s  ok
-  10 + 20 tokens · first token after 350 ms · 13 tokens/s
+  10 + 20 tokens · cost not known · first token after 350 ms · 13 tokens/s
   meta-llama/Llama-3.3-70B-Instruct-Turbo
   1 initial                       ────━━━━━━━━━━━━━━━━━━  1.87 s  ok
 

@@ -53,7 +53,7 @@ def test_every_scene_is_drawn(trace):
     """A stream, a hedge, a fallback, the cache, a line, a failure and a loop of tools."""
     result = trace("--last", "100", COLUMNS="80")
     assert result.stdout == ALL
-    assert result.stderr == "11 calls, 1 tool, 1 failed, 14 attempts; $0.0000882\n"
+    assert result.stderr == "11 calls, 1 tool, 1 failed, 14 attempts; at least $0.0000882\n"
 
 
 def test_a_narrow_terminal_has_bars_below_their_words(trace):
@@ -112,7 +112,7 @@ def test_options_choose(trace):
     assert titles("--failed") == (["chat"], "1 call, 1 failed, 1 attempt; $0\n")
     assert titles("-n", "2", "--slowest") == (
         ["chat", "chat"],
-        "2 calls, 4 attempts; $0.0000097; the slowest of 11 calls\n",
+        "2 calls, 4 attempts; at least $0.0000097; the slowest of 11 calls\n",
     )
     assert titles("--last", "1") == (["chat"], "1 call, 1 attempt; $0.0000097; the last of 11 calls\n")
     assert titles("--last", "2")[1] == "2 calls, 1 tool, 2 attempts; $0.0000197; the last of 11 calls\n"
@@ -230,6 +230,17 @@ def test_how_a_call_ended(trace, fields, result):
     drawn = trace(text=lines(span(attributes=usual | fields, status={"status_code": code})))
     head = drawn.stdout.splitlines()[2].split()
     assert " ".join((*head[:3], "", head[-1] if "hit" not in head else "stale hit")) == result
+
+
+def test_the_last_line_says_which_tokens_it_cannot_count(trace):
+    """Those of a stream that was left and paid for, as the page does."""
+    left = {
+        "gen_ai.operation.name": "chat",
+        "resilient_ai.stream.outcome": "abandoned",
+        "resilient_ai.cost.amount": 0.5,
+    }
+    said = trace(text=lines(span(attributes=left))).stderr
+    assert said.startswith("1 call; $0.50\nWithout the tokens of 1 stream that did not come to an end")
 
 
 def test_parts_that_other_scenes_lack(trace):
