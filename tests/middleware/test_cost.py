@@ -670,3 +670,29 @@ async def test_a_ledger_that_raises_a_cancellation_is_passed_over(when):
     book = Book()
     setattr(book, when, raises)
     assert (await Pipeline(ScriptedProvider(), [CostAccounting(book)]).send(CHAT)).text == "Hello."
+
+
+class Odd:
+    """A listener whose attribute of that name means something else."""
+
+    def __call__(self, event):
+        pass
+
+
+class Truthy(Odd):
+    writes_lines = "no"
+
+
+class Broken(Odd):
+    @property
+    def writes_lines(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("kind", [Odd, Truthy, Broken])
+async def test_a_listener_that_writes_no_lines_leaves_the_warning_to_us(kind, caplog):
+    """Whatever it has by the name that `Logging` says so by."""
+    answer = chat_result(cost=Cost(amount=Decimal(32), source="provider"))
+    pipe = Pipeline(ScriptedProvider(answer), [CostAccounting(prices=Prices())])
+    await pipe.send(CHAT, listener=kind())
+    assert [record.message for record in caplog.records] == ["m is billed at 2 times what the price table says"]
